@@ -1,0 +1,143 @@
+"""A local Function URL: each request on any path is an invocation, and its answer is streamed.
+
+https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+from tools.emulator.console import Console
+from tools.emulator.environment import Function
+from tools.emulator.events import function_url_event
+from tools.emulator.http1 import Connection, ConnectionEnded, ProtocolError, Request, Server
+from tools.emulator.invocation import Invocation, InvocationFailed
+from tools.emulator.runtime_api import LARGEST_PAYLOAD
+
+REASONS = {200: "OK", 400: "Bad Request", 413: "Content Too Large", 431: "Request Header Fields Too Large"}
+REASONS |= {501: "Not Implemented", 502: "Bad Gateway", 505: "HTTP Version Not Supported"}
+
+
+class FunctionUrl:
+    """Serves a function at an address. Raises OSError where it cannot listen there.
+
+    Args:
+        host: a name or an address.
+        port: 0 lets the system choose.
+    """
+
+    def __init__(self, function: Function, console: Console, host: str, port: int) -> None:
+        self._function = function
+        self._console = console
+        self._server = Server(self._serve, host, port)
+        self.url = f"http://{self._server.authority}/"
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            while (request := connection.read_request()) is not None:
+                body = self._read_body(connection, request)
+                if not self._answer(connection, request, body) or not request.keep_alive:
+                    return
+        except ProtocolError as error:
+            answer_json(connection, error.status, {"Message": str(error)})
+
+    @staticmethod
+    def _read_body(connection: Connection, request: Request) -> bytes:
+        if request.headers.get("Expect").lower() == "100-continue":
+            connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return connection.read_body(request, LARGEST_PAYLOAD)
+
+    def _answer(self, connection: Connection, request: Request, body: bytes) -> bool:
+        """Invoke the function and stream its answer. Returns whether the connection can take another request."""
+        event = function_url_event(
+            request,
+            body,
+            connection.socket.getpeername()[0],
+            self._server.port,
+            f"Root=1-{int(time.time()):08x}-{'0' * 24}",
+        )
+        try:
+            with self._function.invoke(json.dumps(event).encode()) as invocation:
+                return self._stream(connection, request, invocation)
+        except InvocationFailed as failure:  # nothing could be started
+            return self._fail(connection, failure)
+
+    def _stream(self, connection: Connection, request: Request, invocation: Invocation) -> bool:
+        try:
+            content_type = invocation.wait_for_head()
+        except InvocationFailed as failure:
+            return self._fail(connection, failure)
+        response = Response(connection, request, content_type, invocation.request_id)
+        try:
+            for chunk in invocation.chunks():
+                response.write(chunk)
+        except InvocationFailed as failure:
+            # Status and headers are out. Without the last chunk the client can tell that the answer is cut.
+            self._console.failure(failure.document)
+            return False
+        return response.finish()
+
+    def _fail(self, connection: Connection, failure: InvocationFailed) -> bool:
+        self._console.failure(failure.document)
+        with contextlib.suppress(ConnectionEnded):
+            answer_json(connection, 502, failure.document)
+        return False
+
+
+class Response:
+    """The answer to one request, in chunks; to an HTTP/1.0 client as it is, up to the end of the connection.
+
+    A client that leaves is not told to the function, which runs on, as on the service.
+    """
+
+    def __init__(self, connection: Connection, request: Request, content_type: str, request_id: str) -> None:
+        self._connection = connection
+        self._chunked = request.version != "HTTP/1.0"
+        self._bodiless = request.method == "HEAD"
+        self._client_left = False
+        fields = [f"HTTP/1.1 {status_line(200)}", f"Date: {http_date()}", f"Content-Type: {content_type}"]
+        fields.append(f"x-amzn-RequestId: {request_id}")
+        fields.append("Transfer-Encoding: chunked" if self._chunked else "Connection: close")
+        self._send("\r\n".join([*fields, "", ""]).encode())
+
+    def write(self, chunk: bytes) -> None:
+        if not self._bodiless:
+            self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+
+    def finish(self) -> bool:
+        """End the answer well. Returns whether the connection can take another request."""
+        if self._chunked and not self._bodiless:
+            self._send(b"0\r\n\r\n")
+        return self._chunked and not self._client_left
+
+    def _send(self, data: bytes) -> None:
+        if self._client_left:
+            return
+        try:
+            self._connection.write(data)
+        except ConnectionEnded:
+            self._client_left = True
+
+
+def answer_json(connection: Connection, status: int, document: dict[str, Any]) -> None:
+    body = json.dumps(document).encode()
+    fields = [f"HTTP/1.1 {status_line(status)}", f"Date: {http_date()}", "Content-Type: application/json"]
+    fields += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+    connection.write("\r\n".join(fields).encode() + body)
+
+
+def status_line(status: int) -> str:
+    return f"{status} {REASONS.get(status, 'Unknown')}"
+
+
+def http_date() -> str:
+    """The time as HTTP has it, whatever the locale (RFC 9110, 5.6.7)."""
+    from email.utils import formatdate
+
+    return formatdate(usegmt=True)
