@@ -6,9 +6,11 @@ One execution environment runs one process of this file. Its life, as the code b
 
 What the handler may give, and what becomes of it:
 
-    a generator, or any other iterator of bytes, bytearray or memoryview    each item leaves as one HTTP chunk
-    anything else                                                          Runtime.InvalidHandler
-    an item that is not bytes-like                                         Runtime.InvalidChunk
+    a generator, an async generator, or any other iterator    each item leaves at once, as one HTTP chunk
+    anything else                                             Runtime.InvalidHandler
+    an item that is bytes, bytearray or memoryview            sent; an empty one is skipped
+    a first item that is a dict                               status, headers and cookies of an HTTP response
+    any other item                                            Runtime.InvalidChunk
 
 Sources of the rules: "Using the Lambda runtime API" and "Building a custom runtime" in the AWS Lambda Developer Guide
 (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, runtimes-custom.html), HTTP/1.1 from RFC 9112.
@@ -25,7 +27,8 @@ import time
 
 TYPE_CHECKING = False  # what typing.TYPE_CHECKING is, without the import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+    from types import FrameType
     from typing import Any, NoReturn
 
     Handler = Callable[[Any, "LambdaContext"], Any]
@@ -40,6 +43,8 @@ NEXT_PATH = API_VERSION + "/runtime/invocation/next"
 RESPONSE_PATH = API_VERSION + "/runtime/invocation/%s/response"
 ERROR_PATH = API_VERSION + "/runtime/invocation/%s/error"
 INIT_ERROR_PATH = API_VERSION + "/runtime/init/error"
+REGISTER_PATH = "/2020-01-01/extension/register"
+EXTENSION_EVENT_PATH = "/2020-01-01/extension/event/next"
 USER_AGENT = f"python-streaming-runtime/{VERSION} CPython/{sys.version.split()[0]}"
 
 # Of the answer to `next`; compared in lower case, as header names have none of their own (RFC 9110, 5.1).
@@ -59,7 +64,12 @@ STREAMING = "streaming"
 ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 XRAY_CAUSE = "Lambda-Runtime-Function-XRay-Error-Cause"
+EXTENSION_NAME = "Lambda-Extension-Name"
+EXTENSION = "python-streaming-runtime"
+EXTENSION_ID = "Lambda-Extension-Identifier"  # in the answer to a registration, and of what the extension asks
 OCTET_STREAM = "application/octet-stream"
+HTTP_INTEGRATION = "application/vnd.awslambda.http-integration-response"
+PRELUDE_END = b"\0" * 8  # JSON holds no NUL, so this cannot be part of it
 JSON = "application/json"
 
 # HTTP's own, of the answers that we read.
@@ -68,10 +78,17 @@ CONTENT_LENGTH = "content-length"
 TRANSFER_ENCODING = "transfer-encoding"
 CONNECTION = "connection"
 
+# --- Variables of the function's configuration that are ours ---------------------------------------------------------
+
+GRACEFUL_SHUTDOWN = "STREAMING_RUNTIME_GRACEFUL_SHUTDOWN"  # 1 or true: SIGTERM before the environment ends
+
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
 LARGEST_COPIED_CHUNK = 16 * 1024  # bytes; up to here a copy is cheaper than a gathering send
 LARGEST_HEAD = 1024 * 1024  # bytes of a status line with its headers; the service stays below (gettingstarted-limits)
+LARGEST_PRELUDE = 16 * 1024  # bytes, PRELUDE_END included (API Gateway Developer Guide, response-transfer-mode-lambda)
+LONGEST_TYPE_NAME = 128  # characters of an error type
+MOST_RELATED_ERRORS = 8  # causes, contexts and members of groups that are told with an error
 LARGEST_RECEIVE = 256 * 1024  # bytes
 MOST_INTERIM_ANSWERS = 100  # 1xx before a final answer
 LARGEST_ERROR_BODY = 256 * 1024  # bytes; the size of a log event
@@ -87,88 +104,81 @@ NEXT_RETRY_PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8)  # seconds, before `next` is tried
 def main() -> NoReturn:
     """Load the handler and answer invocations until the environment ends. Exits 1 where it cannot go on."""
     sys.argv = [__file__]
-    sys.modules.pop(__name__, None)  # the function may have a module of this name
+    if __name__ != "__main__":
+        sys.modules.pop(__name__, None)  # the function may have a module of this name
+    log = Log(os.environ)
     try:
-        api = RuntimeApi(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""))
-        run(api, initialize(api))
+        api = RuntimeApi(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""), log)
+        exit_on_sigterm(api)
+        run(api, initialize(api, log), log)
     except RuntimeApiError as error:
-        log_line(f"{error}; the environment ends")
+        log.line(f"{error}; the environment ends")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def initialize(api: RuntimeApi) -> Handler:
+def initialize(api: RuntimeApi, log: Log) -> Function:
     """Import the function, or post the one `/init/error` that an environment may post, and exit."""
     try:
         set_import_path()
-        return load_handler(os.environ.get("_HANDLER", ""))
+        log.follow_logging()
+        function = Function(load_handler(os.environ.get("_HANDLER", "")), log)
     except BaseException as error:
         failure = describe(error, "the function's module")
-        log_failure(failure, request_id="")
+        log.failure(failure)
         api.post_init_error(failure)
         sys.exit(failure.exit_status or 1)
+    if os.environ.get(GRACEFUL_SHUTDOWN, "").lower() in ("1", "true"):
+        api.register_extension()
+    return function
 
 
-def run(api: RuntimeApi, handler: Handler) -> NoReturn:
-    while True:
-        serve(api, handler, api.next_invocation())
+def run(api: RuntimeApi, function: Function, log: Log) -> NoReturn:
+    try:
+        while True:
+            invocation = api.next_invocation()
+            log.invocation = invocation
+            serve(api, function, invocation, log)
+    finally:
+        function.close()
 
 
-def serve(api: RuntimeApi, handler: Handler, invocation: Invocation) -> None:
+def serve(api: RuntimeApi, function: Function, invocation: Invocation, log: Log) -> None:
     """Answer one invocation: a stream; before its first byte `/error`; after it the error in the trailers.
 
     Raises SystemExit, after the report, where the handler did; RuntimeApiError where the Runtime API can't go on.
     """
     set_trace_id(invocation.trace_id)
-    response = ResponseStream(api, invocation)
+    response = ResponseStream(api, invocation, log)
     try:
-        stream(handler, invocation, response)
+        function.stream(invocation, response)
         response.finish()
     except RuntimeApiError:
         raise
     except NotDelivered as reason:
-        log_line(f"RequestId: {invocation.request_id} the response was not delivered: {reason}")
+        log.line(f"the response was not delivered: {reason}")
     except BaseException as error:
         failure = describe(error, "the handler")
-        log_failure(failure, invocation.request_id)
+        log.failure(failure)
         response.fail(failure)
         if failure.exit_status is not None:
             sys.exit(failure.exit_status)
 
 
-def stream(handler: Handler, invocation: Invocation, response: ResponseStream) -> None:
-    """Call the handler and send what it yields, each chunk before the handler resumes."""
-    result = handler(invocation.event(), LambdaContext(invocation))
-    if not is_iterator(result):
-        discard(result)
-        raise InvalidHandler(result)
-    try:
-        for chunk in result:
-            response.write(chunk)
-    finally:
-        close(result, invocation.request_id)
+def exit_on_sigterm(api: RuntimeApi) -> None:
+    """End in order when the service asks for it: `finally` of a generator under way, then atexit.
 
+    It asks only where an extension is registered (AWS Lambda Developer Guide, lambda-runtime-environment).
+    """
+    signal = c_part_of("signal")
 
-def is_iterator(result: object) -> bool:
-    # What was returned counts, not how the handler was defined: a decorated one is often a plain function.
-    kind = type(result)
-    return hasattr(kind, "__next__") and hasattr(kind, "__iter__")
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_filename == terminate.__code__.co_filename:
+            api.connection.close()  # perhaps within a chunk, after which nothing can be said any more
+        raise Terminated(128 + signum)
 
-
-def discard(result: object) -> None:
-    if hasattr(type(result), "__await__") and hasattr(result, "close"):
-        result.close()  # or Python warns of a coroutine that was never awaited
-
-
-def close(chunks: object, request_id: str) -> None:
-    """Run the `finally` of a generator that is left early. What goes wrong in it must not hide why it was left."""
-    if not hasattr(chunks, "close"):
-        return
-    try:
-        chunks.close()
-    except BaseException as error:
-        log_failure(describe(error, "the handler's clean-up"), request_id)
+    signal.signal(signal.SIGTERM, terminate)
 
 
 # --- The response -----------------------------------------------------------------------------------------------------
@@ -188,13 +198,26 @@ class ResponseStream:
     The phase alone decides where an error goes: `/error` is allowed only until a response is begun.
     """
 
-    __slots__ = ("_api", "_invocation", "_send", "phase")
+    __slots__ = ("_api", "_invocation", "_log", "_send", "phase")
 
-    def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
+    def __init__(self, api: RuntimeApi, invocation: Invocation, log: Log) -> None:
         self._api = api
         self._invocation = invocation
+        self._log = log
         self._send = api.connection.send
         self.phase = Phase.FRESH
+
+    def write_first(self, item: object) -> None:
+        """Send the first item: the prelude of an HTTP response where it is a dict, a chunk otherwise.
+
+        A prelude leaves at once, its JSON in one chunk and its end in another, with no byte of the body in them: there
+        are readers that take the first two chunks for the prelude. Raises InvalidResponseHead, and what `write` raises.
+        """
+        if isinstance(item, dict):
+            prelude = encode_prelude(item)
+            self._send(self._begin(HTTP_INTEGRATION) + framed(prelude) + framed(PRELUDE_END))
+        else:
+            self.write(item)
 
     def write(self, chunk: object) -> None:
         """Send one yielded chunk (bytes, bytearray or memoryview) at once.
@@ -207,7 +230,7 @@ class ResponseStream:
             return
         size = b"%x\r\n" % len(data)
         if self.phase is Phase.FRESH:
-            size = self._begin() + size
+            size = self._begin(OCTET_STREAM) + size
         if len(data) <= LARGEST_COPIED_CHUNK:
             self._send(b"".join((size, data, b"\r\n")))
         else:
@@ -226,21 +249,25 @@ class ResponseStream:
             try:
                 self._end(b"0\r\n" + failure.trailers(self._invocation.request_id) + b"\r\n")
             except NotDelivered as reason:
-                log_line(f"RequestId: {self._invocation.request_id} the error was not delivered: {reason}")
+                self._log.line(f"the error was not delivered: {reason}")
 
-    def _begin(self) -> bytes:
+    def _begin(self, content_type: str) -> bytes:
         self.phase = Phase.OPEN
         self._api.connection.renew()
-        return self._api.response_head(self._invocation, OCTET_STREAM)
+        return self._api.response_head(self._invocation, content_type)
 
     def _end(self, last: bytes) -> None:
         if self.phase is Phase.DONE:
             raise RuntimeError("a response ends once")
         if self.phase is Phase.FRESH:
-            last = self._begin() + last
+            last = self._begin(OCTET_STREAM) + last
         self.phase = Phase.DONE
         self._send(last)
         self._api.read_acceptance(f"the response of {self._invocation.request_id}")
+
+
+def framed(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def bytes_of(chunk: object) -> memoryview:
@@ -251,7 +278,120 @@ def bytes_of(chunk: object) -> memoryview:
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
+def encode_prelude(head: dict[Any, Any]) -> bytes:
+    """The JSON of status, headers and cookies; always all three keys, as some readers insist on them.
+
+    Raises InvalidResponseHead, before anything of it is sent.
+    """
+    unknown = [key for key in head if key not in ("statusCode", "headers", "cookies")]
+    if unknown:
+        raise InvalidResponseHead(f"has the key {text_of(unknown[0], repr)}; it takes statusCode, headers and cookies")
+    status, headers, cookies = head.get("statusCode", 200), head.get("headers", {}), head.get("cookies", [])
+    if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
+        raise InvalidResponseHead("needs a statusCode that is an int from 100 to 599")
+    if not isinstance(headers, dict) or not all(
+        is_field(name) and name and is_field(headers[name]) for name in headers
+    ):
+        raise InvalidResponseHead("needs headers that are a dict of strings without CR, LF and NUL")
+    if not isinstance(cookies, (list, tuple)) or not all(is_field(cookie) for cookie in cookies):
+        raise InvalidResponseHead("needs cookies that are a list of strings without CR, LF and NUL")
+    text = json.dumps({"statusCode": int(status), "headers": headers, "cookies": cookies}).encode("ascii")
+    if len(text) + len(PRELUDE_END) > LARGEST_PRELUDE:
+        raise InvalidResponseHead(f"is {len(text)} bytes of JSON; with its end it may have {LARGEST_PRELUDE}")
+    return text
+
+
+def is_field(value: object) -> bool:
+    return isinstance(value, str) and not any(c in value for c in "\r\n\0")
+
+
 # --- The handler ------------------------------------------------------------------------------------------------------
+
+
+class Function:
+    """A handler, and what it needs to be streamed: an event loop, once it has yielded its first async generator."""
+
+    def __init__(self, handler: Handler, log: Log) -> None:
+        self._handler = handler
+        self._log = log
+        self._runner: Any = None  # asyncio.Runner
+
+    def stream(self, invocation: Invocation, response: ResponseStream) -> None:
+        """Call the handler and send what it yields, each chunk before the handler resumes."""
+        result = self._handler(invocation.event(), LambdaContext(invocation))
+        # What was returned counts, not how the handler was defined: a decorated one is often a plain function.
+        kind = type(result)
+        if hasattr(kind, "__next__") and hasattr(kind, "__iter__"):
+            self._stream_iterator(result, response)
+        elif hasattr(kind, "__anext__") and hasattr(kind, "__aiter__"):
+            self._stream_async_iterator(result, response)
+        else:
+            if hasattr(kind, "__await__") and hasattr(kind, "close"):
+                result.close()  # or Python warns of a coroutine that was never awaited
+            raise InvalidHandler(result)
+
+    def close(self) -> None:
+        """End what handlers have left running in the event loop."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def _stream_iterator(self, items: Iterator[object], response: ResponseStream) -> None:
+        try:
+            for item in items:
+                response.write_first(item)
+                break
+            for item in items:
+                response.write(item)
+        finally:
+            if hasattr(items, "close"):
+                with ErrorsLogged(self._log):
+                    items.close()
+
+    def _stream_async_iterator(self, items: AsyncIterator[object], response: ResponseStream) -> None:
+        async def send_all() -> None:
+            try:
+                async for item in items:
+                    response.write_first(item)
+                    break
+                async for item in items:
+                    response.write(item)
+            finally:
+                if hasattr(items, "aclose"):
+                    with ErrorsLogged(self._log):
+                        await items.aclose()
+
+        loop = self._event_loop()
+        task = loop.create_task(send_all())
+        try:
+            loop.run_until_complete(task)
+        finally:
+            if task.done():
+                task.cancelled() or task.exception()  # asked for, or asyncio warns that nobody did
+            else:  # an exit interrupted the loop itself
+                task.cancel()
+                loop.run_until_complete(import_standard("asyncio").wait([task]))
+
+    def _event_loop(self) -> Any:
+        """One loop for the life of the process: a client that is bound to it serves many invocations."""
+        if self._runner is None:
+            self._runner = import_standard("asyncio").Runner()
+        return self._runner.get_loop()
+
+
+class ErrorsLogged:
+    """Around the `finally` of a generator that is left early: an error in it must not hide why it was left."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._log.failure(describe(error, "the handler's clean-up"))
+        return True
 
 
 def set_import_path() -> None:
@@ -490,8 +630,17 @@ class InvalidChunk(Fault):
         )
 
 
+class InvalidResponseHead(Fault):
+    def __init__(self, message: str) -> None:
+        super().__init__("InvalidResponseHead", f"the dict that the handler yielded first {message}")
+
+
 def a_value_of(value: object) -> str:
-    return "None" if value is None else f"a value of type {type(value).__name__}"
+    return "None" if value is None else f"a value of type {type_name(value)}"
+
+
+class Terminated(SystemExit):
+    """The environment is asked to end, by a signal; `code` is 128 and its number, as shells have it."""
 
 
 class RuntimeApiError(Exception):
@@ -511,6 +660,7 @@ class Failure:
         frames: the user's, outermost first.
         stack_trace: takes the place of the frames where the trace of an error is not one of Python's.
         exit_status: set where the process must end after the report.
+        related: the errors that this one came of, and the members of a group; the log and X-Ray are told of them.
     """
 
     def __init__(
@@ -520,12 +670,14 @@ class Failure:
         frames: list[Frame] | None = None,
         stack_trace: list[str] | None = None,
         exit_status: int | None = None,
+        related: list[Failure] | None = None,
     ) -> None:
-        self.error_type = error_type
+        self.error_type = error_type[:LONGEST_TYPE_NAME]
         self.message = message if len(message) <= LARGEST_MESSAGE else message[:LARGEST_MESSAGE] + " [cut]"
         self.frames = frames or []
         self.stack_trace = stack_trace if stack_trace is not None else format_frames(self.frames)
         self.exit_status = exit_status
+        self.related = related or []
 
     @property
     def header(self) -> str:
@@ -555,12 +707,24 @@ class Failure:
         """The cause for X-Ray, one line of ASCII JSON."""
 
         def document(frames: list[Frame], message: str) -> dict[str, object]:
-            stack = [{"label": name, "path": path, "line": line} for path, line, name, _ in frames]
-            exception = {"message": message, "type": self.error_type, "stack": stack}
+            exceptions = [xray_exception(self.error_type, message, frames)]
+            exceptions += [
+                xray_exception(other.error_type, other.message[:1000], other.frames[-10:]) for other in others
+            ]
             paths = sorted({path for path, *_ in frames})
-            return {"working_directory": working_directory(), "exceptions": [exception], "paths": paths}
+            return {"working_directory": working_directory(), "exceptions": exceptions, "paths": paths}
 
-        return json_within(LARGEST_XRAY_CAUSE, document, self.frames, self.message)
+        others = self.related
+        cause = json_within(LARGEST_XRAY_CAUSE, document, self.frames, self.message)
+        if len(cause) > LARGEST_XRAY_CAUSE:
+            others = []
+            cause = json_within(LARGEST_XRAY_CAUSE, document, self.frames, self.message)
+        return cause
+
+
+def xray_exception(error_type: str, message: str, frames: list[Frame]) -> dict[str, object]:
+    stack = [{"label": name, "path": path, "line": line} for path, line, name, _ in frames]
+    return {"message": message, "type": error_type, "stack": stack}
 
 
 def json_within(limit: int, document: Callable[[list[Any], str], object], stack: list[Any], message: str) -> bytes:
@@ -584,31 +748,56 @@ def working_directory() -> str:
 
 def describe(error: BaseException, culprit: str) -> Failure:
     """What to tell of an exception. Whatever the exception does when it is looked at, this does not raise."""
+    frames = user_frames(error)
     if isinstance(error, Fault):
-        return Failure(f"Runtime.{error.reason}", str(error), user_frames(error), error.stack_trace)
+        return Failure(f"Runtime.{error.reason}", str(error), frames, error.stack_trace)
+    if isinstance(error, Terminated):
+        message = f"{culprit} was ended by the shutdown of the environment"
+        return Failure("Runtime.ExitError", message, frames, exit_status=int(str(error.code)))
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         message = f"{culprit} called sys.exit({text_of(error.code, repr)})"
-        return Failure("Runtime.ExitError", message, user_frames(error), exit_status=status)
+        return Failure("Runtime.ExitError", message, frames, exit_status=status)
     interrupted = 130 if isinstance(error, KeyboardInterrupt) else None
-    return Failure(type(error).__name__, text_of(error, str), user_frames(error), exit_status=interrupted)
+    related = [Failure(type_name(other), text_of(other, str), user_frames(other)) for other in related_to(error)]
+    return Failure(type_name(error), text_of(error, str), frames, exit_status=interrupted, related=related)
+
+
+def related_to(error: BaseException) -> list[BaseException]:
+    """The errors that led to this one, and the members of a group, nearest first."""
+    found = [error]
+    for each in found:
+        context = None if each.__suppress_context__ else each.__context__
+        members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        for other in (each.__cause__ or context, *members):
+            if other is not None and all(other is not known for known in found):
+                found.append(other)
+        if len(found) > MOST_RELATED_ERRORS:
+            break
+    return found[1 : MOST_RELATED_ERRORS + 1]
 
 
 def text_of(value: object, convert: Callable[[object], str]) -> str:
     try:
-        return convert(value)
+        return str.__str__(convert(value))  # of plain str, whatever subclass the value has made up
     except BaseException:
-        return f"<{convert.__name__}() of a {type(value).__name__} failed>"
+        return f"<{convert.__name__}() of a {type_name(value)} failed>"
+
+
+def type_name(value: object) -> str:
+    name: str = type.__dict__["__name__"].__get__(type(value))  # past a metaclass that has other ideas
+    return name
 
 
 def user_frames(error: BaseException) -> list[Frame]:
-    """The frames of an error from the user's first one inwards; those before are ours or the import system's."""
+    """The frames of an error from the user's first one inwards; those before lead there from our own."""
     try:
         extracted = import_standard("traceback").extract_tb(error.__traceback__)
         frames = [(frame.filename, frame.lineno or 0, frame.name, frame.line or "") for frame in extracted]
     except BaseException:  # out of memory or of stack; the error itself is worth more than its trace
         return []
-    machinery = (__file__, importlib.__file__, "<frozen importlib")
+    asyncio = os.path.join(os.path.dirname(os.__file__), "asyncio", "")
+    machinery = (__file__, importlib.__file__, asyncio, "<frozen importlib")
     while frames and frames[0][0].startswith(machinery):
         del frames[0]
     return frames
@@ -619,6 +808,14 @@ def format_frames(frames: list[Frame]) -> list[str]:
         return list(import_standard("traceback").format_list(frames)) if frames else []
     except BaseException:
         return []
+
+
+def c_part_of(name: str) -> Any:
+    """The C part of a standard module, as its Python part may import far more; or the module itself."""
+    try:
+        return importlib.import_module(f"_{name}")
+    except ImportError:
+        return importlib.import_module(name)
 
 
 def import_standard(name: str) -> Any:
@@ -635,13 +832,105 @@ def import_standard(name: str) -> Any:
 # --- The log ----------------------------------------------------------------------------------------------------------
 
 
-def log_failure(failure: Failure, request_id: str) -> None:
-    """One log event, as the managed runtime writes it: a carriage return does not end an event, a line feed does."""
+class Log:
+    """Where events of the runtime and of the function's loggers go, in the form that the function is configured for.
+
+    A text event is one line of the output, the lines within it parted by carriage returns, as on the managed runtime;
+    where the service hands over a descriptor for them, events are framed instead and may hold any character.
+
+    Args:
+        environ: with AWS_LAMBDA_LOG_FORMAT and AWS_LAMBDA_LOG_LEVEL (AWS Lambda Developer Guide,
+            python-logging and monitoring-cloudwatchlogs-advanced).
+    """
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        self.invocation: Invocation | None = None
+        self._json = environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+        level = environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+        self._level = "DEBUG" if level == "TRACE" else level
+        descriptor = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
+        self._framed_descriptor = int(descriptor) if descriptor.isdecimal() else None
+
+    @property
+    def request_id(self) -> str:
+        return self.invocation.request_id if self.invocation is not None else ""
+
+    def failure(self, failure: Failure) -> None:
+        """One event for one error, with the user's frames alone."""
+        if self._json:
+            document = json.loads(failure.body(self.request_id))
+            self._write_event(json.dumps({"timestamp": timestamp(time.time()), "level": "ERROR", **document}), ERROR)
+        else:
+            self._write_event("\n".join(text_lines(failure)), ERROR)
+
+    def line(self, text: str) -> None:
+        """Something of the runtime itself that went wrong, on standard error."""
+        if self._json:
+            event = {"timestamp": timestamp(time.time()), "level": "ERROR", "message": text, "logger": USER_AGENT}
+            text = json.dumps({**event, "requestId": self.request_id})
+        else:
+            text = f"python-streaming-runtime {VERSION}: {self.request_id and f'RequestId: {self.request_id} '}{text}"
+        self._write_event(text, ERROR, descriptor=2)
+
+    def follow_logging(self) -> None:
+        """Set the root logger up when `logging` is imported; a function that never logs does not pay for it."""
+        if "logging" in sys.modules:
+            self.configure(sys.modules["logging"])
+        else:
+            sys.meta_path.insert(0, LoggingFinder(self))
+
+    def configure(self, logging: Any) -> None:
+        """Give the root logger the handler, the format and the level of the managed runtime.
+
+        Args:
+            logging: the module, which may be one of the function's own that has only the name.
+        """
+        if not hasattr(logging, "LogRecord"):
+            return
+        logging.Formatter.converter = time.gmtime
+        formatter = logging.Formatter(
+            "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+        if self._json:
+            standard = {*vars(logging.makeLogRecord({})), "aws_request_id", "tenant_id"} - {"taskName"}
+            formatter.format = lambda record: json_record(logging, record, standard)
+        handler = logging.Handler()
+        handler.emit = lambda record: self._emit(handler, record)
+        handler.setFormatter(formatter)
+        root = logging.getLogger()
+        root.addHandler(handler)
+        if isinstance(logging.getLevelName(self._level), int):
+            root.setLevel(self._level)
+
+    def _emit(self, handler: Any, record: Any) -> None:
+        record.aws_request_id = self.request_id
+        record.tenant_id = self.invocation.headers.get(TENANT_ID) if self.invocation is not None else None
+        try:
+            self._write_event(handler.format(record).removesuffix("\n"), record.levelno)
+        except Exception:
+            handler.handleError(record)
+
+    def _write_event(self, text: str, level: int, descriptor: int = 1) -> None:
+        """One write for one event, past `sys.stdout`, which the function may have replaced."""
+        if self._framed_descriptor is not None:
+            write_all(self._framed_descriptor, telemetry_frame(text, level, self._json))
+        else:
+            line = text.replace("\r\n", "\r").replace("\n", "\r") + "\n"
+            write_all(descriptor, line.encode("utf-8", "backslashreplace"))
+
+
+ERROR = 40  # logging.ERROR
+
+
+def text_lines(failure: Failure) -> list[str]:
     lines = [f"[ERROR] {failure.error_type}: {failure.message}" if failure.message else f"[ERROR] {failure.error_type}"]
     if failure.stack_trace:
         lines.append("Traceback (most recent call last):")
-        lines += [keep_indentation(line) for entry in failure.stack_trace for line in entry.splitlines()]
-    write_event(1, "\r".join(lines))
+    lines += [keep_indentation(line) for entry in failure.stack_trace for line in entry.splitlines()]
+    for other in failure.related:
+        lines.append(f"Related: {other.error_type}: {other.message}")
+        lines += [keep_indentation(line) for entry in other.stack_trace for line in entry.splitlines()]
+    return lines
 
 
 def keep_indentation(line: str) -> str:
@@ -649,19 +938,85 @@ def keep_indentation(line: str) -> str:
     return "\u00a0" * (len(line) - len(bare)) + bare  # CloudWatch shows ordinary leading blanks as none
 
 
-def log_line(text: str) -> None:
-    """Say something of the runtime itself, on standard error."""
-    write_event(2, f"python-streaming-runtime {VERSION}: {text}")
+def json_record(logging: Any, record: Any, standard: set[str]) -> str:
+    """A log record as the managed runtime writes it, with what `extra` added; fields without a value are left out.
+
+    Args:
+        standard: the attributes that are not of `extra`.
+    """
+    kind, error, trace = record.exc_info if record.exc_info and record.exc_info[0] else (None, None, None)
+    level = min(50, max(0, record.levelno)) // 10 * 10
+    fields = {
+        "timestamp": timestamp(record.created),
+        "level": logging.getLevelName(level),
+        "message": record.msg if isinstance(record.msg, dict) and not record.args else record.getMessage(),
+        "logger": record.name,
+        "stackTrace": import_standard("traceback").format_tb(trace) if kind else None,
+        "errorType": kind.__name__ if kind else None,
+        "errorMessage": str(error) if kind else None,
+        "requestId": record.aws_request_id,
+        "location": f"{record.pathname}:{record.funcName}:{record.lineno}" if kind else None,
+        "tenantId": record.tenant_id,
+    }
+    extra = {name: value for name, value in vars(record).items() if name not in standard and name not in fields}
+    shown = {name: value for name, value in (fields | extra).items() if value is not None}
+    return json.dumps(shown, ensure_ascii=False, default=str)
 
 
-def write_event(descriptor: int, text: str) -> None:
-    """One write for one event, past `sys.stdout`, which the function may have replaced."""
-    data = memoryview(text.replace("\r\n", "\r").replace("\n", "\r").encode("utf-8", "backslashreplace") + b"\n")
+def timestamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def telemetry_frame(text: str, level: int, is_json: bool) -> bytes:
+    """An event for the service's log descriptor: type, length, time in microseconds, all big-endian; then the text."""
+    data = text.encode("utf-8", "backslashreplace")
+    kind = 0xA55A0002 if is_json else 0xA55A0003
+    severity = (min(50, max(10, level)) // 10 + 1) * 4  # DEBUG 8, INFO 12, and so on
+    header = (kind | severity, 4), (len(data), 4), (time.time_ns() // 1000, 8)
+    return b"".join(number.to_bytes(size, "big") for number, size in header) + data
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
     try:
-        while data:
-            data = data[os.write(descriptor, data) :]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
     except OSError:
         pass  # nobody reads the log; the invocation matters more
+
+
+class LoggingFinder:
+    """Sees `logging` being imported, and has it configured before anybody else has it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        for finder in sys.meta_path:
+            spec: Any = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                spec.loader = ConfiguringLoader(spec.loader, self._log)
+                return spec
+        return None
+
+
+class ConfiguringLoader:
+    """Loads as the loader that it stands for does, and leaves no trace of itself."""
+
+    def __init__(self, loader: Any, log: Log) -> None:
+        self._loader = loader
+        self._log = log
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._log.configure(module)
 
 
 # --- The Runtime API --------------------------------------------------------------------------------------------------
@@ -675,11 +1030,14 @@ class RuntimeApi:
             emulator has them (`http://127.0.0.1:9000/.rt`). Raises RuntimeApiError for any other form.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, log: Log) -> None:
+        self._log = log
         authority, slash, path = address.removeprefix("http://").partition("/")
         self._prefix = (slash + path).rstrip("/")
         self._common = f"Host: {authority}\r\nUser-Agent: {USER_AGENT}\r\n"
-        self.connection = Connection(*host_and_port(authority, address))
+        self._address = host_and_port(authority, address)
+        self.connection = Connection(*self._address)
+        self._extension: Connection | None = None  # kept open: its end would be the end of the extension
 
     def next_invocation(self) -> Invocation:
         """Wait, for as long as it takes, for the next invocation. Raises RuntimeApiError where none can come."""
@@ -728,6 +1086,33 @@ class RuntimeApi:
         """Report that the environment could not start; only once, and instead of the first `next`."""
         self._post_failure(INIT_ERROR_PATH, failure, "", failure.body(request_id=""))
 
+    def register_extension(self) -> None:
+        """Be an internal extension too, without events: the service then sends SIGTERM before it ends the environment.
+
+        AWS Lambda Developer Guide, runtimes-extensions-api. Each extension must ask for its next event, or the service
+        waits for it; without events no answer comes, so none is read.
+        """
+        connection = self._extension = Connection(*self._address)
+        body = b'{"events":[]}'
+        register = (
+            f"POST {self._prefix}{REGISTER_PATH} HTTP/1.1\r\n{self._common}{EXTENSION_NAME}: {EXTENSION}\r\n"
+            f"Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            connection.renew()
+            connection.send(register.encode("utf-8", "surrogateescape") + body)
+            answer = connection.read_answer()
+            if not answer.accepted:
+                raise NotDelivered(f"it was answered with {answer}")
+            ask = (
+                f"GET {self._prefix}{EXTENSION_EVENT_PATH} HTTP/1.1\r\n{self._common}"
+                f"{EXTENSION_ID}: {answer.headers.get(EXTENSION_ID.lower(), '')}\r\n\r\n"
+            )
+            connection.renew()
+            connection.send(ask.encode("utf-8", "surrogateescape"))
+        except NotDelivered as reason:
+            self._log.line(f"no SIGTERM will come before the environment ends: the registration failed: {reason}")
+
     def _post_failure(self, path: str, failure: Failure, extra: str, body: bytes) -> None:
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\n{self._common}{extra}{ERROR_TYPE}: {failure.header}\r\n"
@@ -738,7 +1123,7 @@ class RuntimeApi:
             self.connection.send(head + body)
             self.read_acceptance(path)
         except NotDelivered as reason:
-            log_line(f"the error was not delivered to {path}: {reason}")
+            self._log.line(f"the error was not delivered to {path}: {reason}")
 
     def read_acceptance(self, what: str) -> None:
         """Take the answer to a POST. A refusal is logged and the loop goes on; a container error ends the process.
@@ -749,7 +1134,7 @@ class RuntimeApi:
         if answer.status >= 500:
             raise RuntimeApiError(f"the Runtime API answered {what} with {answer}")
         if not answer.accepted:
-            log_line(f"the Runtime API refused {what} with {answer}")
+            self._log.line(f"the Runtime API refused {what} with {answer}")
 
     @staticmethod
     def _echo(invocation: Invocation) -> str:
@@ -1023,3 +1408,7 @@ class Answer:
 
     def __str__(self) -> str:
         return f"status {self.status} {(self.body or b'')[:500].decode('utf-8', 'replace')}".rstrip()
+
+
+if __name__ == "__main__":
+    main()

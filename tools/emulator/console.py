@@ -48,7 +48,7 @@ class Console:
         if invocation.first_byte is not None and started is not None:
             fields.append(f"Time To First Byte: {(invocation.first_byte - started) * 1000:.2f} ms")
         if invocation.error is not None:
-            fields += ["Status: error", f"Error Type: {invocation.error.document['errorType']}"]
+            fields += ["Status: error", f"Error Type: {' '.join(str(invocation.error.document['errorType']).split())}"]
         self._write(f"END RequestId: {request_id}\n" + "\t".join(fields))
 
     def failure(self, document: dict[str, Any]) -> None:

@@ -1,0 +1,40 @@
+"""What the tests share: the layer as `./build.sh` makes it, unpacked, and processes of it."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slim layer, built and unpacked as Lambda does it, modes and all."""
+    folder = tmp_path_factory.mktemp("layer")
+    subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
+    unpacked = folder / "opt"
+    with zipfile.ZipFile(folder / "dist" / "layer-slim.zip") as archive:
+        for entry in archive.infolist():
+            path = Path(archive.extract(entry, unpacked))
+            path.chmod(entry.external_attr >> 16 & 0o777)
+    return unpacked
+
+
+@pytest.fixture
+def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
+    """Starts functions on the layer: `runtime(code, variables=...)`. They are ended with the test."""
+    started: list[Runtime] = []
+
+    def start(code: str | dict[str, str], **options: object) -> Runtime:
+        started.append(Runtime(layer, tmp_path / f"function{len(started)}", code, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
