@@ -19,9 +19,7 @@ Sources of the rules: "Using the Lambda runtime API" and "Building a custom runt
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import socket
 import sys
 import time
 
@@ -33,6 +31,18 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any, "LambdaContext"], Any]
     Frame = tuple[str, int, str, str]  # path, line number, name of the function, line
+
+# The C parts of three standard modules have all that the way to the first answer needs. Their Python parts import `re`,
+# `enum` and `selectors` besides, which would take longer than the rest of a cold start.
+try:
+    import _signal as signal  # type: ignore[import-not-found]
+    import _socket as socket
+    from _json import make_scanner
+except ImportError:  # a Python that is built in another way
+    import signal
+    import socket  # type: ignore[no-redef]
+
+    make_scanner = None  # type: ignore[assignment, misc]
 
 VERSION = "0.1.0"
 
@@ -171,7 +181,6 @@ def exit_on_sigterm(api: RuntimeApi) -> None:
 
     It asks only where an extension is registered (AWS Lambda Developer Guide, lambda-runtime-environment).
     """
-    signal = c_part_of("signal")
 
     def terminate(signum: int, frame: FrameType | None) -> None:
         if frame is not None and frame.f_code.co_filename == terminate.__code__.co_filename:
@@ -295,7 +304,7 @@ def encode_prelude(head: dict[Any, Any]) -> bytes:
         raise InvalidResponseHead("needs headers that are a dict of strings without CR, LF and NUL")
     if not isinstance(cookies, (list, tuple)) or not all(is_field(cookie) for cookie in cookies):
         raise InvalidResponseHead("needs cookies that are a list of strings without CR, LF and NUL")
-    text = json.dumps({"statusCode": int(status), "headers": headers, "cookies": cookies}).encode("ascii")
+    text = to_json({"statusCode": int(status), "headers": headers, "cookies": cookies}).encode("ascii")
     if len(text) + len(PRELUDE_END) > LARGEST_PRELUDE:
         raise InvalidResponseHead(f"is {len(text)} bytes of JSON; with its end it may have {LARGEST_PRELUDE}")
     return text
@@ -476,7 +485,7 @@ class Invocation:
         if media_type != JSON:
             return self.body
         try:
-            return json.loads(self.body)
+            return from_json(self.body)
         except (ValueError, RecursionError) as error:
             raise Fault("UnmarshalError", f"Unable to unmarshal input: {error}") from error
 
@@ -485,7 +494,7 @@ class Invocation:
         if not text:
             return None
         try:
-            value = json.loads(text)
+            value = from_json(text.encode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
             raise Fault("LambdaContextUnmarshalError", f"Unable to parse {what} JSON: {error}") from error
         if isinstance(value, dict) or value is None:
@@ -592,6 +601,41 @@ def set_trace_id(trace_id: str | None) -> None:
         os.environ.pop("_X_AMZN_TRACE_ID", None)
     else:
         os.environ["_X_AMZN_TRACE_ID"] = trace_id
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+class ScannerContext:
+    """What `json.JSONDecoder()` tells the scanner, which does the work there too."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
+
+
+scan: Any = make_scanner(ScannerContext()) if make_scanner is not None else None  # type: ignore[arg-type]
+
+
+def from_json(data: bytes) -> Any:
+    """As `json.loads`, but without the import of `json` as long as the text is in order. Raises ValueError."""
+    text = data.decode().strip(" \t\n\r")
+    if scan is not None:
+        try:
+            value, end = scan(text, 0)
+            if end == len(text):
+                return value
+        except (StopIteration, ValueError, SystemError):
+            pass  # `json` will say what is wrong; without it the C part can't, which up to 3.11 is a SystemError
+    return import_standard("json").JSONDecoder().decode(text)
+
+
+def to_json(value: object, **options: Any) -> str:
+    """As `json.dumps`, whatever the function has made of that."""
+    return str(import_standard("json").JSONEncoder(**options).encode(value))
 
 
 # --- Failures ---------------------------------------------------------------------------------------------------------
@@ -730,7 +774,7 @@ def xray_exception(error_type: str, message: str, frames: list[Frame]) -> dict[s
 def json_within(limit: int, document: Callable[[list[Any], str], object], stack: list[Any], message: str) -> bytes:
     """The JSON of a document, with as much of the inner stack and of the message as fits the limit (bytes)."""
     while True:
-        text = json.dumps(document(stack, message)).encode("ascii")
+        text = to_json(document(stack, message)).encode("ascii")
         if len(text) <= limit or not (stack or message):
             return text
         if stack:
@@ -810,14 +854,6 @@ def format_frames(frames: list[Frame]) -> list[str]:
         return []
 
 
-def c_part_of(name: str) -> Any:
-    """The C part of a standard module, as its Python part may import far more; or the module itself."""
-    try:
-        return importlib.import_module(f"_{name}")
-    except ImportError:
-        return importlib.import_module(name)
-
-
 def import_standard(name: str) -> Any:
     """Import a module of the standard library late, though the function may hold a file of the same name."""
     library = os.path.dirname(os.__file__)
@@ -850,6 +886,7 @@ class Log:
         self._level = "DEBUG" if level == "TRACE" else level
         descriptor = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
         self._framed_descriptor = int(descriptor) if descriptor.isdecimal() else None
+        self._descriptors = {1: own_descriptor(1), 2: own_descriptor(2)}
 
     @property
     def request_id(self) -> str:
@@ -858,8 +895,8 @@ class Log:
     def failure(self, failure: Failure) -> None:
         """One event for one error, with the user's frames alone."""
         if self._json:
-            document = json.loads(failure.body(self.request_id))
-            self._write_event(json.dumps({"timestamp": timestamp(time.time()), "level": "ERROR", **document}), ERROR)
+            document = from_json(failure.body(self.request_id))
+            self._write_event(to_json({"timestamp": timestamp(time.time()), "level": "ERROR", **document}), ERROR)
         else:
             self._write_event("\n".join(text_lines(failure)), ERROR)
 
@@ -867,7 +904,7 @@ class Log:
         """Something of the runtime itself that went wrong, on standard error."""
         if self._json:
             event = {"timestamp": timestamp(time.time()), "level": "ERROR", "message": text, "logger": USER_AGENT}
-            text = json.dumps({**event, "requestId": self.request_id})
+            text = to_json({**event, "requestId": self.request_id})
         else:
             text = f"python-streaming-runtime {VERSION}: {self.request_id and f'RequestId: {self.request_id} '}{text}"
         self._write_event(text, ERROR, descriptor=2)
@@ -916,7 +953,7 @@ class Log:
             write_all(self._framed_descriptor, telemetry_frame(text, level, self._json))
         else:
             line = text.replace("\r\n", "\r").replace("\n", "\r") + "\n"
-            write_all(descriptor, line.encode("utf-8", "backslashreplace"))
+            write_all(self._descriptors[descriptor], line.encode("utf-8", "backslashreplace"))
 
 
 ERROR = 40  # logging.ERROR
@@ -960,7 +997,7 @@ def json_record(logging: Any, record: Any, standard: set[str]) -> str:
     }
     extra = {name: value for name, value in vars(record).items() if name not in standard and name not in fields}
     shown = {name: value for name, value in (fields | extra).items() if value is not None}
-    return json.dumps(shown, ensure_ascii=False, default=str)
+    return to_json(shown, ensure_ascii=False, default=str)
 
 
 def timestamp(seconds: float) -> str:
@@ -974,6 +1011,14 @@ def telemetry_frame(text: str, level: int, is_json: bool) -> bytes:
     severity = (min(50, max(10, level)) // 10 + 1) * 4  # DEBUG 8, INFO 12, and so on
     header = (kind | severity, 4), (len(data), 4), (time.time_ns() // 1000, 8)
     return b"".join(number.to_bytes(size, "big") for number, size in header) + data
+
+
+def own_descriptor(descriptor: int) -> int:
+    """A second descriptor for the same output: the number of one that the function closes goes to the next socket."""
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return descriptor
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -1190,13 +1235,23 @@ class Connection:
         return True  # closed, or bytes that nobody asked for
 
     def _open(self) -> None:
+        host, port = self._address
+        problem: Exception | None = None
         try:
-            sock = socket.create_connection(self._address)
-        except OSError as error:
-            raise NotDelivered(f"no connection to {self._address[0]} port {self._address[1]}: {error}") from None
-        sock.settimeout(None)  # the function may have set another default
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = sock
+            for family, kind, protocol, _, address in socket.getaddrinfo(host.encode(), port, 0, socket.SOCK_STREAM):
+                sock = socket.socket(family, kind, protocol)
+                sock.settimeout(None)  # the function may have set another default
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    sock.connect(address)
+                    self._socket = sock
+                    return
+                except OSError as error:
+                    sock.close()
+                    problem = error
+        except (OSError, OverflowError) as error:
+            problem = error
+        raise NotDelivered(f"no connection to {host} port {port}: {problem}")
 
     def close(self) -> None:
         if self._socket is not None:
@@ -1234,8 +1289,7 @@ class Connection:
 
     def _send_rest(self, rest: memoryview) -> None:
         """Wait for room to send, with an eye on what comes in: some servers answer before they have read it all."""
-        import select
-
+        select = import_standard("select")
         sock = self._connected()
         poller = select.poll()
         poller.register(sock, select.POLLOUT | (0 if self._early_answer else select.POLLIN))

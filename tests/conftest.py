@@ -6,6 +6,7 @@ import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Runtime
@@ -31,8 +32,8 @@ def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
     """Starts functions on the layer: `runtime(code, variables=...)`. They are ended with the test."""
     started: list[Runtime] = []
 
-    def start(code: str | dict[str, str], **options: object) -> Runtime:
-        started.append(Runtime(layer, tmp_path / f"function{len(started)}", code, **options))
+    def start(code: str | dict[str, str], **options: Any) -> Runtime:
+        started.append(Runtime(options.pop("layer", layer), tmp_path / f"function{len(started)}", code, **options))
         return started[-1]
 
     yield start

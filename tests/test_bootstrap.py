@@ -1,0 +1,204 @@
+"""How bootstrap finds an interpreter, honours a wrapper, and refuses what cannot start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HANDLER = "import sys\ndef handler(event, context):\n    yield sys.executable.encode()\n"
+OLD_PYTHONS = sorted(Path.home().glob(".pyenv/versions/[23].*/bin/python")) + [
+    Path(path) for path in map(shutil.which, ("python2", "python3.8", "python3.9", "python3.10")) if path
+]
+
+
+def version_of(python):
+    try:
+        probe = subprocess.run(
+            [python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+        )
+    except OSError:
+        return (99, 0)
+    return eval(probe.stdout) if probe.returncode == 0 else (99, 0)
+
+
+def tools(folder, *names):
+    """A folder for PATH with nothing but these programs in it."""
+    folder.mkdir()
+    for name in names:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        (folder / name).symlink_to(path)
+    return str(folder)
+
+
+def stub_interpreter(path):
+    """A program that stands where an interpreter is looked for, and says that it was taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\nPICKED="$0" exec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+
+
+PICKED = "import os\ndef handler(event, context):\n    yield os.environ.get('PICKED', 'other').encode()\n"
+
+
+def copy_of(layer, folder):
+    return Path(shutil.copytree(layer, folder / "opt"))
+
+
+def test_the_interpreter_of_a_managed_runtime_is_taken_first(runtime, layer, tmp_path):
+    opt = copy_of(layer, tmp_path)
+    stub_interpreter(opt / "cpython/bin/python3")
+    stub_interpreter(tmp_path / "lang/bin/python3.13")
+    arguments = [str(tmp_path / "lang/bin/python3.13"), "/var/runtime/bootstrap.py"]
+    function = runtime(PICKED, layer=opt, arguments=arguments)
+    assert function.respond().body.decode() == arguments[0]
+
+
+def test_the_interpreter_of_the_layer_is_taken_before_one_on_the_path(runtime, layer, tmp_path):
+    opt = copy_of(layer, tmp_path)
+    stub_interpreter(opt / "cpython/bin/python3")
+    stub_interpreter(tmp_path / "bin/python3")
+    function = runtime(PICKED, layer=opt, arguments=[""], variables={"PATH": f"{tmp_path}/bin"})
+    assert function.respond().body.decode() == str(opt / "cpython/bin/python3")
+
+
+def test_the_path_is_searched_last_and_the_handler_as_an_argument_is_no_interpreter(runtime, tmp_path):
+    stub_interpreter(tmp_path / "bin/python3")
+    function = runtime(PICKED, arguments=["lambda_function.handler"], variables={"PATH": f"{tmp_path}/bin"})
+    assert function.respond().body.decode() == str(tmp_path / "bin/python3")
+
+
+@pytest.mark.parametrize("poster", ["curl", "bash"])
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "{host}:{port}"), ("127.0.0.1", "http://{host}:{port}/.rt/"), ("::1", "[{host}]:{port}")],
+)
+def test_without_any_python_the_log_and_the_runtime_api_are_told(runtime, tmp_path, poster, host, address):
+    if Path("/var/lang/bin/python3").exists():
+        pytest.skip("there is a /var/lang/bin/python3 here")
+    path = tools(tmp_path / "bin", poster)
+    function = runtime(HANDLER, arguments=[""], variables={"PATH": path}, host=host, address=address)
+    request, document = function.read_init_error()
+    assert function.wait() == 1
+    assert request.headers["lambda-runtime-function-error-type"] == "Runtime.PythonNotFound"
+    assert request.path == ("/.rt" if ".rt" in address else "") + "/2018-06-01/runtime/init/error"
+    assert document["errorType"] == "Runtime.PythonNotFound"
+    assert function.stderr == document["errorMessage"] + "\n"
+    for part in ("cpython/bin/python3", "/var/lang/bin/python3", "PATH", "AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap"):
+        assert part in function.stderr
+
+
+def test_without_python_curl_and_bash_the_log_is_told(runtime, tmp_path):
+    if Path("/var/lang/bin/python3").exists():
+        pytest.skip("there is a /var/lang/bin/python3 here")
+    function = runtime(HANDLER, arguments=[""], variables={"PATH": tools(tmp_path / "bin")})
+    assert function.wait() == 1
+    assert "no Python found" in function.stderr and function.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("old", [path for path in OLD_PYTHONS if version_of(path) < (3, 11)] or [None], ids=str)
+def test_a_python_older_than_3_11_is_refused_with_its_version(runtime, old):
+    if old is None:
+        pytest.skip("there is no Python older than 3.11 here")
+    function = runtime(HANDLER, arguments=[str(old), "/var/runtime/bootstrap.py"])
+    _, document = function.read_init_error()
+    assert function.wait() == 1
+    assert document["errorType"] == "Runtime.PythonTooOld"
+    assert f"found {'.'.join(map(str, version_of(old)))}." in document["errorMessage"]
+    assert function.stderr == document["errorMessage"] + "\n"
+
+
+def wrapper(path, text, mode=0o755):
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+# As in "Modifying the runtime environment" of the Lambda Developer Guide: options go before the last argument.
+EXTRA_OPTION = """#!/bin/bash
+args=("$@")
+args=("${args[@]:0:$#-1}" -X utf8=0 "${args[@]: -1}")
+WRAPPED=yes exec "${args[@]}"
+"""
+
+WRAPPED = (
+    "import os, sys\ndef handler(event, context):\n    yield repr([os.environ.get('WRAPPED'), sys.path[0]]).encode()\n"
+)
+
+
+@pytest.fixture
+def python_on_path(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
+    return f"{tmp_path}/bin:/usr/bin:/bin"
+
+
+@pytest.mark.parametrize("text", ['#!/bin/sh\nWRAPPED=yes exec "$@"\n', EXTRA_OPTION])
+def test_a_wrapper_is_honoured_where_the_service_does_not_call_it(runtime, tmp_path, python_on_path, text):
+    if "bash" in text and not Path("/bin/bash").exists():
+        pytest.skip("bash is not installed")
+    path = wrapper(tmp_path / "wrapper", text)
+    function = runtime(WRAPPED, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
+    assert eval(function.respond().body) == ["yes", str(function.task)]
+    assert function.respond({}).chunks
+
+
+def test_bootstrap_never_wraps_itself(runtime, layer, python_on_path, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(layer / "bootstrap")
+    for path in (layer / "bootstrap", link):
+        variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": str(path)}
+        function = runtime(WRAPPED, arguments=[""], variables=variables)
+        assert eval(function.respond().body)[0] is None
+
+
+def test_a_wrapper_that_starts_bootstrap_again_does_not_go_round_in_circles(runtime, layer, tmp_path, python_on_path):
+    path = wrapper(tmp_path / "wrapper", f"#!/bin/sh\nWRAPPED=yes exec {layer}/bootstrap\n")
+    function = runtime(WRAPPED, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
+    assert eval(function.respond().body)[0] == "yes"
+
+
+def test_a_wrapper_on_a_managed_runtime_was_called_by_the_service_already(runtime, tmp_path):
+    path = wrapper(tmp_path / "wrapper", "#!/bin/sh\nexit 9\n")
+    assert runtime(WRAPPED, variables={"AWS_LAMBDA_EXEC_WRAPPER": path}).respond().chunks
+
+
+@pytest.mark.parametrize(("mode", "said"), [(None, "not there"), (0o644, "not executable")])
+def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, python_on_path, mode, said):
+    path = tmp_path / "wrapper"
+    if mode is not None:
+        wrapper(path, "#!/bin/sh\n", mode)
+    variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": str(path)}
+    function = runtime(HANDLER, arguments=[""], variables=variables)
+    _, document = function.read_init_error()
+    assert function.wait() == 1
+    assert document["errorType"] == "Runtime.InvalidWrapper"
+    assert said in document["errorMessage"] and function.stderr == document["errorMessage"] + "\n"
+
+
+@pytest.mark.parametrize("start", ["relative", "through PATH", "by sh"])
+def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tmp_path, start):
+    command = {
+        "relative": ["./opt/bootstrap"],
+        "through PATH": ["bootstrap"],
+        "by sh": ["sh", "opt/bootstrap"],
+    }[start]
+    copy_of(layer, tmp_path)
+    environment = {"PATH": f"{tmp_path}/opt:{os.path.dirname(sys.executable)}:/usr/bin:/bin"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "AWS_LAMBDA_RUNTIME_API is ''" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_the_refusals_are_json_whatever_is_in_them(runtime, tmp_path):
+    path = tools(tmp_path / "bin", "curl")
+    function = runtime(HANDLER, arguments=["--python-too-old", "3.10.13"], variables={"PATH": path})
+    request, _ = function.read_init_error()
+    assert json.loads(request.body)["errorMessage"].startswith("python-streaming-runtime: needs Python 3.11")
