@@ -182,10 +182,21 @@ def exit_on_sigterm(api: RuntimeApi) -> None:
     It asks only where an extension is registered (AWS Lambda Developer Guide, lambda-runtime-environment).
     """
 
+    sending = {method.__code__ for method in (ResponseStream.write_first, ResponseStream.write, ResponseStream._end)}
+    waiting_to_send, receiving = Connection._send_rest.__code__, Connection._receive.__code__
+
     def terminate(signum: int, frame: FrameType | None) -> None:
-        if frame is not None and frame.f_code.co_filename == terminate.__code__.co_filename:
-            api.connection.close()  # perhaps within a chunk, after which nothing can be said any more
-        raise Terminated(128 + signum)
+        error = Terminated(128 + signum)
+        interrupted = set()
+        while frame is not None:
+            interrupted.add(frame.f_code)
+            frame = frame.f_back
+        if waiting_to_send in interrupted:
+            api.connection.close()  # within a chunk: nothing more can be said on this connection
+        elif interrupted & sending and receiving not in interrupted:
+            api.connection.pending_exit = error  # as soon as the chunk is out
+            return
+        raise error
 
     signal.signal(signal.SIGTERM, terminate)
 
@@ -1211,6 +1222,7 @@ class Connection:
         self._received = b""  # beyond what was read of the answer so far
         self._last = False  # the answer under way is the last on this connection
         self._early_answer: Answer | None = None  # came before the request was sent to its end
+        self.pending_exit: SystemExit | None = None  # to be raised when all of what is being sent is out
 
     # Before a request
 
@@ -1273,6 +1285,8 @@ class Connection:
             self._give_up(error)
         if sent != len(data):
             self._send_rest(memoryview(data)[sent:])
+        if self.pending_exit is not None:
+            self._exit()
 
     def send_gathered(self, *parts: bytes | memoryview) -> None:
         """Send the parts as if they were one, without joining them: for those that are too large to copy. As `send`."""
@@ -1286,6 +1300,13 @@ class Connection:
             if sent < len(part):
                 self._send_rest(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
+        if self.pending_exit is not None:
+            self._exit()
+
+    def _exit(self) -> NoReturn:
+        assert self.pending_exit is not None
+        error, self.pending_exit = self.pending_exit, None
+        raise error
 
     def _send_rest(self, rest: memoryview) -> None:
         """Wait for room to send, with an eye on what comes in: some servers answer before they have read it all."""
