@@ -5,6 +5,7 @@
     runtime_api    the Runtime API of one execution environment; it judges the runtime that calls it
     environment    the process of an execution environment: its variables, its start and its end; a function's pool
     events         the events that Lambda makes of requests
+    prelude        status, headers and cookies at the start of a streamed HTTP response
     function_url   the front door over HTTP: a Function URL that streams
     console        what a person is told: START, END and REPORT lines, and errors
 

@@ -6,6 +6,8 @@ https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 from __future__ import annotations
 
 import contextlib
+import http
+import itertools
 import json
 import time
 from typing import Any
@@ -15,10 +17,10 @@ from tools.emulator.environment import Function
 from tools.emulator.events import function_url_event
 from tools.emulator.http1 import Connection, ConnectionEnded, ProtocolError, Request, Server
 from tools.emulator.invocation import Invocation, InvocationFailed
+from tools.emulator.prelude import ResponseHead, read_head
 from tools.emulator.runtime_api import LARGEST_PAYLOAD
 
-REASONS = {200: "OK", 400: "Bad Request", 413: "Content Too Large", 431: "Request Header Fields Too Large"}
-REASONS |= {501: "Not Implemented", 502: "Bad Gateway", 505: "HTTP Version Not Supported"}
+FRAMING = ("transfer-encoding", "connection", "keep-alive", "upgrade")  # between two hops; ours, and not the function's
 
 
 class FunctionUrl:
@@ -69,13 +71,14 @@ class FunctionUrl:
             return self._fail(connection, failure)
 
     def _stream(self, connection: Connection, request: Request, invocation: Invocation) -> bool:
+        chunks = invocation.chunks()
         try:
-            content_type = invocation.wait_for_head()
+            head, body = read_head(invocation.wait_for_head(), chunks)
         except InvocationFailed as failure:
             return self._fail(connection, failure)
-        response = Response(connection, request, content_type, invocation.request_id)
+        response = Response(connection, request, head, invocation.request_id)
         try:
-            for chunk in invocation.chunks():
+            for chunk in itertools.chain([body], chunks):
                 response.write(chunk)
         except InvocationFailed as failure:
             # Status and headers are out. Without the last chunk the client can tell that the answer is cut.
@@ -91,30 +94,36 @@ class FunctionUrl:
 
 
 class Response:
-    """The answer to one request, in chunks; to an HTTP/1.0 client as it is, up to the end of the connection.
+    """The answer to one request, in chunks; as it is, up to the end of the connection, to an HTTP/1.0 client.
 
     A client that leaves is not told to the function, which runs on, as on the service.
     """
 
-    def __init__(self, connection: Connection, request: Request, content_type: str, request_id: str) -> None:
+    def __init__(self, connection: Connection, request: Request, head: ResponseHead, request_id: str) -> None:
         self._connection = connection
-        self._chunked = request.version != "HTTP/1.0"
-        self._bodiless = request.method == "HEAD"
+        self._bodiless = request.method == "HEAD" or head.status in (204, 304) or head.status < 200
+        self._counted = head.get("content-length") is not None
+        self._chunked = request.version != "HTTP/1.0" and not self._counted and not self._bodiless
         self._client_left = False
-        fields = [f"HTTP/1.1 {status_line(200)}", f"Date: {http_date()}", f"Content-Type: {content_type}"]
-        fields.append(f"x-amzn-RequestId: {request_id}")
-        fields.append("Transfer-Encoding: chunked" if self._chunked else "Connection: close")
+        fields = [f"HTTP/1.1 {status_line(head.status)}", f"Date: {http_date()}", f"x-amzn-RequestId: {request_id}"]
+        fields += [f"{name}: {value}" for name, value in head.headers if name not in FRAMING]
+        fields += [f"set-cookie: {cookie}" for cookie in head.cookies]
+        if self._chunked:
+            fields.append("Transfer-Encoding: chunked")
+        self.persistent = self._chunked or (self._bodiless and request.version != "HTTP/1.0")
+        if not self.persistent:
+            fields.append("Connection: close")
         self._send("\r\n".join([*fields, "", ""]).encode())
 
     def write(self, chunk: bytes) -> None:
-        if not self._bodiless:
+        if chunk and not self._bodiless:
             self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
     def finish(self) -> bool:
         """End the answer well. Returns whether the connection can take another request."""
-        if self._chunked and not self._bodiless:
+        if self._chunked:
             self._send(b"0\r\n\r\n")
-        return self._chunked and not self._client_left
+        return self.persistent and not self._client_left
 
     def _send(self, data: bytes) -> None:
         if self._client_left:
@@ -133,7 +142,10 @@ def answer_json(connection: Connection, status: int, document: dict[str, Any]) -
 
 
 def status_line(status: int) -> str:
-    return f"{status} {REASONS.get(status, 'Unknown')}"
+    try:
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Unknown"
 
 
 def http_date() -> str:

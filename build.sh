@@ -1,0 +1,95 @@
+#!/bin/sh
+# Build the Lambda layer and function zips, and test them.
+#
+# Usage: ./build.sh [-n] [-o DIR]                  the layer, and the sample function
+#        ./build.sh function FOLDER [-n] [-o DIR]  a function, as the folder's name and .zip
+#        ./build.sh test [PYTEST ARGUMENTS]        the tests; the first run makes .venv
+#        ./build.sh -h | --help                    this text
+#
+#   -n, --dry-run     show what would be built, write nothing
+#   -o, --output DIR  write to DIR (default: dist beside build.sh)
+#
+# Needs Python 3.11 or later on PATH. The same sources give the same bytes everywhere:
+# DIR/SHA256SUMS lists every zip in DIR, for sha256sum -c.
+# Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+export PYTHONDONTWRITEBYTECODE=1 # keeps __pycache__ out of the checkout
+
+die() {
+  printf 'build.sh: error: %s\n' "$1" >&2
+  exit "${2-1}"
+}
+
+show_help() {
+  sed -n -e 1d -e '/^#/!q' -e 's/^# \{0,1\}//p' "$root/build.sh"
+}
+
+asks_for_help() {
+  for word; do
+    case $word in -h | --help) return 0 ;; esac
+  done
+  return 1
+}
+
+find_python() {
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    # Only running it tells: a version manager may keep shims of versions that do not start.
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+      command -v "$name"
+      return
+    fi
+  done
+  die "Python 3.11 or later is needed and was not found on PATH (tried python3, python3.11 to python3.14)"
+}
+
+# Runs a module of tools/ in the caller's folder, so that relative paths mean what the caller means.
+# -P and -S keep that folder and site-packages from shadowing it; with -X utf8 no locale changes a file name.
+run_tool() {
+  python=$(find_python)
+  export PYTHONPATH="$root"
+  exec "$python" -P -S -X utf8 -m "$@"
+}
+
+# What .venv was made for and from; its own path too, for one that was moved or copied is broken.
+stamp() {
+  printf '%s\n' "$root/.venv"
+  "$python" --version
+  cat tests/requirements.txt tests/requirements-no-deps.txt
+}
+
+venv_is_ready() {
+  [ "$(stamp)" = "$(cat .venv/stamp 2>/dev/null)" ] &&
+    .venv/bin/python -c 'import boto3, moto, pytest' 2>/dev/null
+}
+
+pip_install() {
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >.venv/pip.log 2>&1 ||
+    die "pip could not install the test requirements, see .venv/pip.log (is a package index within reach?)"
+}
+
+make_venv() {
+  printf 'build.sh: installing the test requirements into .venv (once)\n' >&2
+  "$python" -m venv --clear .venv >/dev/null 2>&1 ||
+    die "$python could not make .venv: remove .venv, or install the venv module (Debian: apt install python3-venv)"
+  pip_install -r tests/requirements.txt
+  case $(uname -s) in
+    Linux) pip_install --no-deps -r tests/requirements-no-deps.txt ;; # the emulator in it is a Linux program
+  esac
+  stamp >.venv/stamp # last, so that a .venv made half-way is made anew
+}
+
+run_tests() {
+  cd -- "$root"
+  python=$(find_python)
+  venv_is_ready || make_venv
+  exec .venv/bin/python -m pytest "$@"
+}
+
+case ${1--} in # without a command, or with options only, it builds
+  test) shift && run_tests "$@" ;; # -h after it is for pytest
+  help) show_help ;;
+  function | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
+  *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;
+esac

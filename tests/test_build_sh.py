@@ -1,0 +1,213 @@
+"""What ``build.sh`` does itself: help, commands and statuses, the search for Python, the ``.venv``."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkout import ROOT, Checkout
+
+HEADER = [
+    line.removeprefix("#").removeprefix(" ")
+    for line in (ROOT / "build.sh").read_text().split("\nset -eu\n")[0].splitlines()[1:]
+]
+
+# Stands in for Python and pip: it notes how it was called and makes what the real ones would leave behind.
+FAKE_PYTHON = """#!/bin/sh
+printf '%s %s\\n' "${0##*/}" "$*" >>"$CALLS"
+case "$1 ${2-}" in
+  --version*) echo "Python ${FAKE_VERSION-3.11.9}" ;;
+  "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m pip") [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
+  "-m pytest") exit 5 ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout.at(tmp_path / "checkout")
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> Path:
+    """A folder for PATH with the few programs ``build.sh`` needs, and no Python."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("dirname", "sed", "cat", "uname", "mkdir", "cp"):
+        program = shutil.which(name)
+        assert program is not None
+        (path / name).symlink_to(program)
+    return path
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+# Help and usage
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["help"], ["function", "--help"], ["-n", "-h"]])
+def test_help_is_the_header_comment(checkout: Checkout, words: list[str]) -> None:
+    assert checkout.build(*words).splitlines() == HEADER
+
+
+def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
+    assert checkout.build("--help", PATH=str(bare_path)).splitlines() == HEADER
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["frobnicate"], "unknown command: frobnicate"),
+        ([""], "unknown command: "),
+        (["function"], "the following arguments are required: FOLDER"),
+        (["function", ""], "argument FOLDER: the name of a folder is empty"),
+        (["function", "a", "b"], "unrecognized arguments: b"),
+        (["--dry"], "unrecognized arguments: --dry"),
+        (["-o"], "argument -o/--output: expected one argument"),
+        (["-o", ""], "argument -o/--output: the name of a folder is empty"),
+        (["-n", "function"], "the following arguments are required: FOLDER"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(checkout: Checkout, words: list[str], message: str) -> None:
+    before = checkout.files()
+    result = checkout.run(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"build.sh: error: {message} (see ./build.sh --help)\n"
+    assert checkout.files() == before
+
+
+# The search for Python
+
+
+def test_without_python_it_says_what_it_looked_for(checkout: Checkout, bare_path: Path) -> None:
+    for words in ([], ["function", "."], ["test"]):
+        refusal = checkout.refusal(*words, PATH=str(bare_path))
+        assert refusal.startswith("Python 3.11 or later is needed and was not found on PATH ")
+
+
+def test_a_python_that_does_not_start_is_passed_over(checkout: Checkout, bare_path: Path) -> None:
+    for name in ("python3", "python3.14", "python3.12"):
+        program(bare_path / name, "#!/bin/sh\necho 'this version is not installed' >&2\nexit 127\n")
+    (bare_path / "python3.11").symlink_to(Path(sys.executable).resolve())
+    checkout.build(PATH=str(bare_path))
+    assert checkout.dist.joinpath("SHA256SUMS").is_file()
+
+
+# The tests' own environment
+
+
+class Sandbox:
+    """``build.sh test`` with a stand-in for Python."""
+
+    def __init__(self, checkout: Checkout, path: Path) -> None:
+        self.checkout, self.path, self.log = checkout, path, path.parent / "calls"
+        program(path / "python3", FAKE_PYTHON)
+
+    def test(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        self.log.write_text("")
+        return self.checkout.run("test", *words, PATH=str(self.path), CALLS=str(self.log), **environment)
+
+    def calls(self) -> list[str]:
+        """What the last run did, without its looking around."""
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if " -m " in line]
+
+    def venv(self, name: str) -> Path:
+        return self.checkout.root / ".venv" / name
+
+
+@pytest.fixture
+def sandbox(checkout: Checkout, bare_path: Path) -> Sandbox:
+    return Sandbox(checkout, bare_path)
+
+
+INSTALL = "python -m pip install --quiet --disable-pip-version-check "
+FIRST_RUN = [
+    "python3 -m venv --clear .venv",
+    f"{INSTALL}-r tests/requirements.txt",
+    f"{INSTALL}--no-deps -r tests/requirements-no-deps.txt",
+    "python -m pytest -k word",
+]
+
+
+@pytest.fixture
+def on_linux(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("uname").unlink()
+    program(sandbox.path / "uname", "#!/bin/sh\necho Linux\n")
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -> None:
+    result = sandbox.test("-k", "word")
+    assert result.returncode == 5  # that of pytest
+    assert result.stderr == "build.sh: installing the test requirements into .venv (once)\n"
+    assert sandbox.calls() == FIRST_RUN
+    result = sandbox.test("-k", "word")
+    assert (result.returncode, result.stderr) == (5, "")
+    assert sandbox.calls() == FIRST_RUN[-1:]
+
+
+def test_the_emulator_is_installed_on_linux_only(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("uname").unlink()
+    program(sandbox.path / "uname", "#!/bin/sh\necho Darwin\n")
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == [FIRST_RUN[0], FIRST_RUN[1], FIRST_RUN[3]]
+
+
+@pytest.mark.usefixtures("on_linux")
+@pytest.mark.parametrize("damage", ["no stamp", "no python", "broken python", "new requirement", "moved"])
+def test_a_broken_or_outdated_environment_is_made_anew(sandbox: Sandbox, damage: str) -> None:
+    sandbox.test()
+    match damage:
+        case "no stamp":
+            sandbox.venv("stamp").unlink()
+        case "no python":
+            sandbox.venv("bin/python").unlink()
+        case "broken python":
+            program(sandbox.venv("bin/python"), "#!/bin/sh\nexit 1\n")
+        case "new requirement":
+            with (sandbox.checkout.root / "tests/requirements-no-deps.txt").open("a") as file:
+                file.write("another==1.0\n")
+        case "moved":
+            root = sandbox.checkout.root
+            sandbox.checkout = Checkout(root.rename(root.parent / "elsewhere"))
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == FIRST_RUN
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_another_python_version_makes_the_environment_anew(sandbox: Sandbox) -> None:
+    sandbox.test()
+    sandbox.test("-k", "word", FAKE_VERSION="3.12.1")
+    assert sandbox.calls() == FIRST_RUN
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_a_failing_pip_is_one_line_and_tried_again_next_time(sandbox: Sandbox) -> None:
+    result = sandbox.test(PIP_FAILS="yes")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[1:] == [
+        "build.sh: error: pip could not install the test requirements, see .venv/pip.log "
+        "(is a package index within reach?)"
+    ]
+    assert sandbox.venv("pip.log").read_text() == "ERROR: No matching distribution found\n"
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == FIRST_RUN
+
+
+def test_a_python_without_venv_is_one_line(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("mkdir").unlink()
+    result = sandbox.test()
+    assert result.returncode == 1
+    assert "python3 could not make .venv: " in result.stderr.splitlines()[1]
+
+
+def test_the_tests_run_from_the_top_of_the_checkout_wherever_one_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    program(sandbox.path / "python3", FAKE_PYTHON.replace("exit 5", "pwd"))
+    result = sandbox.checkout.run("test", cwd=tmp_path, PATH=str(sandbox.path), CALLS=str(sandbox.log))
+    assert result.stdout == f"{sandbox.checkout.root}\n"

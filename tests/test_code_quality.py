@@ -1,0 +1,30 @@
+"""Linters and type checker over everything, with the settings of ``pyproject.toml``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkout import ROOT
+
+
+def assert_silent(*command: str | Path) -> None:
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("script", ["build.sh", "layer/bootstrap", ".ci/run"])
+def test_shellcheck_finds_nothing(script: str) -> None:
+    assert_silent(Path(sys.executable).with_name("shellcheck"), script)
+
+
+def test_ruff_finds_nothing() -> None:
+    assert_silent(sys.executable, "-m", "ruff", "check")
+
+
+def test_the_code_is_formatted() -> None:
+    assert_silent(sys.executable, "-m", "ruff", "format", "--check")
+
+
+def test_the_types_are_right() -> None:
+    assert_silent(sys.executable, "-m", "mypy")

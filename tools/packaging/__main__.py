@@ -1,0 +1,7 @@
+"""``python3 -m tools.packaging``, which ``build.sh`` runs."""
+
+import sys
+
+from tools.packaging.cli import main
+
+sys.exit(main())
