@@ -123,7 +123,8 @@ def test_a_large_chunk_is_one_http_chunk(runtime):
         "    def __next__(self):\n        if not self.left:\n            raise StopIteration\n"
         "        return self.left.pop()\nhandler = Stream\n",
         "import functools\ndef decorate(f):\n    @functools.wraps(f)\n    def wrapper(*args):\n"
-        "        return f(*args)\n    return wrapper\n@decorate\ndef handler(event, context):\n    yield b'a'\n    yield b'b'\n",
+        "        return f(*args)\n    return wrapper\n"
+        "@decorate\ndef handler(event, context):\n    yield b'a'\n    yield b'b'\n",
         "async def handler(event, context):\n    yield b'a'\n    yield b'b'\n",
         "def decorate(f):\n    return lambda *args: f(*args)\n"
         "@decorate\nasync def handler(event, context):\n    yield b'a'\n    yield b'b'\n",
