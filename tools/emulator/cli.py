@@ -43,17 +43,18 @@ def main(arguments: list[str], default_event: dict[str, Any]) -> int:
         arguments: those of the command line, without the program's name.
         default_event: what the function is invoked with where the command line says nothing else.
     """
-    options = parse(arguments)
+    reserve_standard_descriptors()
     console = Console()
-    configuration = FunctionConfiguration(
-        layer=ROOT / "layer",
-        task_root=options.function,
-        handler=options.handler,
-        timeout=options.timeout,
-        memory=options.memory,
-    )
     try:
         end_on_signals()
+        options = parse(arguments)
+        configuration = FunctionConfiguration(
+            layer=ROOT / "layer",
+            task_root=options.function,
+            handler=options.handler,
+            timeout=options.timeout,
+            memory=options.memory,
+        )
         function = Function(configuration, console)
         try:
             if options.serve:
@@ -63,6 +64,15 @@ def main(arguments: list[str], default_event: dict[str, Any]) -> int:
             function.close()
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def reserve_standard_descriptors() -> None:
+    """Where one of them is closed, let no socket take its number: what is printed would be sent on it."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # the lowest free number; writing to it fails, as it should
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -101,26 +111,45 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def event_bytes(text: str) -> bytes:
     """The event that --event names. It is checked here, as Lambda refuses what is not JSON before it invokes."""
+    data, source = event_source(text)
     try:
-        if text == "-":
-            data, source = sys.stdin.buffer.read(), "the standard input"
-        elif text.lstrip()[:1] in ("{", "["):
-            data, source = text.encode(), "the argument"
-        else:
-            data, source = Path(text).read_bytes(), text
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
-    try:
-        json.loads(data)
+        json.loads(data, parse_constant=not_json)
     except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{source} is not JSON: {error}") from None
     return data
 
 
+def event_source(text: str) -> tuple[bytes, str]:
+    """The bytes of the event, and what to call the place that they are from."""
+    path = Path(text)
+    try:
+        if text == "-" and sys.stdin is None:
+            raise argparse.ArgumentTypeError("the standard input is closed")
+        if text == "-":
+            return sys.stdin.buffer.read(), "the standard input"
+        if text.lstrip()[:1] in ("{", "[", '"') or (not path.exists() and is_json(text)):
+            return text.encode("utf-8", "surrogateescape"), "the argument"
+        return path.read_bytes(), text
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {getattr(error, 'strerror', error)}") from None
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text, parse_constant=not_json)
+    except ValueError:
+        return False
+    return True
+
+
+def not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def folder(text: str) -> Path:
     path = Path(text).resolve()
-    if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    if not text or not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
     return path
 
 
@@ -172,8 +201,8 @@ def invoke_once(function: Function, console: Console, event: bytes) -> int:
     except InvocationFailed as failure:
         console.failure(failure.document)
         return FAILED
-    except BrokenPipeError:
-        console.error("the standard output was closed before the end of the answer")
+    except OSError as error:
+        console.error(f"the answer cannot be written to the standard output: {error.strerror}")
         return FAILED
     return 0
 
@@ -190,19 +219,23 @@ def serve(function: Function, console: Console, host: str, port: int) -> int:
 
     try:
         url = FunctionUrl(function, console, host, port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         console.error(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port, 0 for any free one"
+            f"cannot listen on {host} port {port}: {reason}; choose others with --host and --port (0: any free)"
         )
         return FAILED
-    print(
+    line = (
         f"Function URL {url.url} (Ctrl-C ends it), try: "
         f"curl -X POST {url.url} -H 'Content-Type: application/json' "
-        """-d '{"sentence": "Test streaming response"}' --no-buffer""",
-        flush=True,
+        """-d '{"sentence": "Test streaming response"}' --no-buffer"""
     )
     try:
+        write_out(f"{line}\n".encode())
         threading.Event().wait()
+    except OSError as error:
+        console.error(f"the standard output cannot be written: {error.strerror}")
+        return FAILED
     finally:
         url.close()
     return 0

@@ -263,6 +263,7 @@ class Function:
                 self._put_back(environment, invocation)
                 raise
             except BaseException:
+                invocation.finish()  # nobody takes the rest of its response
                 self._drop(environment)
                 raise
             else:

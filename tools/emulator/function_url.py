@@ -10,6 +10,7 @@ import http
 import itertools
 import json
 import time
+import uuid
 from typing import Any
 
 from tools.emulator.console import Console
@@ -48,34 +49,31 @@ class FunctionUrl:
                     return
         except ProtocolError as error:
             answer_json(connection, error.status, {"Message": str(error)})
+            connection.linger()
 
     @staticmethod
     def _read_body(connection: Connection, request: Request) -> bytes:
         if request.headers.get("Expect").lower() == "100-continue":
+            connection.check_length(request, LARGEST_PAYLOAD)
             connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return connection.read_body(request, LARGEST_PAYLOAD)
 
     def _answer(self, connection: Connection, request: Request, body: bytes) -> bool:
         """Invoke the function and stream its answer. Returns whether the connection can take another request."""
-        event = function_url_event(
-            request,
-            body,
-            connection.socket.getpeername()[0],
-            self._server.port,
-            f"Root=1-{int(time.time()):08x}-{'0' * 24}",
-        )
+        trace_id = f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]}"
+        event = function_url_event(request, body, connection.peer, self._server.port, trace_id)
         try:
             with self._function.invoke(json.dumps(event).encode()) as invocation:
                 return self._stream(connection, request, invocation)
         except InvocationFailed as failure:  # nothing could be started
-            return self._fail(connection, failure)
+            return self._fail(connection, failure, request.method == "HEAD")
 
     def _stream(self, connection: Connection, request: Request, invocation: Invocation) -> bool:
         chunks = invocation.chunks()
         try:
             head, body = read_head(invocation.wait_for_head(), chunks)
         except InvocationFailed as failure:
-            return self._fail(connection, failure)
+            return self._fail(connection, failure, request.method == "HEAD")
         response = Response(connection, request, head, invocation.request_id)
         try:
             for chunk in itertools.chain([body], chunks):
@@ -86,10 +84,10 @@ class FunctionUrl:
             return False
         return response.finish()
 
-    def _fail(self, connection: Connection, failure: InvocationFailed) -> bool:
+    def _fail(self, connection: Connection, failure: InvocationFailed, bodiless: bool) -> bool:
         self._console.failure(failure.document)
         with contextlib.suppress(ConnectionEnded):
-            answer_json(connection, 502, failure.document)
+            answer_json(connection, 502, failure.document, bodiless)
         return False
 
 
@@ -134,11 +132,11 @@ class Response:
             self._client_left = True
 
 
-def answer_json(connection: Connection, status: int, document: dict[str, Any]) -> None:
+def answer_json(connection: Connection, status: int, document: dict[str, Any], bodiless: bool = False) -> None:
     body = json.dumps(document).encode()
     fields = [f"HTTP/1.1 {status_line(status)}", f"Date: {http_date()}", "Content-Type: application/json"]
     fields += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
-    connection.write("\r\n".join(fields).encode() + body)
+    connection.write("\r\n".join(fields).encode() + (b"" if bodiless else body))
 
 
 def status_line(status: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 LARGEST_HEAD = 1024 * 1024  # bytes of request line and headers (AWS Lambda Developer Guide, gettingstarted-limits)
@@ -68,8 +69,9 @@ class Connection:
     Every method raises ProtocolError where the peer breaks a rule, ConnectionEnded where it leaves.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, peer: str) -> None:
         self.socket = sock
+        self.peer = peer  # address
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = sock.makefile("rb")
 
@@ -78,6 +80,15 @@ class Connection:
             self.socket.sendall(data)
         except OSError:
             raise ConnectionEnded("an answer") from None
+
+    def linger(self) -> None:
+        """Take, for a while, what the peer still sends: closed at once, it might never see the last answer."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+            self.socket.settimeout(1)
+            for _ in range(1024):
+                if not self.socket.recv(LARGEST_SLICE):
+                    return
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -103,10 +114,15 @@ class Connection:
 
     def read_counted(self, request: Request, limit: int) -> bytes:
         """The whole body of a request that is not chunked, at most `limit` bytes."""
-        length = int(request.headers.get("Content-Length", "0"))
-        if length > limit:
-            raise ProtocolError(f"the body has {length} bytes, the limit is {limit}", 413)
-        return self._exactly(length, "a body")
+        return self._exactly(self.check_length(request, limit), "a body")
+
+    @staticmethod
+    def check_length(request: Request, limit: int) -> int:
+        """The length of a counted body, in bytes; refused above the limit."""
+        digits = request.headers.get("Content-Length", "0").lstrip("0") or "0"
+        if len(digits) > len(str(limit)) or int(digits) > limit:
+            raise ProtocolError(f"the body has {digits[:20]} bytes, the limit is {limit}", 413)
+        return int(digits)
 
     def read_body(self, request: Request, limit: int) -> bytes:
         """The whole body, chunked or counted, at most `limit` bytes."""
@@ -239,10 +255,13 @@ class Server:
     def _accept(self) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, (peer, *_) = self._listener.accept()
             except OSError:
-                return
-            threading.Thread(target=self._run, args=(Connection(sock),), daemon=True).start()
+                if self._closed:
+                    return
+                time.sleep(0.05)  # out of descriptors, for example, until some connection ends
+                continue
+            threading.Thread(target=self._run, args=(Connection(sock, peer),), daemon=True).start()
 
     def _run(self, connection: Connection) -> None:
         with self._lock:

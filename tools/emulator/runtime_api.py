@@ -14,7 +14,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 from __future__ import annotations
 
 import base64
-import binascii
 import enum
 import json
 import re
@@ -77,6 +76,7 @@ class RuntimeApi:
         self._on_breach = on_breach
         self._change = threading.Condition()
         self._invocation: Invocation | None = None
+        self._end: InvocationFailed | None = None  # what became of the process
         self._poll = 0  # numbers the calls of `next`, so that one whose connection was lost gives way to another
         self._open_connections = 0
         self._server = Server(self._serve)
@@ -89,6 +89,9 @@ class RuntimeApi:
         with self._change:
             self._invocation = invocation
             self._change.notify_all()
+            ended = self._end
+        if ended is not None:
+            invocation.finish(ended)
 
     def wait_until_idle(self) -> bool:
         """Wait until the runtime asks for its next invocation. Returns False where it ended instead."""
@@ -107,6 +110,7 @@ class RuntimeApi:
             while self._open_connections and time.monotonic() < deadline:
                 self._change.wait(0.05)  # what the process said before it went is still being read
             self.state = State.ENDED
+            self._end = failure
             self._change.notify_all()
             invocation = self._invocation
         if invocation is not None:
@@ -263,7 +267,7 @@ class RuntimeApi:
     def _fail(self, failure: InvocationFailed) -> None:
         """Fail the invocation that the runtime was given, unless it has ended."""
         invocation = self._invocation
-        if invocation is not None and (invocation.started is not None or self.state is State.ENDED):
+        if invocation is not None and (invocation.started is not None or self.state in (State.STARTING, State.ENDED)):
             invocation.finish(failure)
 
 
@@ -277,7 +281,7 @@ def trailers_error(trailers: Headers, request_headers: Headers) -> InvocationFai
         return None
     try:
         body = base64.b64decode(trailers.get(ERROR_BODY), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ProtocolError(f"the trailer {ERROR_BODY} is not base64: {error}") from None
     return InvocationFailed(error_document(body))
 
@@ -285,7 +289,7 @@ def trailers_error(trailers: Headers, request_headers: Headers) -> InvocationFai
 def error_document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"an error report is not JSON: {error}") from None
     if not isinstance(document, dict) or not {"errorType", "errorMessage"} <= document.keys():
         raise ProtocolError("an error report is no JSON object with errorType and errorMessage")
