@@ -18,7 +18,7 @@ Sources of the rules: "Using the Lambda runtime API" and "Building a custom runt
 
 from __future__ import annotations
 
-import importlib
+import builtins
 import os
 import sys
 import time
@@ -131,6 +131,7 @@ def main() -> NoReturn:
 def initialize(api: RuntimeApi, log: Log) -> Function:
     """Import the function, or post the one `/init/error` that an environment may post, and exit."""
     try:
+        set_up_site()
         set_import_path()
         log.follow_logging()
         function = Function(load_handler(os.environ.get("_HANDLER", "")), log)
@@ -414,6 +415,28 @@ class ErrorsLogged:
         return True
 
 
+def set_up_site() -> None:
+    """Do what `site` does and a function may need, in a small part of its time; bootstrap starts Python without it.
+
+    The whole of it is done in a virtual environment, on a Python of Debian, which keeps packages elsewhere, and where a
+    `sitecustomize` on PYTHONPATH waits for it, as those of tracing agents do.
+    """
+    if not sys.flags.no_site:
+        return
+    library = os.path.dirname(os.__file__)
+    telltales = [
+        os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "pyvenv.cfg"),
+        os.path.join(os.path.dirname(library), "python3", "dist-packages"),
+    ]
+    search_path = os.environ.get("PYTHONPATH", "")
+    telltales += [os.path.join(path, "sitecustomize.py") for path in search_path.split(os.pathsep) if path]
+    if any(map(os.path.exists, telltales)):
+        import_standard("site").main()
+    else:
+        sys.path.append(os.path.join(library, "site-packages"))
+        builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+
+
 def set_import_path() -> None:
     """Order `sys.path` as the managed runtime does: the function, dependency layers, then the interpreter's own."""
     task_root = os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
@@ -435,7 +458,8 @@ def load_handler(name: str) -> Handler:
     if module_name.split(".")[0] in sys.builtin_module_names:
         raise Fault("BuiltInModuleConflict", f"Cannot use built-in module {path} as a handler module")
     try:
-        module = importlib.import_module(module_name)
+        __import__(module_name)
+        module = sys.modules[module_name]
     except ImportError as error:
         raise Fault("ImportModuleError", f"Unable to import module '{path}': {cause(error, module_name)}") from error
     except SyntaxError as error:
@@ -852,7 +876,7 @@ def user_frames(error: BaseException) -> list[Frame]:
     except BaseException:  # out of memory or of stack; the error itself is worth more than its trace
         return []
     asyncio = os.path.join(os.path.dirname(os.__file__), "asyncio", "")
-    machinery = (__file__, importlib.__file__, asyncio, "<frozen importlib")
+    machinery = (__file__, asyncio, "<frozen importlib")
     while frames and frames[0][0].startswith(machinery):
         del frames[0]
     return frames
@@ -871,7 +895,8 @@ def import_standard(name: str) -> Any:
     own = [library, os.path.join(library, "lib-dynload")]
     sys.path[:0] = own
     try:
-        return importlib.import_module(name)
+        __import__(name)
+        return sys.modules[name]
     finally:
         del sys.path[: len(own)]
 

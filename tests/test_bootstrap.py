@@ -202,3 +202,45 @@ def test_the_refusals_are_json_whatever_is_in_them(runtime, tmp_path):
     function = runtime(HANDLER, arguments=["--python-too-old", "3.10.13"], variables={"PATH": path})
     request, _ = function.read_init_error()
     assert json.loads(request.body)["errorMessage"].startswith("python-streaming-runtime: needs Python 3.11")
+
+
+# Python is started without `site`; what a function may need of it is there all the same.
+
+SITE = """
+import sys
+def handler(event, context):
+    yield repr((sys.path, callable(exit), callable(quit), "site" in sys.modules)).encode()
+"""
+
+
+def plain_interpreter():
+    """The interpreter that the tests' virtual environment was made from."""
+    path = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    return str(path)
+
+
+def test_the_interpreters_own_packages_are_on_the_path_last(runtime):
+    function = runtime(SITE, arguments=[plain_interpreter(), "/var/runtime/bootstrap.py"])
+    path, *builtins, _ = eval(function.respond().body)
+    probe = [plain_interpreter(), "-c", "import site; print(site.getsitepackages())"]
+    packages = eval(subprocess.run(probe, capture_output=True, text=True, check=True).stdout)
+    assert set(path[-len(packages) :]) <= set(packages) and path[-1] in packages
+    assert builtins == [True, True]
+
+
+def test_the_packages_of_a_virtual_environment_are_found(runtime):
+    function = runtime("import pytest\ndef handler(event, context):\n    yield pytest.__name__.encode()\n")
+    assert function.respond().body == b"pytest"
+
+
+def test_a_sitecustomize_on_pythonpath_is_run_once_and_before_the_function(runtime, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('agent started')\n")
+    function = runtime(
+        "import sys\nprint('function')\ndef handler(event, context):\n    yield b''\n",
+        variables={"PYTHONPATH": f"/nonesuch:{tmp_path}"},
+        arguments=[plain_interpreter(), "/var/runtime/bootstrap.py"],
+    )
+    function.expect_next()
+    assert function.stdout == "agent started\nfunction\n"
