@@ -1,15 +1,19 @@
 #!/bin/sh
 # Build the Lambda layer and function zips, and test them.
 #
-# Usage: ./build.sh [-n] [-o DIR]                  the layer, and the sample function
-#        ./build.sh function FOLDER [-n] [-o DIR]  a function, as the folder's name and .zip
-#        ./build.sh test [PYTEST ARGUMENTS]        the tests; the first run makes .venv
-#        ./build.sh -h | --help                    this text
+# Usage: ./build.sh [-n] [-o DIR] [--bytecode LIST]  the layer, and the sample function
+#        ./build.sh function FOLDER [-n] [-o DIR]    a function, as the folder's name and .zip
+#        ./build.sh test [PYTEST ARGUMENTS]          the tests; the first run makes .venv
+#        ./build.sh -h | --help                      this text
 #
 #   -n, --dry-run     show what would be built, write nothing
 #   -o, --output DIR  write to DIR (default: dist beside build.sh)
+#   --bytecode LIST   compile the layer for these Python versions, as in 3.12,3.13, or for none
+#                     (default: every supported one that is found, on PATH or in pyenv); without
+#                     its bytecode a version compiles the layer at every cold start
 #
-# Needs Python 3.11 or later on PATH. The same sources give the same bytes everywhere:
+# Needs Python 3.11 or later on PATH. The same sources give the same bytes everywhere, and the
+# layer's bytecode where the same interpreters make it: DIR/INTERPRETERS tells which did.
 # DIR/SHA256SUMS lists every zip in DIR, for sha256sum -c.
 # Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 set -eu

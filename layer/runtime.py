@@ -99,7 +99,8 @@ LARGEST_HEAD = 1024 * 1024  # bytes of a status line with its headers; the servi
 LARGEST_PRELUDE = 16 * 1024  # bytes, PRELUDE_END included (API Gateway Developer Guide, response-transfer-mode-lambda)
 LONGEST_TYPE_NAME = 128  # characters of an error type
 MOST_RELATED_ERRORS = 8  # causes, contexts and members of groups that are told with an error
-LARGEST_RECEIVE = 256 * 1024  # bytes
+LARGEST_HEAD_RECEIVE = 16 * 1024  # bytes; above 128 KiB each buffer is a mapping of its own, made and undone
+LARGEST_BODY_RECEIVE = 256 * 1024  # bytes
 MOST_INTERIM_ANSWERS = 100  # 1xx before a final answer
 LARGEST_ERROR_BODY = 256 * 1024  # bytes; the size of a log event
 LARGEST_XRAY_CAUSE = 64 * 1024  # bytes; the service drops what is longer
@@ -335,11 +336,12 @@ class Function:
     def __init__(self, handler: Handler, log: Log) -> None:
         self._handler = handler
         self._log = log
+        self._description = function_description()
         self._runner: Any = None  # asyncio.Runner
 
     def stream(self, invocation: Invocation, response: ResponseStream) -> None:
         """Call the handler and send what it yields, each chunk before the handler resumes."""
-        result = self._handler(invocation.event(), LambdaContext(invocation))
+        result = self._handler(invocation.event(), LambdaContext(invocation, self._description))
         # What was returned counts, not how the handler was defined: a decorated one is often a plain function.
         kind = type(result)
         if hasattr(kind, "__next__") and hasattr(kind, "__iter__"):
@@ -543,14 +545,15 @@ class LambdaContext:
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
     """
 
-    def __init__(self, invocation: Invocation) -> None:
-        environ = os.environ
+    log_group_name: str | None
+    log_stream_name: str | None
+    function_name: str | None
+    memory_limit_in_mb: str | None  # a str, as on the managed runtime
+    function_version: str | None
+
+    def __init__(self, invocation: Invocation, description: dict[str, str | None]) -> None:
         self.aws_request_id = invocation.request_id
-        self.log_group_name = environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = environ.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")  # a str, as on the managed runtime
-        self.function_version = environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+        vars(self).update(description)
         self.invoked_function_arn = invocation.headers.get(FUNCTION_ARN)
         self.tenant_id = invocation.headers.get(TENANT_ID)
         client_context = invocation.json_header(CLIENT_CONTEXT, "Client Context")
@@ -572,8 +575,22 @@ class LambdaContext:
         sys.stdout.write(str(msg))
 
     def __repr__(self) -> str:
-        shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return describe_fields(self, shown)
+        return shown(
+            self,
+            "aws_request_id log_group_name log_stream_name function_name memory_limit_in_mb function_version "
+            "invoked_function_arn client_context identity tenant_id",
+        )
+
+
+def function_description() -> dict[str, str | None]:
+    """The attributes of a context that are the same for all invocations of an environment."""
+    return {
+        "log_group_name": os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
+        "log_stream_name": os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+        "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
+        "memory_limit_in_mb": os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
+    }
 
 
 class ClientContext:
@@ -588,7 +605,7 @@ class ClientContext:
         self.client = Client(client) if isinstance(client, dict) else None
 
     def __repr__(self) -> str:
-        return describe_fields(self, {"custom": self.custom, "env": self.env, "client": self.client})
+        return shown(self, "custom env client")
 
 
 class Client:
@@ -601,7 +618,7 @@ class Client:
             setattr(self, name, fields.get(name))
 
     def __repr__(self) -> str:
-        return describe_fields(self, {name: getattr(self, name) for name in self.__slots__})
+        return shown(self, "installation_id app_title app_version_name app_version_code app_package_name")
 
 
 class CognitoIdentity:
@@ -614,11 +631,12 @@ class CognitoIdentity:
         self.cognito_identity_pool_id = fields.get("cognitoIdentityPoolId")
 
     def __repr__(self) -> str:
-        return describe_fields(self, {name: getattr(self, name) for name in self.__slots__})
+        return shown(self, "cognito_identity_id cognito_identity_pool_id")
 
 
-def describe_fields(owner: object, fields: dict[str, Any]) -> str:
-    return f"{type(owner).__name__}([{','.join(f'{name}={value}' for name, value in fields.items())}])"
+def shown(owner: object, names: str) -> str:
+    """An object as the managed runtime shows its own of that kind."""
+    return f"{type(owner).__name__}([{','.join(f'{name}={getattr(owner, name)}' for name in names.split())}])"
 
 
 def take_w3c_fields(client_context: dict[str, Any] | None) -> dict[str, str]:
@@ -1032,8 +1050,8 @@ def json_record(logging: Any, record: Any, standard: set[str]) -> str:
         "tenantId": record.tenant_id,
     }
     extra = {name: value for name, value in vars(record).items() if name not in standard and name not in fields}
-    shown = {name: value for name, value in (fields | extra).items() if value is not None}
-    return to_json(shown, ensure_ascii=False, default=str)
+    given = {name: value for name, value in (fields | extra).items() if value is not None}
+    return to_json(given, ensure_ascii=False, default=str)
 
 
 def timestamp(seconds: float) -> str:
@@ -1138,7 +1156,7 @@ class RuntimeApi:
 
     def _ask_for_invocation(self, request: bytes) -> Invocation | None:
         connection = self.connection
-        connection.renew()
+        connection.reuse()
         connection.send(request)
         answer = connection.read_answer()
         if answer.status == 204:
@@ -1224,8 +1242,11 @@ class RuntimeApi:
         return f"{ECHOED_INVOCATION_ID}: {invocation_id}\r\n" if invocation_id else ""
 
 
+NOT_IN_A_PATH_SEGMENT = frozenset(" /?#%")
+
+
 def is_path_segment(text: str) -> bool:
-    return text.isascii() and text.isprintable() and text != "" and not any(c in " /?#%" for c in text)
+    return text.isascii() and text.isprintable() and text != "" and NOT_IN_A_PATH_SEGMENT.isdisjoint(text)
 
 
 def host_and_port(authority: str, address: str) -> tuple[str, int]:
@@ -1252,11 +1273,17 @@ class Connection:
     # Before a request
 
     def renew(self) -> None:
-        """Make the connection fit for a request: one that the other side closed while idle is opened again.
+        """Make the connection fit for a request that can be sent only once: one that has ended is opened again.
 
         Only here: within an exchange, a second connection could deliver an answer twice. Raises NotDelivered.
         """
-        if self._socket is not None and (self._last or self._received or self._is_stale(self._socket)):
+        if self._socket is not None and self._is_stale(self._socket):
+            self.close()
+        self.reuse()
+
+    def reuse(self) -> None:
+        """As `renew`, for a request that can be sent again, so that the end of the connection may show up later."""
+        if self._last or self._received:
             self.close()
         if self._socket is None:
             self._open()
@@ -1399,10 +1426,9 @@ class Connection:
             return Answer(status, headers, None)
 
     def _parse_head(self, head: bytes) -> tuple[str, int, dict[str, str]]:
-        text = head.decode("utf-8", "surrogateescape").removesuffix("\r\n\r\n")
+        text = head[:-4].decode("utf-8", "surrogateescape")
         status_line, *lines = text.split("\r\n")
-        version, _, rest = status_line.partition(" ")
-        code = rest[:3]
+        version, code = status_line[:8], status_line[9:12]
         # A bare CR or LF, or a NUL, in a value could forge a line of a request that repeats the value (RFC 9112, 11.1).
         forged = text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text
         if (
@@ -1451,7 +1477,7 @@ class Connection:
     def _read_to_the_end(self) -> bytes:
         self._last = True
         body, self._received = bytearray(self._received), b""
-        while data := self._receive():
+        while data := self._receive(LARGEST_BODY_RECEIVE):
             body += data
         return bytes(body)
 
@@ -1461,7 +1487,7 @@ class Connection:
             return data
         body, self._received = bytearray(self._received), b""
         while len(body) < length:
-            body += self._receive_some(min(length - len(body), LARGEST_RECEIVE))
+            body += self._receive_some(min(length - len(body), LARGEST_BODY_RECEIVE))
         return bytes(body)
 
     def _read_through(self, end: bytes, limit: int) -> bytes:
@@ -1470,7 +1496,7 @@ class Connection:
             if len(self._received) > limit:
                 self._fail("an answer with a head or line beyond any limit")
             searched = max(0, len(self._received) - len(end) + 1)
-            self._received += self._receive_some(LARGEST_RECEIVE)
+            self._received += self._receive_some(LARGEST_HEAD_RECEIVE)
         stop = found + len(end)
         data, self._received = self._received[:stop], self._received[stop:]
         return data
@@ -1481,7 +1507,7 @@ class Connection:
             self._fail("the other side closed the connection")
         return data
 
-    def _receive(self, most: int = LARGEST_RECEIVE) -> bytes:
+    def _receive(self, most: int) -> bytes:
         try:
             return self._connected().recv(most)
         except OSError as error:

@@ -10,10 +10,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The caller's, less the switches of Python. The Python that runs the tests comes first on PATH: a shim of a version
-# manager takes longer than a whole build.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-ENVIRONMENT["PATH"] = f"{Path(sys.executable).resolve().parent}:{os.environ['PATH']}"
+# The caller's, less the switches of Python and less version managers, a shim of which takes longer than a whole build.
+# The Python that runs the tests comes first on PATH.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYENV"))}
+ENVIRONMENT["PATH"] = ":".join(
+    [
+        str(Path(sys.executable).resolve().parent),
+        *(folder for folder in os.environ["PATH"].split(":") if Path(folder).name != "shims"),
+    ]
+)
+ENVIRONMENT["PYENV_ROOT"] = "/nonexistent"
 
 _BUILD_INPUTS = ("build.sh", "layer-manifest.json", "layer", "function", "tools/packaging")
 _TEST_INPUTS = ("tests/requirements.txt", "tests/requirements-no-deps.txt")

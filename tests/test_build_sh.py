@@ -49,6 +49,23 @@ def program(path: Path, text: str) -> None:
 
 # Help and usage
 
+PYTHONS = "3.11,3.12,3.13,3.14"
+UNKNOWN_VERSIONS = {
+    "": "",
+    "all": "all",
+    "3.10": "3.10",
+    "3.11.2": "3.11.2",
+    "python3.11": "python3.11",
+    "3.11,3.99": "3.99",
+    "3.11,": "",
+    "3.11, 3.12": " 3.12",
+    "3.11,none": "none",
+}
+BYTECODE_OF_A_FUNCTION = [
+    ["function", "function", "--bytecode", "none"],
+    ["--bytecode", "3.11", "function", "function"],
+]
+
 
 @pytest.mark.parametrize("words", [["-h"], ["--help"], ["help"], ["function", "--help"], ["-n", "-h"]])
 def test_help_is_the_header_comment(checkout: Checkout, words: list[str]) -> None:
@@ -71,6 +88,12 @@ def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
         (["-o"], "argument -o/--output: expected one argument"),
         (["-o", ""], "argument -o/--output: the name of a folder is empty"),
         (["-n", "function"], "the following arguments are required: FOLDER"),
+        (["--bytecode"], "argument --bytecode: expected one argument"),
+        *(
+            (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, give none or some of {PYTHONS}")
+            for words, word in UNKNOWN_VERSIONS.items()
+        ),
+        *((words, "--bytecode goes with building the layer, a function has none") for words in BYTECODE_OF_A_FUNCTION),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(checkout: Checkout, words: list[str], message: str) -> None:
@@ -94,8 +117,10 @@ def test_a_python_that_does_not_start_is_passed_over(checkout: Checkout, bare_pa
     for name in ("python3", "python3.14", "python3.12"):
         program(bare_path / name, "#!/bin/sh\necho 'this version is not installed' >&2\nexit 127\n")
     (bare_path / "python3.11").symlink_to(Path(sys.executable).resolve())
-    checkout.build(PATH=str(bare_path))
+    report = checkout.build(PATH=str(bare_path))
     assert checkout.dist.joinpath("SHA256SUMS").is_file()
+    shim = f"{bare_path}/python3.14 fails: this version is not installed"
+    assert f"bytecode for 3.14  left out, no final release of CPython 3.14 on PATH or in pyenv ({shim})\n" in report
 
 
 # The tests' own environment

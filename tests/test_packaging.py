@@ -7,6 +7,8 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any
 import pytest
 from checkout import ENVIRONMENT, ROOT, Checkout
 
-from tools.packaging import PackagingError, archive, cli
+from tools.packaging import PackagingError, archive, bytecode, cli, interpreters
 
 MANIFEST = json.loads((ROOT / "layer-manifest.json").read_bytes())
+VERSIONS = [name.removeprefix("python") for name in MANIFEST["compatibleRuntimes"]]
+THIS_VERSION = "{}.{}".format(*sys.version_info)
 MEBIBYTE = 1024 * 1024
 
 
@@ -45,45 +49,97 @@ def contents(path: Path) -> dict[str, bytes]:
         return {name: zipped.read(name) for name in zipped.namelist()}
 
 
-def interpreter(minor: int) -> Path | None:
-    """Find a Python 3.``minor`` that starts, on PATH or among the versions of pyenv."""
+def interpreter(version: str) -> Path | None:
+    """Find a Python of ``version`` that starts, on PATH or among the versions of pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    on_path = shutil.which(f"python3.{minor}")
-    for candidate in [
-        *pyenv.glob(f"versions/3.{minor}.*/bin/python3"),
-        *([Path(on_path)] if on_path else []),
-    ]:
-        check = f"import sys; sys.exit(sys.version_info[:2] != (3, {minor}))"
+    on_path = shutil.which(f"python{version}", path=ENVIRONMENT["PATH"])
+    for candidate in [*pyenv.glob(f"versions/{version}.*/bin/python3"), *([Path(on_path)] if on_path else [])]:
+        check = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
         if subprocess.run([candidate, "-c", check], capture_output=True).returncode == 0:
             return candidate
     return None
 
 
+class Pythons:
+    """The supported Pythons of this machine, as python3.X in a folder that goes first on PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.path = f"{folder}:{ENVIRONMENT['PATH']}"
+        found = {version: interpreter(version) for version in VERSIONS}
+        self.versions = [version for version, path in found.items() if path]
+        for version in self.versions:
+            self[version].symlink_to(found[version])
+
+    def __getitem__(self, version: str) -> Path:
+        return self.folder / f"python{version}"
+
+    def run(self, version: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([self[version], *words], env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def pythons(tmp_path_factory: pytest.TempPathFactory) -> Pythons:
+    return Pythons(tmp_path_factory.mktemp("pythons") / "bin")
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest, pythons: Pythons) -> str:
+    """Each supported version that is there, as in 3.12."""
+    if request.param not in pythons.versions:
+        pytest.skip(f"there is no Python {request.param} here")
+    return str(request.param)
+
+
+def pyc(version: str) -> str:
+    return f"__pycache__/runtime.cpython-{version.replace('.', '')}.pyc"
+
+
 # The same bytes everywhere
 
 
-def test_two_copies_built_under_different_circumstances_give_the_same_bytes(tmp_path: Path) -> None:
+def test_two_copies_built_under_different_circumstances_give_the_same_bytes(tmp_path: Path, pythons: Pythons) -> None:
     first, second = Checkout.at(tmp_path / "a"), Checkout.at(tmp_path / "deeper" / "b")
     for path in [*second.root.glob("layer/*"), *second.root.glob("function/*")]:
         path.chmod(0o600)
         os.utime(path, (0, 1_000_000_000))
-    first.build(umask=0o022, TZ="UTC", LC_ALL="C.UTF-8")
-    second.build(umask=0o077, TZ="Asia/Tokyo", LC_ALL="C", cwd=tmp_path, PYTHONHASHSEED="7")
-    assert first.dist.joinpath("SHA256SUMS").read_bytes() == second.dist.joinpath("SHA256SUMS").read_bytes()
-    for name in ("layer-slim.zip", "function.zip"):
-        assert first.dist.joinpath(name).read_bytes() == second.dist.joinpath(name).read_bytes()
+    first.build(umask=0o022, TZ="UTC", LC_ALL="C.UTF-8", PATH=pythons.path)
+    circumstances = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7", "PADDING": "x" * 100_000}
+    second.build(umask=0o077, cwd=tmp_path, **circumstances, PATH=pythons.path)
+    one, other = ({path.name: path.read_bytes() for path in each.dist.iterdir()} for each in (first, second))
+    assert one == other
 
 
-@pytest.mark.parametrize("minor", [11, 12, 13, 14])
-def test_every_python_version_gives_the_same_bytes(checkout: Checkout, tmp_path: Path, minor: int) -> None:
-    python = interpreter(minor)
-    if python is None:
-        pytest.skip(f"there is no Python 3.{minor} here")
+SWITCHES = {
+    "PYTHONHASHSEED": "7",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONNODEBUGRANGES": "1",
+    "PYTHONPROFILEIMPORTTIME": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONHOME": "/nonexistent",
+    "PYTHONPYCACHEPREFIX": "/nonexistent",
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_no_switch_of_python_changes_bytecode(monkeypatch: pytest.MonkeyPatch, pythons: Pythons, switch: str) -> None:
+    source = (ROOT / "layer/runtime.py").read_bytes()
+    monkeypatch.setenv("PATH", pythons.path)
+    plain = bytecode.make(source, pythons.versions)
+    monkeypatch.setenv(switch, SWITCHES[switch])
+    assert bytecode.make(source, pythons.versions) == plain
+
+
+def test_every_python_version_gives_the_same_bytes(
+    checkout: Checkout, tmp_path: Path, pythons: Pythons, version: str
+) -> None:
     tmp_path.joinpath("bin").mkdir()
-    tmp_path.joinpath("bin", "python3").symlink_to(python)
-    checkout.build("-o", tmp_path / "here")
-    checkout.build("-o", tmp_path / "there", PATH=f"{tmp_path}/bin:/usr/bin:/bin")
-    assert (tmp_path / "here/SHA256SUMS").read_bytes() == (tmp_path / "there/SHA256SUMS").read_bytes()
+    tmp_path.joinpath("bin", "python3").symlink_to(pythons[version].resolve())
+    checkout.build("-o", tmp_path / "here", PATH=pythons.path)
+    checkout.build("-o", tmp_path / "there", PATH=f"{tmp_path}/bin:{pythons.folder}:/usr/bin:/bin")
+    for name in ("SHA256SUMS", "INTERPRETERS"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
 def test_a_second_build_changes_nothing(checkout: Checkout) -> None:
@@ -106,11 +162,21 @@ def test_file_names_do_not_depend_on_the_locale(checkout: Checkout, folder: Path
 def test_the_layer_holds_exactly_the_files_of_the_manifest_with_its_modes(checkout: Checkout) -> None:
     for path in checkout.root.glob("layer/*"):
         path.chmod(0o640)
-    checkout.build()
+    checkout.build("--bytecode", "none")
     names = {"0755": "-rwxr-xr-x", "0644": "-rw-r--r--"}
     assert modes(checkout.dist / "layer-slim.zip") == {file["path"]: names[file["mode"]] for file in MANIFEST["files"]}
     for path, data in contents(checkout.dist / "layer-slim.zip").items():
         assert data == (ROOT / "layer" / path).read_bytes()
+
+
+def test_the_layer_holds_besides_the_bytecode_for_every_python_that_is_found(
+    checkout: Checkout, pythons: Pythons
+) -> None:
+    checkout.build("--bytecode", "none", "-o", checkout.root / "plain")
+    checkout.build(PATH=pythons.path)
+    plain = modes(checkout.root / "plain" / "layer-slim.zip")
+    added = {pyc(version): "-rw-r--r--" for version in pythons.versions}
+    assert modes(checkout.dist / "layer-slim.zip") == plain | added
 
 
 def test_the_sample_function_zip_holds_the_handler_and_nothing_of_the_runtime(checkout: Checkout) -> None:
@@ -179,7 +245,10 @@ def test_a_build_leaves_nothing_but_its_output(checkout: Checkout) -> None:
     before = set(checkout.files())
     checkout.build()
     new = {Path(path).relative_to(checkout.root).as_posix() for path in set(checkout.files()) - before}
-    assert new == {"dist", "dist/SHA256SUMS", "dist/function.zip", "dist/layer-slim.zip"}
+    assert new == {
+        "dist",
+        *(f"dist/{name}" for name in ("INTERPRETERS", "SHA256SUMS", "function.zip", "layer-slim.zip")),
+    }
 
 
 @pytest.mark.parametrize("option", ["-n", "--dry-run"])
@@ -187,7 +256,7 @@ def test_a_dry_run_says_what_a_build_would_do_and_writes_nothing(checkout: Check
     before = checkout.files()
     plan = checkout.build(option)
     assert checkout.files() == before
-    assert plan.count("would write dist/") == 3
+    assert plan.count("would write dist/") == 4
     assert plan.replace("would write ", "") == checkout.build()
 
 
@@ -312,11 +381,243 @@ def test_a_first_build_that_is_refused_leaves_no_output_folder(checkout: Checkou
     assert not checkout.dist.exists()
 
 
+# Bytecode
+
+
+@pytest.fixture
+def opt(checkout: Checkout, pythons: Pythons, tmp_path: Path) -> Callable[..., Path]:
+    """Unpacks a layer that is built with the given options: read-only, and with dates of their own."""
+
+    def unpack(*options: str) -> Path:
+        checkout.build(*options, PATH=pythons.path)
+        folder = tmp_path / "opt"
+        with zipfile.ZipFile(checkout.dist / "layer-slim.zip") as zipped:
+            zipped.extractall(folder)
+        (folder / "bootstrap").chmod(0o755)
+        (folder / "runtime.py").write_text("raise SystemExit('the source was run')\n")
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (0, 1_000_000_000))
+            path.chmod(path.stat().st_mode & ~0o222)
+        return folder
+
+    return unpack
+
+
+IMPORT = (
+    "import sys; sys.path.insert(0, {!r}); import runtime; print(runtime.VERSION, runtime.main.__code__.co_filename)"
+)
+
+
+def test_bytecode_is_used_instead_of_the_source_whatever_that_says(
+    opt: Callable[..., Path], pythons: Pythons, version: str
+) -> None:
+    folder = opt()
+    before = {path: path.stat().st_mtime for path in folder.rglob("*")}
+    result = pythons.run(version, "-v", "-c", IMPORT.format(str(folder)))
+    assert result.stdout == f"{MANIFEST['version']} {folder}/runtime.py\n"
+    assert f"# code object from '{folder}/{pyc(version)}'\n" in result.stderr
+    assert {path: path.stat().st_mtime for path in folder.rglob("*")} == before
+
+
+def test_bytecode_for_another_version_is_not_used(opt: Callable[..., Path], pythons: Pythons, version: str) -> None:
+    others = [other for other in pythons.versions if other != version]
+    if not others:
+        pytest.skip(f"there is no Python but {version} here")
+    result = pythons.run(version, "-c", IMPORT.format(str(opt("--bytecode", ",".join(others)))))
+    assert (result.stdout, result.stderr) == ("", "the source was run\n")
+
+
+def test_bootstrap_starts_from_the_bytecode(
+    opt: Callable[..., Path], pythons: Pythons, tmp_path: Path, version: str
+) -> None:
+    (tmp_path / "python3").symlink_to(pythons[version].resolve())
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    result = subprocess.run([opt() / "bootstrap"], env=environment, capture_output=True, text=True)
+    assert result.stderr.startswith(f"python-streaming-runtime {MANIFEST['version']}: AWS_LAMBDA_RUNTIME_API is ")
+
+
+# Every code object of a .pyc, and its header against what this Python would write there (PEP 552: 1 is a hash that is
+# not checked).
+INSPECT = """
+import importlib.util, marshal, sys, types
+data, source = (open(path, "rb").read() for path in sys.argv[1:])
+assert data[:16] == importlib.util.MAGIC_NUMBER + b"\\1\\0\\0\\0" + importlib.util.source_hash(source)
+def names(code):
+    yield code.co_filename
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from names(constant)
+code = marshal.loads(data[16:])
+assert code == compile(source, "runtime.py", "exec", dont_inherit=True, optimize=0)
+print(set(names(code)))
+"""
+
+
+def test_bytecode_is_of_the_source_and_knows_where_aws_lambda_unpacks_it(
+    opt: Callable[..., Path], pythons: Pythons, version: str
+) -> None:
+    result = pythons.run(version, "-c", INSPECT, opt() / pyc(version), ROOT / "layer/runtime.py")
+    assert (result.stdout, result.stderr) == ("{'/opt/runtime.py'}\n", "")
+
+
 def test_bytecode_folders_in_the_layer_are_left_out(checkout: Checkout) -> None:
     report = checkout.build()
     (checkout.root / "layer" / "__pycache__").mkdir()
-    (checkout.root / "layer" / "__pycache__" / "runtime.cpython-313.pyc").touch()
+    for version in VERSIONS:
+        (checkout.root / "layer" / pyc(version)).touch()
     assert checkout.build() == report
+
+
+@pytest.mark.parametrize("choice", [THIS_VERSION, f"{THIS_VERSION},{THIS_VERSION}"])
+def test_only_the_bytecode_asked_for_is_made(checkout: Checkout, pythons: Pythons, choice: str) -> None:
+    report = checkout.build("--bytecode", choice, PATH=pythons.path)
+    assert list(contents(checkout.dist / "layer-slim.zip")) == [pyc(THIS_VERSION), "bootstrap", "runtime.py"]
+    assert report.count("bytecode for ") == 1
+
+
+def test_the_order_of_the_versions_does_not_matter(checkout: Checkout, pythons: Pythons) -> None:
+    first = checkout.build(PATH=pythons.path), checkout.files()
+    report = checkout.build("--bytecode", ",".join(reversed(pythons.versions)), PATH=pythons.path)
+    assert checkout.files() == first[1]
+    assert set(report.splitlines()) <= set(first[0].splitlines())
+
+
+def test_the_report_says_which_interpreters_were_found_and_which_not(checkout: Checkout, pythons: Pythons) -> None:
+    report = checkout.build(PATH=pythons.path).splitlines()
+    for version in VERSIONS:
+        found = f"bytecode for {version}  by {pythons[version]}"
+        missing = f"bytecode for {version}  left out, no final release of CPython {version} on PATH or in pyenv"
+        assert (found in report, missing in report) == (version in pythons.versions, version not in pythons.versions)
+    assert report[-2:] == ["dist/SHA256SUMS  2 zips", "dist/INTERPRETERS"]
+
+
+def test_the_interpreters_are_recorded_without_paths(checkout: Checkout, pythons: Pythons) -> None:
+    checkout.build(PATH=pythons.path)
+    code = "import sys; print('layer-slim.zip ', sys.implementation.cache_tag, '', ' '.join(sys.version.split()))"
+    expected = "".join(pythons.run(version, "-c", code).stdout for version in pythons.versions)
+    assert checkout.dist.joinpath("INTERPRETERS").read_text() == expected
+
+
+def test_a_layer_without_bytecode_has_no_record_of_interpreters(checkout: Checkout, folder: Path) -> None:
+    checkout.build()
+    assert checkout.dist.joinpath("INTERPRETERS").is_file()
+    checkout.build("function", folder)
+    assert checkout.dist.joinpath("INTERPRETERS").is_file()
+    assert "bytecode" not in checkout.build("--bytecode", "none")
+    assert not checkout.dist.joinpath("INTERPRETERS").exists()
+    assert list(contents(checkout.dist / "layer-slim.zip")) == ["bootstrap", "runtime.py"]
+
+
+MISSING = next(version for version in VERSIONS if version != THIS_VERSION)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """An environment where this Python is the only one, under the name python3."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name, program in {"python3": sys.executable, "dirname": shutil.which("dirname")}.items():
+        (folder / name).symlink_to(Path(str(program)).resolve())
+    return {"PATH": str(folder), "HOME": str(tmp_path)}
+
+
+# Speaks for a Python in answer to the question which one it is.
+FAKE_PYTHON = """#!/bin/sh
+echo '{name} {version} {level} cpython-0'
+echo '{version}.{patch} (main) [GCC]'
+"""
+
+
+def fake(path: Path, text: str = FAKE_PYTHON, **answers: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answers = {"name": "cpython", "version": path.name.removeprefix("python"), "level": "final", "patch": 0} | answers
+    path.write_text(text.format(**answers))
+    path.chmod(0o755)
+    return path
+
+
+def test_a_python3_of_the_version_will_do(checkout: Checkout, bare: dict[str, str]) -> None:
+    assert f"bytecode for {THIS_VERSION}  by {bare['PATH']}/python3\n" in checkout.build(**bare)
+
+
+def test_an_interpreter_that_is_asked_for_and_missing_is_named(checkout: Checkout, bare: dict[str, str]) -> None:
+    refusal = checkout.refusal("--bytecode", f"{THIS_VERSION},{MISSING}", **bare)
+    assert refusal == (
+        f"no final release of CPython {MISSING} on PATH or in pyenv: install it, or leave it out of --bytecode"
+    )
+
+
+NOT_INSTALLED = "#!/bin/sh\necho 'pyenv: not found\n\npyenv: see help' >&2\nexit 127\n"
+UNFIT = {
+    "shim without the version": (NOT_INSTALLED, {}, "fails: pyenv: see help"),
+    "silent failure": ("#!/bin/sh\nexit 3\n", {}, "fails: status 3"),
+    "killed": ("#!/bin/sh\nkill -9 $$\n", {}, "fails: status -9"),
+    "no program": ("#!/nonexistent/sh\n", {}, "does not start: No such file or directory"),
+    "talks": ("#!/bin/sh\necho Hello\n", {}, "is no Python"),
+    "another version": (FAKE_PYTHON, {"version": "3.99"}, "is cpython 3.99.0"),
+    "release candidate": (FAKE_PYTHON, {"level": "candidate", "patch": "0rc2"}, f"is cpython {MISSING}.0rc2"),
+    "another implementation": (FAKE_PYTHON, {"name": "pypy"}, f"is pypy {MISSING}.0"),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_an_interpreter_that_is_asked_for_and_unfit_is_named(
+    checkout: Checkout, bare: dict[str, str], kind: str
+) -> None:
+    text, answers, fault = UNFIT[kind]
+    python = fake(Path(bare["PATH"], f"python{MISSING}"), text, **answers)
+    refusal = checkout.refusal("--bytecode", MISSING, **bare)
+    assert refusal.startswith(f"no final release of CPython {MISSING} on PATH or in pyenv ({python} {fault}): install ")
+
+
+def test_an_interpreter_that_cannot_compile_the_layer_is_an_error(checkout: Checkout, bare: dict[str, str]) -> None:
+    text = FAKE_PYTHON.replace("echo", '[ "$2" = -c ] || {{ echo "SyntaxError: oh" >&2; exit 1; }}\necho', 1)
+    python = fake(Path(bare["PATH"], f"python{MISSING}"), text)
+    assert checkout.refusal(**bare) == f"runtime.py cannot be compiled: {python} fails: SyntaxError: oh"
+
+
+def test_an_interpreter_that_hangs_is_given_up_with_all_it_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = fake(tmp_path / "python3.14", f"#!/bin/sh\nsleep 60 >{tmp_path}/alive &\nwait\n")
+    os.mkfifo(tmp_path / "alive")
+    monkeypatch.setattr(interpreters, "_LIMIT", 0.5)
+    with open(os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)) as alive:
+        before = time.monotonic()
+        with pytest.raises(PackagingError) as refusal:
+            interpreters.run(str(python))
+        os.set_blocking(alive.fileno(), True)
+        assert alive.read() == ""  # ends when sleep does
+    assert time.monotonic() - before < 30
+    assert str(refusal.value) == f"{python} does not answer within 0.5 s"
+
+
+def test_interpreters_are_looked_for_on_path_before_pyenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken, first, second, here = (tmp_path / name for name in ("broken", "first", "second", "here"))
+    in_order = [
+        fake(second / "python3.99"),
+        fake(first / "python3", version="3.99"),
+        *(fake(tmp_path / f".pyenv/versions/3.99.{patch}/bin/python3.99", patch=patch) for patch in (10, 9)),
+    ]
+    for name in ("3.99-dev", "3.99.0rc2", "3.99.11t", "13.99.12"):
+        fake(tmp_path / f".pyenv/versions/{name}/bin/python3.99")
+    fake(broken / "python3.99", "#!/bin/sh\nexit 1\n")
+    fake(here / "python3.99")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PATH", f":{broken}:{first}:{second}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    for python in in_order:
+        assert interpreters.find("3.99").path == str(python)
+        python.unlink()
+    with pytest.raises(PackagingError):
+        interpreters.find("3.99")
+
+
+def test_pyenv_is_where_its_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    python = fake(tmp_path / "versions" / "3.99.1" / "bin" / "python3.99")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert interpreters.find("3.99").path == str(python)
 
 
 # Manifests that are refused

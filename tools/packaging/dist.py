@@ -1,4 +1,4 @@
-"""The output folder: the zips and their ``SHA256SUMS``."""
+"""The output folder: the zips, their ``SHA256SUMS``, and ``INTERPRETERS``, the ones that made the bytecode in them."""
 
 import hashlib
 import os
@@ -10,6 +10,7 @@ from tools.packaging import PackagingError
 from tools.packaging.sources import read, shown
 
 SUMS_NAME = "SHA256SUMS"
+INTERPRETERS_NAME = "INTERPRETERS"
 
 
 def checksums(folder: Path, new: Mapping[str, bytes]) -> bytes:
@@ -20,13 +21,15 @@ def checksums(folder: Path, new: Mapping[str, bytes]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
 
 
-def write(folder: Path, zips: Mapping[str, bytes]) -> None:
-    """Put the ``zips`` and a fresh ``SHA256SUMS`` into ``folder``, readable by all whatever the umask.
+def write(folder: Path, zips: Mapping[str, bytes], notes: Mapping[str, bytes]) -> None:
+    """Put the ``zips``, a fresh ``SHA256SUMS`` and the ``notes`` into ``folder``, readable by all whatever the umask.
+
+    An empty note takes away the one of an earlier build.
 
     Raises:
         PackagingError: that cannot be done; ``folder`` is left as it was.
     """
-    files = {**zips, SUMS_NAME: checksums(folder, zips)}
+    files = {**zips, **notes, SUMS_NAME: checksums(folder, zips)}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, so on the same file system: a rename there cannot leave half a file.
@@ -48,5 +51,8 @@ def _move(staging: Path, folder: Path, files: Mapping[str, bytes]) -> None:
     for name in files:
         if (folder / name).is_dir():
             raise PackagingError(f"{shown(folder / name)} is a folder where a file has to go: remove it")
-    for name in files:
-        os.replace(staging / name, folder / name)
+    for name, data in files.items():
+        if data:
+            os.replace(staging / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)

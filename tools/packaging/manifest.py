@@ -1,4 +1,8 @@
-"""The layer's identity: ``layer-manifest.json``, read and checked."""
+"""The layer's identity: ``layer-manifest.json``, read and checked.
+
+Its ``files`` are the sources, all of which the layer's zip holds. The bytecode in it is derived from them, for the
+versions that a build chooses, so it is not listed.
+"""
 
 import json
 import re
@@ -36,6 +40,7 @@ _VERSION = re.compile(
     r"(-(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
     r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?"
 )
+_MANAGED_PYTHON = re.compile(r"python(3\.[0-9]+)")
 _MODES = {"0755": 0o755, "0644": 0o644}
 _REQUIRED_FILES = {"bootstrap": 0o755, "runtime.py": 0o644}
 
@@ -59,6 +64,12 @@ class Manifest:
     compatible_runtimes: tuple[str, ...]
     compatible_architectures: tuple[str, ...]
     files: tuple[LayerFile, ...]
+
+    @property
+    def python_versions(self) -> tuple[str, ...]:
+        """The versions of the managed Python runtimes among the compatible ones, as in 3.12."""
+        matches = map(_MANAGED_PYTHON.fullmatch, self.compatible_runtimes)
+        return tuple(match[1] for match in matches if match)
 
 
 def load(path: Path) -> Manifest:
