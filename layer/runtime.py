@@ -206,12 +206,10 @@ def exit_on_sigterm(api: RuntimeApi) -> None:
 # --- The response -----------------------------------------------------------------------------------------------------
 
 
-class Phase:
-    """Where a response stands. It only moves down this list."""
-
-    FRESH = "nothing sent"
-    OPEN = "head sent"
-    DONE = "ended"
+# Where a response stands. It only moves down this list.
+FRESH = "nothing sent"
+OPEN = "head sent"
+DONE = "ended"
 
 
 class ResponseStream:
@@ -227,7 +225,7 @@ class ResponseStream:
         self._invocation = invocation
         self._log = log
         self._send = api.connection.send
-        self.phase = Phase.FRESH
+        self.phase = FRESH
 
     def write_first(self, item: object) -> None:
         """Send the first item: the prelude of an HTTP response where it is a dict, a chunk otherwise.
@@ -248,15 +246,12 @@ class ResponseStream:
         NotDelivered where the other side has gone or said no.
         """
         data = chunk if type(chunk) is bytes else bytes_of(chunk)
-        if not data:
-            return
-        size = b"%x\r\n" % len(data)
-        if self.phase is Phase.FRESH:
-            size = self._begin(OCTET_STREAM) + size
-        if len(data) <= LARGEST_COPIED_CHUNK:
-            self._send(b"".join((size, data, b"\r\n")))
-        else:
-            self._api.connection.send_gathered(size, data, b"\r\n")
+        size = len(data)
+        if self.phase is OPEN and 0 < size <= LARGEST_COPIED_CHUNK:
+            self._send(b"%x\r\n%b\r\n" % (size, data))  # type: ignore[str-format]  # %b takes a memoryview too
+        elif size:
+            head = b"" if self.phase is OPEN else self._begin(OCTET_STREAM)
+            self._api.connection.send_gathered(b"%b%x\r\n" % (head, size), data, b"\r\n")
 
     def finish(self) -> None:
         """End the response well; one without a chunk is begun first, so that the caller gets an empty answer."""
@@ -264,26 +259,26 @@ class ResponseStream:
 
     def fail(self, failure: Failure) -> None:
         """Tell the caller of a failure by the way that is still open."""
-        if self.phase is Phase.FRESH:
-            self.phase = Phase.DONE
+        if self.phase is FRESH:
+            self.phase = DONE
             self._api.post_error(self._invocation, failure)
-        elif self.phase is Phase.OPEN:
+        elif self.phase is OPEN:
             try:
                 self._end(b"0\r\n" + failure.trailers(self._invocation.request_id) + b"\r\n")
             except NotDelivered as reason:
                 self._log.line(f"the error was not delivered: {reason}")
 
     def _begin(self, content_type: str) -> bytes:
-        self.phase = Phase.OPEN
+        self.phase = OPEN
         self._api.connection.renew()
         return self._api.response_head(self._invocation, content_type)
 
     def _end(self, last: bytes) -> None:
-        if self.phase is Phase.DONE:
+        if self.phase is DONE:
             raise RuntimeError("a response ends once")
-        if self.phase is Phase.FRESH:
+        if self.phase is FRESH:
             last = self._begin(OCTET_STREAM) + last
-        self.phase = Phase.DONE
+        self.phase = DONE
         self._send(last)
         self._api.read_acceptance(f"the response of {self._invocation.request_id}")
 
@@ -341,7 +336,7 @@ class Function:
 
     def stream(self, invocation: Invocation, response: ResponseStream) -> None:
         """Call the handler and send what it yields, each chunk before the handler resumes."""
-        result = self._handler(invocation.event(), LambdaContext(invocation, self._description))
+        result = self._handler(invocation.event(), LambdaContext(invocation, self._description, self._log))
         # What was returned counts, not how the handler was defined: a decorated one is often a plain function.
         kind = type(result)
         if hasattr(kind, "__next__") and hasattr(kind, "__iter__"):
@@ -363,8 +358,9 @@ class Function:
             for item in items:
                 response.write_first(item)
                 break
+            write = response.write
             for item in items:
-                response.write(item)
+                write(item)
         finally:
             if hasattr(items, "close"):
                 with ErrorsLogged(self._log):
@@ -551,7 +547,7 @@ class LambdaContext:
     memory_limit_in_mb: str | None  # a str, as on the managed runtime
     function_version: str | None
 
-    def __init__(self, invocation: Invocation, description: dict[str, str | None]) -> None:
+    def __init__(self, invocation: Invocation, description: dict[str, str | None], log: Log) -> None:
         self.aws_request_id = invocation.request_id
         vars(self).update(description)
         self.invoked_function_arn = invocation.headers.get(FUNCTION_ARN)
@@ -561,6 +557,7 @@ class LambdaContext:
         self.client_context = None if client_context is None else ClientContext(client_context)
         self.identity = CognitoIdentity(invocation.json_header(COGNITO_IDENTITY, "Cognito Identity") or {})
         self._epoch_deadline_time_in_ms = invocation.deadline_ms
+        self._log = log
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until the invocation times out, never below 0."""
@@ -572,7 +569,7 @@ class LambdaContext:
 
     def log(self, msg: object) -> None:
         """Write to the log as it is; no line end is added."""
-        sys.stdout.write(str(msg))
+        self._log.text(str(msg))
 
     def __repr__(self) -> str:
         return shown(
@@ -963,6 +960,13 @@ class Log:
             text = f"python-streaming-runtime {VERSION}: {self.request_id and f'RequestId: {self.request_id} '}{text}"
         self._write_event(text, ERROR, descriptor=2)
 
+    def text(self, text: str) -> None:
+        """What the function says through its context: one event where events are framed, as it is elsewhere."""
+        if self._framed_descriptor is not None:
+            write_all(self._framed_descriptor, telemetry_frame(text, 0, False))
+        else:
+            sys.stdout.write(text)
+
     def follow_logging(self) -> None:
         """Set the root logger up when `logging` is imported; a function that never logs does not pay for it."""
         if "logging" in sys.modules:
@@ -1047,8 +1051,9 @@ def json_record(logging: Any, record: Any, standard: set[str]) -> str:
         "errorMessage": str(error) if kind else None,
         "requestId": record.aws_request_id,
         "location": f"{record.pathname}:{record.funcName}:{record.lineno}" if kind else None,
-        "tenantId": record.tenant_id,
     }
+    if record.tenant_id is not None:
+        fields["tenantId"] = record.tenant_id
     extra = {name: value for name, value in vars(record).items() if name not in standard and name not in fields}
     given = {name: value for name, value in (fields | extra).items() if value is not None}
     return to_json(given, ensure_ascii=False, default=str)
@@ -1062,7 +1067,7 @@ def telemetry_frame(text: str, level: int, is_json: bool) -> bytes:
     """An event for the service's log descriptor: type, length, time in microseconds, all big-endian; then the text."""
     data = text.encode("utf-8", "backslashreplace")
     kind = 0xA55A0002 if is_json else 0xA55A0003
-    severity = (min(50, max(10, level)) // 10 + 1) * 4  # DEBUG 8, INFO 12, and so on
+    severity = (min(50, level) // 10 + 1) * 4 if level >= 10 else 0  # DEBUG 8, INFO 12, and so on
     header = (kind | severity, 4), (len(data), 4), (time.time_ns() // 1000, 8)
     return b"".join(number.to_bytes(size, "big") for number, size in header) + data
 
@@ -1256,6 +1261,23 @@ def host_and_port(authority: str, address: str) -> tuple[str, int]:
     raise RuntimeApiError(f"AWS_LAMBDA_RUNTIME_API is {address!r}, and not host:port")
 
 
+class NotConnected:
+    """Stands where a socket will be."""
+
+    def send(self, *_: object) -> int:
+        raise OSError("not connected")
+
+    recv: Any = send
+    sendmsg: Any = send
+    fileno: Any = send
+
+    def close(self) -> None:
+        pass
+
+
+NOT_CONNECTED = NotConnected()
+
+
 class Connection:
     """One keep-alive HTTP/1.1 connection, on which one request follows the answer to the one before.
 
@@ -1264,7 +1286,7 @@ class Connection:
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | NotConnected = NOT_CONNECTED
         self._received = b""  # beyond what was read of the answer so far
         self._last = False  # the answer under way is the last on this connection
         self._early_answer: Answer | None = None  # came before the request was sent to its end
@@ -1277,7 +1299,7 @@ class Connection:
 
         Only here: within an exchange, a second connection could deliver an answer twice. Raises NotDelivered.
         """
-        if self._socket is not None and self._is_stale(self._socket):
+        if self._is_stale():
             self.close()
         self.reuse()
 
@@ -1285,13 +1307,12 @@ class Connection:
         """As `renew`, for a request that can be sent again, so that the end of the connection may show up later."""
         if self._last or self._received:
             self.close()
-        if self._socket is None:
+        if self._socket is NOT_CONNECTED:
             self._open()
 
-    @staticmethod
-    def _is_stale(sock: socket.socket) -> bool:
+    def _is_stale(self) -> bool:
         try:
-            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -1318,9 +1339,8 @@ class Connection:
         raise NotDelivered(f"no connection to {host} port {port}: {problem}")
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket, self._received, self._last, self._early_answer = None, b"", False, None
+        self._socket.close()
+        self._socket, self._received, self._last, self._early_answer = NOT_CONNECTED, b"", False, None
 
     # Sending
 
@@ -1330,7 +1350,7 @@ class Connection:
         Raises NotDelivered where the other side has gone or answers that it wants no more; it is then closed.
         """
         try:
-            sent = self._connected().send(data, SEND_NOW)
+            sent = self._socket.send(data, SEND_NOW)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -1343,7 +1363,7 @@ class Connection:
     def send_gathered(self, *parts: bytes | memoryview) -> None:
         """Send the parts as if they were one, without joining them: for those that are too large to copy. As `send`."""
         try:
-            sent = self._connected().sendmsg(parts, [], SEND_NOW)
+            sent = self._socket.sendmsg(parts, [], SEND_NOW)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -1363,7 +1383,7 @@ class Connection:
     def _send_rest(self, rest: memoryview) -> None:
         """Wait for room to send, with an eye on what comes in: some servers answer before they have read it all."""
         select = import_standard("select")
-        sock = self._connected()
+        sock = self._socket
         poller = select.poll()
         poller.register(sock, select.POLLOUT | (0 if self._early_answer else select.POLLIN))
         while rest:
@@ -1395,11 +1415,6 @@ class Connection:
         if answer.status >= 500:
             raise RuntimeApiError(f"the Runtime API answered with {answer}")
         raise NotDelivered(f"the other side ended it with {answer}")
-
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            raise NotDelivered("the connection is closed")
-        return self._socket
 
     # Receiving
 
@@ -1509,7 +1524,7 @@ class Connection:
 
     def _receive(self, most: int) -> bytes:
         try:
-            return self._connected().recv(most)
+            return self._socket.recv(most)
         except OSError as error:
             self._fail(str(error))
 

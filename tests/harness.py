@@ -14,6 +14,9 @@ from pathlib import Path
 PATIENCE = 30  # seconds; only a safety net: every wait is for an event
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:f"
 
+# The client of AWS's own Python runtimes, which answers with what its handler returns.
+AWSLAMBDARIC = [sys.executable, "-m", "awslambdaric", "lambda_function.handler"]
+
 
 class Request:
     """A request head, and the body that came with it where it was counted."""
@@ -104,6 +107,8 @@ class Runtime:
         code: of lambda_function.py, or of each file by its path.
         variables: of the environment, beside those that the service sets; None takes one away.
         arguments: for bootstrap; by default those of a managed runtime's call, with the interpreter of the tests.
+        command: is started in the place of bootstrap and its arguments.
+        pass_fds: descriptors that the process inherits.
     """
 
     def __init__(
@@ -115,6 +120,8 @@ class Runtime:
         arguments: list[str] | None = None,
         host: str = "127.0.0.1",
         address: str = "{host}:{port}",
+        command: list[str] | None = None,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.task = folder / "task"
@@ -143,12 +150,13 @@ class Runtime:
         }
         with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [str(layer / "bootstrap"), *(arguments or [sys.executable, "/var/runtime/bootstrap.py"])],
+                command or [str(layer / "bootstrap"), *(arguments or [sys.executable, "/var/runtime/bootstrap.py"])],
                 env={name: value for name, value in environment.items() if value is not None},
                 cwd=self.task,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                pass_fds=pass_fds,
                 start_new_session=True,
             )
 
