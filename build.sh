@@ -4,6 +4,7 @@
 # Usage: ./build.sh [-n] [-o DIR] [--bytecode LIST]  the layer, and the sample function
 #        ./build.sh function FOLDER [-n] [-o DIR]    a function, as the folder's name and .zip
 #        ./build.sh test [PYTEST ARGUMENTS]          the tests; the first run makes .venv
+#        ./build.sh bench [OPTIONS]                  the benchmark; ./build.sh bench --help tells more
 #        ./build.sh -h | --help                      this text
 #
 #   -n, --dry-run     show what would be built, write nothing
@@ -93,6 +94,7 @@ run_tests() {
 
 case ${1--} in # without a command, or with options only, it builds
   test) shift && run_tests "$@" ;; # -h after it is for pytest
+  bench) shift && run_tool tools.bench "$@" ;;
   help) show_help ;;
   function | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
   *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;

@@ -101,12 +101,15 @@ LONGEST_TYPE_NAME = 128  # characters of an error type
 MOST_RELATED_ERRORS = 8  # causes, contexts and members of groups that are told with an error
 LARGEST_HEAD_RECEIVE = 16 * 1024  # bytes; above 128 KiB each buffer is a mapping of its own, made and undone
 LARGEST_BODY_RECEIVE = 256 * 1024  # bytes
+LONGEST_LENGTH = 15  # digits of a Content-Length
 MOST_INTERIM_ANSWERS = 100  # 1xx before a final answer
 LARGEST_ERROR_BODY = 256 * 1024  # bytes; the size of a log event
 LARGEST_XRAY_CAUSE = 64 * 1024  # bytes; the service drops what is longer
 LARGEST_MESSAGE = 64 * 1024  # characters of an error message that are passed on
 LARGEST_TRAILERS = 3500  # bytes; Go servers, the service's own among them, read trailers into a buffer of 4096
 SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait, no SIGPIPE whatever the function set
+TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None  # tcp(7)
+ESTABLISHED = b"\x01"  # TCP_ESTABLISHED of the kernel's tcp_states.h
 NEXT_RETRY_PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8)  # seconds, before `next` is tried again on a new connection
 
 # --- The loop ---------------------------------------------------------------------------------------------------------
@@ -247,8 +250,9 @@ class ResponseStream:
         """
         data = chunk if type(chunk) is bytes else bytes_of(chunk)
         size = len(data)
-        if self.phase is OPEN and 0 < size <= LARGEST_COPIED_CHUNK:
-            self._send(b"%x\r\n%b\r\n" % (size, data))  # type: ignore[str-format]  # %b takes a memoryview too
+        if 0 < size <= LARGEST_COPIED_CHUNK:
+            chunk = b"%x\r\n%b\r\n" % (size, data)  # type: ignore[str-format]  # %b takes a memoryview too
+            self._send(chunk if self.phase is OPEN else self._begin(OCTET_STREAM) + chunk)
         elif size:
             head = b"" if self.phase is OPEN else self._begin(OCTET_STREAM)
             self._api.connection.send_gathered(b"%b%x\r\n" % (head, size), data, b"\r\n")
@@ -487,20 +491,21 @@ class Invocation:
     """What the answer to `next` says.
 
     Args:
-        headers: by lower-case name.
+        headers: of the answer.
         body: the event as it was received; None where the connection ended before the whole of it had come.
     """
 
     __slots__ = ("body", "headers", "request_id")
 
-    def __init__(self, headers: dict[str, str], body: bytes | None) -> None:
+    def __init__(self, request_id: str, headers: Head, body: bytes | None) -> None:
+        self.request_id = request_id
         self.headers = headers
         self.body = body
-        self.request_id = headers[REQUEST_ID]
 
     @property
     def trace_id(self) -> str | None:
-        return self.headers.get(TRACE_ID)
+        trace_id: str | None = self.headers.get(TRACE_ID)
+        return trace_id
 
     @property
     def deadline_ms(self) -> int:
@@ -514,8 +519,8 @@ class Invocation:
         """The event: JSON unless the Runtime API says that it is something else, which is then passed on as bytes."""
         if self.body is None:
             raise Fault("UnmarshalError", "Unable to unmarshal input: the connection ended within the event")
-        media_type = self.headers.get(CONTENT_TYPE, JSON).partition(";")[0].strip().lower()
-        if media_type != JSON:
+        content_type = self.headers.get(CONTENT_TYPE, JSON)
+        if content_type != JSON and content_type.partition(";")[0].strip().lower() != JSON:
             return self.body
         try:
             return from_json(self.body)
@@ -553,7 +558,7 @@ class LambdaContext:
         self.invoked_function_arn = invocation.headers.get(FUNCTION_ARN)
         self.tenant_id = invocation.headers.get(TENANT_ID)
         client_context = invocation.json_header(CLIENT_CONTEXT, "Client Context")
-        self._w3c_fields = take_w3c_fields(client_context)
+        self._w3c_fields = {} if client_context is None else take_w3c_fields(client_context)
         self.client_context = None if client_context is None else ClientContext(client_context)
         self.identity = CognitoIdentity(invocation.json_header(COGNITO_IDENTITY, "Cognito Identity") or {})
         self._epoch_deadline_time_in_ms = invocation.deadline_ms
@@ -636,9 +641,9 @@ def shown(owner: object, names: str) -> str:
     return f"{type(owner).__name__}([{','.join(f'{name}={getattr(owner, name)}' for name in names.split())}])"
 
 
-def take_w3c_fields(client_context: dict[str, Any] | None) -> dict[str, str]:
+def take_w3c_fields(client_context: dict[str, Any]) -> dict[str, str]:
     """Take the trace context out of the client context, where the service puts it."""
-    fields = client_context.pop("w3c", None) if client_context else None
+    fields = client_context.pop("w3c", None)
     if not isinstance(fields, dict):
         return {}
     wanted = ("traceparent", "tracestate", "baggage")
@@ -859,6 +864,13 @@ def describe(error: BaseException, culprit: str) -> Failure:
 
 def related_to(error: BaseException) -> list[BaseException]:
     """The errors that led to this one, and the members of a group, nearest first."""
+    try:
+        return chain_of(error)[1 : MOST_RELATED_ERRORS + 1]
+    except Exception:  # attributes may be properties of the error's own
+        return []
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
     found = [error]
     for each in found:
         context = None if each.__suppress_context__ else each.__context__
@@ -868,7 +880,7 @@ def related_to(error: BaseException) -> list[BaseException]:
                 found.append(other)
         if len(found) > MOST_RELATED_ERRORS:
             break
-    return found[1 : MOST_RELATED_ERRORS + 1]
+    return found
 
 
 def text_of(value: object, convert: Callable[[object], str]) -> str:
@@ -1147,6 +1159,7 @@ class RuntimeApi:
         """Wait, for as long as it takes, for the next invocation. Raises RuntimeApiError where none can come."""
         request = f"GET {self._prefix}{NEXT_PATH} HTTP/1.1\r\n{self._common}\r\n".encode("utf-8", "surrogateescape")
         pauses = iter(NEXT_RETRY_PAUSES)
+        empty_pause = 0.0
         while True:
             try:
                 invocation = self._ask_for_invocation(request)
@@ -1158,6 +1171,8 @@ class RuntimeApi:
                 continue
             if invocation is not None:
                 return invocation
+            time.sleep(empty_pause)  # a server that has nothing, and says so at once, is not to be asked without end
+            empty_pause = min(1.0, 2 * empty_pause + 0.001)
 
     def _ask_for_invocation(self, request: bytes) -> Invocation | None:
         connection = self.connection
@@ -1170,7 +1185,7 @@ class RuntimeApi:
         if not answer.accepted or not is_path_segment(request_id):
             what = f"status {answer.status}, {REQUEST_ID} {request_id!r}"
             raise RuntimeApiError(f"the Runtime API answered {NEXT_PATH} with no invocation: {what}")
-        return Invocation(answer.headers, answer.body)
+        return Invocation(request_id, answer.headers, answer.body)
 
     def response_head(self, invocation: Invocation, content_type: str) -> bytes:
         """The head of a streamed response, trailers declared: an undeclared one is dropped on the way."""
@@ -1269,6 +1284,7 @@ class NotConnected:
 
     recv: Any = send
     sendmsg: Any = send
+    getsockopt: Any = send
     fileno: Any = send
 
     def close(self) -> None:
@@ -1312,6 +1328,8 @@ class Connection:
 
     def _is_stale(self) -> bool:
         try:
+            if TCP_INFO is not None:  # begins with the state, and says more cheaply than a receive that nothing came
+                return self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1) != ESTABLISHED
             self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
@@ -1427,51 +1445,34 @@ class Connection:
             answer, self._early_answer = self._early_answer, None
             return answer
         for _ in range(MOST_INTERIM_ANSWERS):
-            head = self._read_through(b"\r\n\r\n", LARGEST_HEAD)
-            version, status, headers = self._parse_head(head)
-            if status >= 200:
+            head = Head(self._read_through(b"\r\n\r\n", LARGEST_HEAD))
+            if head.status >= 200:
                 break
+            if not head.status:
+                self._fail(f"an answer that is not HTTP/1.1: {head.status_line[:80]!r}")
         else:
             self._fail("too many interim answers")
-        persistent = "keep-alive" if version == "HTTP/1.0" else "close"
-        self._last = (persistent in headers.get(CONNECTION, "").lower()) == (persistent == "close")
+        connection = head.get(CONNECTION, "").lower()
+        self._last = "close" in connection or (head.is_http_1_0 and "keep-alive" not in connection)
         try:
-            return Answer(status, headers, self._read_body(status, headers))
+            return Answer(head, self._read_body(head))
         except NotDelivered:
-            return Answer(status, headers, None)
+            return Answer(head, None)
 
-    def _parse_head(self, head: bytes) -> tuple[str, int, dict[str, str]]:
-        text = head[:-4].decode("utf-8", "surrogateescape")
-        status_line, *lines = text.split("\r\n")
-        version, code = status_line[:8], status_line[9:12]
-        # A bare CR or LF, or a NUL, in a value could forge a line of a request that repeats the value (RFC 9112, 11.1).
-        forged = text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text
-        if (
-            forged
-            or version not in ("HTTP/1.1", "HTTP/1.0")
-            or len(code) != 3
-            or not (code.isascii() and code.isdigit())
-        ):
-            self._fail(f"an answer that is not HTTP/1.1: {status_line[:80]!r}")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip(" \t")
-        return version, int(code), headers
-
-    def _read_body(self, status: int, headers: dict[str, str]) -> bytes:
+    def _read_body(self, head: Head) -> bytes:
         """The body, by the rules of RFC 9112, 6.3. Raises NotDelivered where it is cut or its framing is wrong."""
-        if status in (204, 304):
+        if head.status in (204, 304):
             return b""
-        if TRANSFER_ENCODING in headers:
-            if headers[TRANSFER_ENCODING].lower() != "chunked":
-                self._fail(f"an answer with transfer encoding {headers[TRANSFER_ENCODING]!r}")
+        encoding = head.get(TRANSFER_ENCODING)
+        length = head.get(CONTENT_LENGTH)
+        if encoding is not None:
+            if encoding.lower() != "chunked":
+                self._fail(f"an answer with transfer encoding {encoding!r}")
             return self._read_chunks()
-        length = headers.get(CONTENT_LENGTH)
         if length is None:
             return self._read_to_the_end()
-        if not (length.isascii() and length.isdigit()):
-            self._fail(f"an answer of length {length!r}")
+        if not (length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH):
+            self._fail(f"an answer of length {length[:80]!r}")
         return self._read_exactly(int(length))
 
     def _read_chunks(self) -> bytes:
@@ -1497,24 +1498,26 @@ class Connection:
         return bytes(body)
 
     def _read_exactly(self, length: int) -> bytes:
-        if len(self._received) >= length:
-            data, self._received = self._received[:length], self._received[length:]
-            return data
+        received = self._received
+        if len(received) >= length:
+            self._received = received[length:]
+            return received[:length]
         body, self._received = bytearray(self._received), b""
         while len(body) < length:
             body += self._receive_some(min(length - len(body), LARGEST_BODY_RECEIVE))
         return bytes(body)
 
     def _read_through(self, end: bytes, limit: int) -> bytes:
+        received = self._received or self._receive_some(LARGEST_HEAD_RECEIVE)
         searched = 0
-        while (found := self._received.find(end, searched)) < 0:
-            if len(self._received) > limit:
+        while (found := received.find(end, searched)) < 0:
+            if len(received) > limit:
                 self._fail("an answer with a head or line beyond any limit")
-            searched = max(0, len(self._received) - len(end) + 1)
-            self._received += self._receive_some(LARGEST_HEAD_RECEIVE)
+            searched = max(0, len(received) - len(end) + 1)
+            received += self._receive_some(LARGEST_HEAD_RECEIVE)
         stop = found + len(end)
-        data, self._received = self._received[:stop], self._received[stop:]
-        return data
+        self._received = received[stop:]
+        return received[:stop]
 
     def _receive_some(self, most: int) -> bytes:
         data = self._receive(most)
@@ -1533,14 +1536,39 @@ class Connection:
         raise NotDelivered(reason)
 
 
+class Head:
+    """The status line and the headers of an answer.
+
+    Args:
+        data: up to and with the empty line.
+    """
+
+    __slots__ = ("get", "is_http_1_0", "status", "status_line")
+
+    def __init__(self, data: bytes) -> None:
+        text = data[:-4].decode("utf-8", "surrogateescape")
+        self.status_line, *lines = text.split("\r\n")
+        version, code = self.status_line[:9], self.status_line[9:12]
+        # A bare CR or LF, or a NUL, in a value could forge a line of a request that repeats the value (RFC 9112, 11.1).
+        sound = text.count("\n") == text.count("\r") == len(lines) and "\0" not in text
+        known = version in ("HTTP/1.1 ", "HTTP/1.0 ") and len(code) == 3 and code.isascii() and code.isdigit()
+        self.status = int(code) if sound and known else 0  # 0 where it is no HTTP/1.1
+        self.is_http_1_0 = version == "HTTP/1.0 "
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip(" \t")
+        self.get: Callable[..., Any] = headers.get  # by lower-case name
+
+
 class Answer:
     """An answer of the Runtime API; `body` is None where the connection ended before the whole of it had come."""
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: dict[str, str], body: bytes | None) -> None:
-        self.status = status
-        self.headers = headers
+    def __init__(self, head: Head, body: bytes | None) -> None:
+        self.status = head.status
+        self.headers = head
         self.body = body
 
     @property

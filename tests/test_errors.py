@@ -48,6 +48,11 @@ HOSTILE = {
         "Function.E",
         "m",
     ),
+    "a __cause__ and a __context__ that raise": (
+        "raise type('E', (Exception,), dict.fromkeys(('__cause__', '__context__'), property(lambda self: 1 / 0)))('m')",
+        "Function.E",
+        "m",
+    ),
     "a recursion": ("return recurse()", "Function.RecursionError", None),
     "out of memory": ("raise MemoryError('m')", "Function.MemoryError", "m"),
     "a real lack of memory": ("bytes(1 << 60)", "Function.MemoryError", ""),

@@ -145,41 +145,41 @@ class Tools:
         return cls(folder, build_layer(folder), Arena(server, folder / "log"), language, client, left_out)
 
     def bench(self, interpreter: Interpreter, effort: Effort) -> Bench:
-        python = interpreter.path
         names = [LAYER, C_CLIENT] if self.client else [LAYER]
         try:
             interpreter.install_awslambdaric()
-            python = interpreter.python
             names.append(AWSLAMBDARIC)
         except BenchError as error:
             self.left_out.append(f"awslambdaric on Python {interpreter.version}: {error}")
-        bare = self._without_site(python)
         return Bench(
             self.arena,
-            {name: self._contestant(name, bare, {"PYTHONPATH": str(interpreter.site_packages)}) for name in names},
-            {name: self._contestant(name, python, {}) for name in names},
+            {name: self._contestant(name, interpreter, "-S") for name in names},
+            {name: self._contestant(name, interpreter) for name in names},
             effort,
             lambda what: _show_progress(f"Python {interpreter.version}: {what}"),
             self.left_out,
         )
 
-    def _contestant(self, name: str, python: Path, path: dict[str, str]) -> Contestant:
-        """The program as the service starts it; `path` is what awslambdaric needs to be found."""
+    def _contestant(self, name: str, interpreter: Interpreter, *options: str) -> Contestant:
+        """The program as the service starts it.
+
+        Args:
+            options: for awslambdaric's Python; bootstrap gives the layer's its own, -S among them.
+        """
         streaming, buffered = self.folder / "streaming", self.folder / "buffered"
         if name == LAYER:
-            return Contestant(name, (self.layer / "bootstrap", python, SCRIPT), streaming)
+            return Contestant(name, (self.layer / "bootstrap", interpreter.path, SCRIPT), streaming)
         if name == AWSLAMBDARIC:
-            return Contestant(name, (python, "-m", "awslambdaric", "lambda_function.handler"), buffered, path)
+            command: tuple[str | Path, ...] = (
+                interpreter.path,
+                *options,
+                "-m",
+                "awslambdaric",
+                "lambda_function.handler",
+            )
+            return Contestant(name, command, buffered, {"PYTHONPATH": str(interpreter.site_packages)})
         assert self.client is not None
         return Contestant(name, (self.client,), streaming)
-
-    def _without_site(self, python: Path) -> Path:
-        """A program that is the interpreter with -S: bootstrap takes no options for it. All contestants use it."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        program = folder / "python3"
-        program.write_text(f"#!/bin/sh\nexec '{python}' -S \"$@\"\n")
-        program.chmod(0o755)
-        return program
 
 
 def _show_progress(what: str) -> None:
