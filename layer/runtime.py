@@ -284,7 +284,7 @@ class ResponseStream:
             last = self._begin(OCTET_STREAM) + last
         self.phase = DONE
         self._send(last)
-        self._api.read_acceptance(f"the response of {self._invocation.request_id}")
+        self._api.read_acceptance("the response")
 
 
 def framed(data: bytes) -> bytes:
@@ -367,8 +367,10 @@ class Function:
                 write(item)
         finally:
             if hasattr(items, "close"):
-                with ErrorsLogged(self._log):
+                try:
                     items.close()
+                except Exception as error:
+                    self._log_clean_up(error)
 
     def _stream_async_iterator(self, items: AsyncIterator[object], response: ResponseStream) -> None:
         async def send_all() -> None:
@@ -380,8 +382,10 @@ class Function:
                     response.write(item)
             finally:
                 if hasattr(items, "aclose"):
-                    with ErrorsLogged(self._log):
+                    try:
                         await items.aclose()
+                    except Exception as error:
+                        self._log_clean_up(error)
 
         loop = self._event_loop()
         task = loop.create_task(send_all())
@@ -400,21 +404,9 @@ class Function:
             self._runner = import_standard("asyncio").Runner()
         return self._runner.get_loop()
 
-
-class ErrorsLogged:
-    """Around the `finally` of a generator that is left early: an error in it must not hide why it was left."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
+    def _log_clean_up(self, error: Exception) -> None:
+        """An error in the `finally` of a generator that is left early must not hide why it was left."""
         self._log.failure(describe(error, "the handler's clean-up"))
-        return True
 
 
 def set_up_site() -> None:
@@ -1151,18 +1143,18 @@ class RuntimeApi:
         authority, slash, path = address.removeprefix("http://").partition("/")
         self._prefix = (slash + path).rstrip("/")
         self._common = f"Host: {authority}\r\nUser-Agent: {USER_AGENT}\r\n"
+        self._ask = f"GET {self._prefix}{NEXT_PATH} HTTP/1.1\r\n{self._common}\r\n".encode("utf-8", "surrogateescape")
         self._address = host_and_port(authority, address)
         self.connection = Connection(*self._address)
         self._extension: Connection | None = None  # kept open: its end would be the end of the extension
 
     def next_invocation(self) -> Invocation:
         """Wait, for as long as it takes, for the next invocation. Raises RuntimeApiError where none can come."""
-        request = f"GET {self._prefix}{NEXT_PATH} HTTP/1.1\r\n{self._common}\r\n".encode("utf-8", "surrogateescape")
         pauses = iter(NEXT_RETRY_PAUSES)
         empty_pause = 0.0
         while True:
             try:
-                invocation = self._ask_for_invocation(request)
+                invocation = self._ask_for_invocation()
             except NotDelivered as reason:
                 pause = next(pauses, None)
                 if pause is None:
@@ -1174,10 +1166,10 @@ class RuntimeApi:
             time.sleep(empty_pause)  # a server that has nothing, and says so at once, is not to be asked without end
             empty_pause = min(1.0, 2 * empty_pause + 0.001)
 
-    def _ask_for_invocation(self, request: bytes) -> Invocation | None:
+    def _ask_for_invocation(self) -> Invocation | None:
         connection = self.connection
         connection.reuse()
-        connection.send(request)
+        connection.send(self._ask)
         answer = connection.read_answer()
         if answer.status == 204:
             return None
@@ -1493,7 +1485,7 @@ class Connection:
     def _read_to_the_end(self) -> bytes:
         self._last = True
         body, self._received = bytearray(self._received), b""
-        while data := self._receive(LARGEST_BODY_RECEIVE):
+        while data := self._receive(LARGEST_BODY_RECEIVE, or_end=True):
             body += data
         return bytes(body)
 
@@ -1504,32 +1496,30 @@ class Connection:
             return received[:length]
         body, self._received = bytearray(self._received), b""
         while len(body) < length:
-            body += self._receive_some(min(length - len(body), LARGEST_BODY_RECEIVE))
+            body += self._receive(min(length - len(body), LARGEST_BODY_RECEIVE))
         return bytes(body)
 
     def _read_through(self, end: bytes, limit: int) -> bytes:
-        received = self._received or self._receive_some(LARGEST_HEAD_RECEIVE)
+        received = self._received or self._receive(LARGEST_HEAD_RECEIVE)
         searched = 0
         while (found := received.find(end, searched)) < 0:
             if len(received) > limit:
                 self._fail("an answer with a head or line beyond any limit")
             searched = max(0, len(received) - len(end) + 1)
-            received += self._receive_some(LARGEST_HEAD_RECEIVE)
+            received += self._receive(LARGEST_HEAD_RECEIVE)
         stop = found + len(end)
         self._received = received[stop:]
         return received[:stop]
 
-    def _receive_some(self, most: int) -> bytes:
-        data = self._receive(most)
-        if not data:
-            self._fail("the other side closed the connection")
-        return data
-
-    def _receive(self, most: int) -> bytes:
+    def _receive(self, most: int, or_end: bool = False) -> bytes:
+        """What has come, at least one byte; b"" where the other side has ended the connection and that is in order."""
         try:
-            return self._socket.recv(most)
+            data = self._socket.recv(most)
         except OSError as error:
             self._fail(str(error))
+        if data or or_end:
+            return data
+        self._fail("the other side closed the connection")
 
     def _fail(self, reason: str) -> NoReturn:
         self.close()
