@@ -103,13 +103,15 @@ LARGEST_HEAD_RECEIVE = 16 * 1024  # bytes; above 128 KiB each buffer is a mappin
 LARGEST_BODY_RECEIVE = 256 * 1024  # bytes
 LONGEST_LENGTH = 15  # digits of a Content-Length
 MOST_INTERIM_ANSWERS = 100  # 1xx before a final answer
-LARGEST_ERROR_BODY = 256 * 1024  # bytes; the size of a log event
+LARGEST_ERROR_BODY = 256 * 1024  # bytes
+LARGEST_LOG_EVENT = 128 * 1024  # characters of an error in the log
 LARGEST_XRAY_CAUSE = 64 * 1024  # bytes; the service drops what is longer
 LARGEST_MESSAGE = 64 * 1024  # characters of an error message that are passed on
 LARGEST_TRAILERS = 3500  # bytes; Go servers, the service's own among them, read trailers into a buffer of 4096
 SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait, no SIGPIPE whatever the function set
 TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None  # tcp(7)
 ESTABLISHED = b"\x01"  # TCP_ESTABLISHED of the kernel's tcp_states.h
+PATIENCE_WITH_TASKS = 1.0  # seconds, for a task that is cancelled
 NEXT_RETRY_PAUSES = (0.0, 0.1, 0.2, 0.4, 0.8)  # seconds, before `next` is tried again on a new connection
 
 # --- The loop ---------------------------------------------------------------------------------------------------------
@@ -124,12 +126,29 @@ def main() -> NoReturn:
     try:
         api = RuntimeApi(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""), log)
         exit_on_sigterm(api)
+        os.register_at_fork(after_in_child=api.connection.disown)
         run(api, initialize(api, log), log)
     except RuntimeApiError as error:
         log.line(f"{error}; the environment ends")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        leave(1)
+    except BaseException as error:
+        failure = describe(error, "the function")
+        if failure.exit_status is None:  # raised while nothing was to be answered, by a signal's handler for example
+            log.failure(failure)
+        leave(1 if failure.exit_status is None else failure.exit_status)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with what is registered to be done at its end, but without a wait for the function's threads.
+
+    Python would wait for them without a limit, and the service would hand the next invocation to nobody.
+    """
+    try:
+        import_standard("atexit")._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(status)
 
 
 def initialize(api: RuntimeApi, log: Log) -> Function:
@@ -143,7 +162,7 @@ def initialize(api: RuntimeApi, log: Log) -> Function:
         failure = describe(error, "the function's module")
         log.failure(failure)
         api.post_init_error(failure)
-        sys.exit(failure.exit_status or 1)
+        leave(failure.exit_status or 1)
     if os.environ.get(GRACEFUL_SHUTDOWN, "").lower() in ("1", "true"):
         api.register_extension()
     return function
@@ -157,6 +176,7 @@ def run(api: RuntimeApi, function: Function, log: Log) -> NoReturn:
             serve(api, function, invocation, log)
     finally:
         function.close()
+        api.connection.close()
 
 
 def serve(api: RuntimeApi, function: Function, invocation: Invocation, log: Log) -> None:
@@ -164,9 +184,9 @@ def serve(api: RuntimeApi, function: Function, invocation: Invocation, log: Log)
 
     Raises SystemExit, after the report, where the handler did; RuntimeApiError where the Runtime API can't go on.
     """
-    set_trace_id(invocation.trace_id)
     response = ResponseStream(api, invocation, log)
     try:
+        set_trace_id(invocation.trace_id)
         function.stream(invocation, response)
         response.finish()
     except RuntimeApiError:
@@ -174,6 +194,8 @@ def serve(api: RuntimeApi, function: Function, invocation: Invocation, log: Log)
     except NotDelivered as reason:
         log.line(f"the response was not delivered: {reason}")
     except BaseException as error:
+        if api.connection.disowned:
+            raise  # in a process that the handler forked; the answer is its parent's
         failure = describe(error, "the handler")
         log.failure(failure)
         response.fail(failure)
@@ -188,20 +210,17 @@ def exit_on_sigterm(api: RuntimeApi) -> None:
     """
 
     sending = {method.__code__ for method in (ResponseStream.write_first, ResponseStream.write, ResponseStream._end)}
-    waiting_to_send, receiving = Connection._send_rest.__code__, Connection._receive.__code__
+    waiting = {method.__code__ for method in (Connection._send_rest, Connection._receive)}
 
     def terminate(signum: int, frame: FrameType | None) -> None:
-        error = Terminated(128 + signum)
         interrupted = set()
         while frame is not None:
             interrupted.add(frame.f_code)
             frame = frame.f_back
-        if waiting_to_send in interrupted:
-            api.connection.close()  # within a chunk: nothing more can be said on this connection
-        elif interrupted & sending and receiving not in interrupted:
-            api.connection.pending_exit = error  # as soon as the chunk is out
-            return
-        raise error
+        error = Terminated(128 + signum)
+        if interrupted.isdisjoint(sending) or not interrupted.isdisjoint(waiting):
+            raise error
+        api.connection.pending_exit = error  # in a moment, when what is being sent is out
 
     signal.signal(signal.SIGTERM, terminate)
 
@@ -221,12 +240,13 @@ class ResponseStream:
     The phase alone decides where an error goes: `/error` is allowed only until a response is begun.
     """
 
-    __slots__ = ("_api", "_invocation", "_log", "_send", "phase")
+    __slots__ = ("_api", "_connection", "_invocation", "_log", "_send", "phase")
 
     def __init__(self, api: RuntimeApi, invocation: Invocation, log: Log) -> None:
         self._api = api
         self._invocation = invocation
         self._log = log
+        self._connection = api.connection
         self._send = api.connection.send
         self.phase = FRESH
 
@@ -239,23 +259,36 @@ class ResponseStream:
         if isinstance(item, dict):
             prelude = encode_prelude(item)
             self._send(self._begin(HTTP_INTEGRATION) + framed(prelude) + framed(PRELUDE_END))
+            self._exit_if_asked_to()
         else:
             self.write(item)
 
-    def write(self, chunk: object) -> None:
+    def write(self, item: object) -> None:
         """Send one yielded chunk (bytes, bytearray or memoryview) at once.
 
         An empty one is skipped: on the wire it would end the body. Raises InvalidChunk for any other type,
         NotDelivered where the other side has gone or said no.
         """
-        data = chunk if type(chunk) is bytes else bytes_of(chunk)
+        if type(item) is bytes:
+            self._write(item)
+        else:
+            self._write(bytes_of(item))
+
+    def _write(self, data: bytes | memoryview) -> None:
         size = len(data)
         if 0 < size <= LARGEST_COPIED_CHUNK:
             chunk = b"%x\r\n%b\r\n" % (size, data)  # type: ignore[str-format]  # %b takes a memoryview too
             self._send(chunk if self.phase is OPEN else self._begin(OCTET_STREAM) + chunk)
         elif size:
             head = b"" if self.phase is OPEN else self._begin(OCTET_STREAM)
-            self._api.connection.send_gathered(b"%b%x\r\n" % (head, size), data, b"\r\n")
+            self._connection.send_gathered(b"%b%x\r\n" % (head, size), data, b"\r\n")
+        self._exit_if_asked_to()
+
+    def _exit_if_asked_to(self) -> None:
+        error = self._connection.pending_exit
+        if error is not None:
+            self._connection.pending_exit = None
+            raise error
 
     def finish(self) -> None:
         """End the response well; one without a chunk is begun first, so that the caller gets an empty answer."""
@@ -273,8 +306,10 @@ class ResponseStream:
                 self._log.line(f"the error was not delivered: {reason}")
 
     def _begin(self, content_type: str) -> bytes:
+        if self.phase is not FRESH:
+            raise RuntimeError("a response begins once")
         self.phase = OPEN
-        self._api.connection.renew()
+        self._connection.renew()
         return self._api.response_head(self._invocation, content_type)
 
     def _end(self, last: bytes) -> None:
@@ -284,6 +319,7 @@ class ResponseStream:
             last = self._begin(OCTET_STREAM) + last
         self.phase = DONE
         self._send(last)
+        self._exit_if_asked_to()
         self._api.read_acceptance("the response")
 
 
@@ -355,16 +391,17 @@ class Function:
     def close(self) -> None:
         """End what handlers have left running in the event loop."""
         if self._runner is not None:
-            self._runner.close()
+            try:
+                self._runner.close()
+            except Exception as error:
+                self._log_clean_up(error)
 
     def _stream_iterator(self, items: Iterator[object], response: ResponseStream) -> None:
         try:
-            for item in items:
-                response.write_first(item)
-                break
-            write = response.write
+            write, write_next = response.write_first, response.write
             for item in items:
                 write(item)
+                write = write_next
         finally:
             if hasattr(items, "close"):
                 try:
@@ -375,11 +412,10 @@ class Function:
     def _stream_async_iterator(self, items: AsyncIterator[object], response: ResponseStream) -> None:
         async def send_all() -> None:
             try:
+                write, write_next = response.write_first, response.write
                 async for item in items:
-                    response.write_first(item)
-                    break
-                async for item in items:
-                    response.write(item)
+                    write(item)
+                    write = write_next
             finally:
                 if hasattr(items, "aclose"):
                     try:
@@ -396,11 +432,13 @@ class Function:
                 task.cancelled() or task.exception()  # asked for, or asyncio warns that nobody did
             else:  # an exit interrupted the loop itself
                 task.cancel()
-                loop.run_until_complete(import_standard("asyncio").wait([task]))
+                loop.run_until_complete(import_standard("asyncio").wait([task], timeout=PATIENCE_WITH_TASKS))
+                if not task.done():
+                    self._runner = None  # it would go on in the midst of the next invocation
 
     def _event_loop(self) -> Any:
         """One loop for the life of the process: a client that is bound to it serves many invocations."""
-        if self._runner is None:
+        if self._runner is None or self._runner.get_loop().is_closed():
             self._runner = import_standard("asyncio").Runner()
         return self._runner.get_loop()
 
@@ -425,6 +463,7 @@ def set_up_site() -> None:
     search_path = os.environ.get("PYTHONPATH", "")
     telltales += [os.path.join(path, "sitecustomize.py") for path in search_path.split(os.pathsep) if path]
     if any(map(os.path.exists, telltales)):
+        sys.path[:] = [path for path in sys.path if path]  # or the working folder would be named there for good
         import_standard("site").main()
     else:
         sys.path.append(os.path.join(library, "site-packages"))
@@ -788,10 +827,8 @@ class Failure:
 
     def trailers(self, request_id: str) -> bytes:
         """The two declared trailers, each a line with its end; in base64 the JSON can hold anything."""
-        from binascii import b2a_base64
-
         room = LARGEST_TRAILERS * 3 // 4 - len(self.header)
-        body = b2a_base64(self.body(request_id, room), newline=False)
+        body = import_standard("binascii").b2a_base64(self.body(request_id, room), newline=False)
         return b"%b: %b\r\n%b: %b\r\n" % (ERROR_TYPE.encode(), self.header.encode(), ERROR_BODY.encode(), body)
 
     def xray_cause(self) -> bytes:
@@ -839,6 +876,13 @@ def working_directory() -> str:
 
 def describe(error: BaseException, culprit: str) -> Failure:
     """What to tell of an exception. Whatever the exception does when it is looked at, this does not raise."""
+    try:
+        return failure_of(error, culprit)
+    except BaseException:
+        return Failure(type_name(error), "")
+
+
+def failure_of(error: BaseException, culprit: str) -> Failure:
     frames = user_frames(error)
     if isinstance(error, Fault):
         return Failure(f"Runtime.{error.reason}", str(error), frames, error.stack_trace)
@@ -898,6 +942,8 @@ def user_frames(error: BaseException) -> list[Frame]:
     machinery = (__file__, asyncio, "<frozen importlib")
     while frames and frames[0][0].startswith(machinery):
         del frames[0]
+    while frames and frames[-1][0] == __file__:
+        del frames[-1]
     return frames
 
 
@@ -909,15 +955,27 @@ def format_frames(frames: list[Frame]) -> list[str]:
 
 
 def import_standard(name: str) -> Any:
-    """Import a module of the standard library late, though the function may hold a file of the same name."""
+    """A module of the standard library, though the function may hold, and have imported, one of the same name."""
+    known = sys.modules.get(name)
     library = os.path.dirname(os.__file__)
+    if known is not None and is_standard(known, library):
+        return known
     own = [library, os.path.join(library, "lib-dynload")]
     sys.path[:0] = own
     try:
+        sys.modules.pop(name, None)
         __import__(name)
         return sys.modules[name]
     finally:
-        del sys.path[: len(own)]
+        for path in own:
+            sys.path.remove(path)
+        if known is not None:
+            sys.modules[name] = known
+
+
+def is_standard(module: Any, library: str) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is None or (file.startswith(library + os.sep) and "site-packages" not in file)
 
 
 # --- The log ----------------------------------------------------------------------------------------------------------
@@ -953,7 +1011,7 @@ class Log:
             document = from_json(failure.body(self.request_id))
             self._write_event(to_json({"timestamp": timestamp(time.time()), "level": "ERROR", **document}), ERROR)
         else:
-            self._write_event("\n".join(text_lines(failure)), ERROR)
+            self._write_event(within("\n".join(text_lines(failure)), LARGEST_LOG_EVENT), ERROR)
 
     def line(self, text: str) -> None:
         """Something of the runtime itself that went wrong, on standard error."""
@@ -1032,6 +1090,12 @@ def text_lines(failure: Failure) -> list[str]:
     return lines
 
 
+def within(text: str, limit: int) -> str:
+    """A text, without its middle where it has more characters than the limit."""
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} [cut] {text[-half:]}"
+
+
 def keep_indentation(line: str) -> str:
     bare = line.lstrip(" ")
     return "\u00a0" * (len(line) - len(bare)) + bare  # CloudWatch shows ordinary leading blanks as none
@@ -1086,11 +1150,16 @@ def own_descriptor(descriptor: int) -> int:
 
 def write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
-    try:
-        while rest:
+    while rest:
+        try:
             rest = rest[os.write(descriptor, rest) :]
-    except OSError:
-        pass  # nobody reads the log; the invocation matters more
+        except BlockingIOError:  # the function has made it so
+            select = import_standard("select")
+            poller = select.poll()
+            poller.register(descriptor, select.POLLOUT)
+            poller.poll()
+        except OSError:
+            return  # nobody reads the log; the invocation matters more
 
 
 class LoggingFinder:
@@ -1102,21 +1171,25 @@ class LoggingFinder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "logging":
             return None
-        sys.meta_path.remove(self)
         for finder in sys.meta_path:
-            spec: Any = finder.find_spec(name, path, target)
+            spec: Any = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None and spec.loader is not None:
-                spec.loader = ConfiguringLoader(spec.loader, self._log)
+                spec.loader = ConfiguringLoader(spec.loader, self)
                 return spec
         return None
+
+    def configure(self, module: Any) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._log.configure(module)
 
 
 class ConfiguringLoader:
     """Loads as the loader that it stands for does, and leaves no trace of itself."""
 
-    def __init__(self, loader: Any, log: Log) -> None:
+    def __init__(self, loader: Any, finder: LoggingFinder) -> None:
         self._loader = loader
-        self._log = log
+        self._finder = finder
 
     def create_module(self, spec: Any) -> Any:
         return self._loader.create_module(spec)
@@ -1124,7 +1197,7 @@ class ConfiguringLoader:
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._log.configure(module)
+        self._finder.configure(module)
 
 
 # --- The Runtime API --------------------------------------------------------------------------------------------------
@@ -1277,7 +1350,6 @@ class NotConnected:
     recv: Any = send
     sendmsg: Any = send
     getsockopt: Any = send
-    fileno: Any = send
 
     def close(self) -> None:
         pass
@@ -1299,6 +1371,7 @@ class Connection:
         self._last = False  # the answer under way is the last on this connection
         self._early_answer: Answer | None = None  # came before the request was sent to its end
         self.pending_exit: SystemExit | None = None  # to be raised when all of what is being sent is out
+        self.disowned = False  # this process is a fork of the one whose connection it is
 
     # Before a request
 
@@ -1329,7 +1402,14 @@ class Connection:
             return True
         return True  # closed, or bytes that nobody asked for
 
+    def disown(self) -> None:
+        """In a process that the function has forked: its end of the connection is closed, and no other is opened."""
+        self.close()
+        self.disowned = True
+
     def _open(self) -> None:
+        if self.disowned:
+            raise RuntimeApiError("a process that the function has forked came back from its handler")
         host, port = self._address
         problem: Exception | None = None
         try:
@@ -1365,10 +1445,11 @@ class Connection:
             sent = 0
         except OSError as error:
             self._give_up(error)
+        except BaseException:  # of a signal's handler, perhaps within a chunk
+            self.close()
+            raise
         if sent != len(data):
             self._send_rest(memoryview(data)[sent:])
-        if self.pending_exit is not None:
-            self._exit()
 
     def send_gathered(self, *parts: bytes | memoryview) -> None:
         """Send the parts as if they were one, without joining them: for those that are too large to copy. As `send`."""
@@ -1378,19 +1459,23 @@ class Connection:
             sent = 0
         except OSError as error:
             self._give_up(error)
+        except BaseException:
+            self.close()
+            raise
         for part in parts:
             if sent < len(part):
                 self._send_rest(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
-        if self.pending_exit is not None:
-            self._exit()
-
-    def _exit(self) -> NoReturn:
-        assert self.pending_exit is not None
-        error, self.pending_exit = self.pending_exit, None
-        raise error
 
     def _send_rest(self, rest: memoryview) -> None:
+        """Send on, and close the connection if anything comes between: nothing more could be said on it."""
+        try:
+            self._send_when_there_is_room(rest)
+        except BaseException:
+            self.close()
+            raise
+
+    def _send_when_there_is_room(self, rest: memoryview) -> None:
         """Wait for room to send, with an eye on what comes in: some servers answer before they have read it all."""
         select = import_standard("select")
         sock = self._socket
@@ -1410,12 +1495,18 @@ class Connection:
 
     def _take_early_answer(self) -> None:
         """A refusal ends the request; an acceptance is kept, as the rest of the request is still expected."""
-        self._early_answer = self.read_answer()
-        if not self._early_answer.accepted:
+        answer = self.read_answer()
+        if self._socket is NOT_CONNECTED:
+            raise NotDelivered("the other side has gone")
+        self._early_answer = answer
+        if not answer.accepted:
             self._give_up(None)
 
     def _give_up(self, error: OSError | None) -> NoReturn:
         """Leave a request unfinished. The other side's answer, where one came, tells more than the error."""
+        if error is not None and not isinstance(error, ConnectionError):  # of the function's own signal handler
+            self.close()
+            raise NotDelivered(str(error))
         try:
             answer = self.read_answer()
         except NotDelivered:
@@ -1436,6 +1527,13 @@ class Connection:
         if self._early_answer is not None:
             answer, self._early_answer = self._early_answer, None
             return answer
+        try:
+            return self._read_answer()
+        except BaseException:  # NotDelivered, or of a signal's handler: the rest would be taken for the next answer
+            self.close()
+            raise
+
+    def _read_answer(self) -> Answer:
         for _ in range(MOST_INTERIM_ANSWERS):
             head = Head(self._read_through(b"\r\n\r\n", LARGEST_HEAD))
             if head.status >= 200:
