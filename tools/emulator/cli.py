@@ -220,8 +220,8 @@ def serve(function: Function, console: Console, host: str, port: int) -> int:
     try:
         url = FunctionUrl(function, console, host, port)
     except (OSError, UnicodeError) as error:
-        known = isinstance(error, OSError) and error.errno is not None and error.errno > 0
-        reason = os.strerror(error.errno) if known else getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         console.error(
             f"cannot listen on {host} port {port}: {reason}; choose others with --host and --port (0: any free)"
         )
