@@ -269,12 +269,7 @@ class ResponseStream:
         An empty one is skipped: on the wire it would end the body. Raises InvalidChunk for any other type,
         NotDelivered where the other side has gone or said no.
         """
-        if type(item) is bytes:
-            self._write(item)
-        else:
-            self._write(bytes_of(item))
-
-    def _write(self, data: bytes | memoryview) -> None:
+        data = item if type(item) is bytes else bytes_of(item)
         size = len(data)
         if 0 < size <= LARGEST_COPIED_CHUNK:
             chunk = b"%x\r\n%b\r\n" % (size, data)  # type: ignore[str-format]  # %b takes a memoryview too
@@ -282,7 +277,8 @@ class ResponseStream:
         elif size:
             head = b"" if self.phase is OPEN else self._begin(OCTET_STREAM)
             self._connection.send_gathered(b"%b%x\r\n" % (head, size), data, b"\r\n")
-        self._exit_if_asked_to()
+        if self._connection.pending_exit is not None:
+            self._exit_if_asked_to()
 
     def _exit_if_asked_to(self) -> None:
         error = self._connection.pending_exit
