@@ -23,16 +23,26 @@ _KEYS: dict[str, type] = {
     "compatibleRuntimes": list,
     "compatibleArchitectures": list,
     "files": list,
+    "selfContained": dict,
 }
 _FILE_KEYS: dict[str, type] = {"path": str, "mode": str}
-_JSON_NAMES: dict[type, str] = {list: "a list", str: "a string"}
+_SELF_CONTAINED_KEYS: dict[str, type] = {"compatibleRuntimes": list, "interpreters": list}
+_PIN_KEYS: dict[str, type] = {
+    "python": str,
+    "architecture": str,
+    "version": str,
+    "release": str,
+    "url": str,
+    "sha256": str,
+}
+_JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
 # Limits of PublishLayerVersion: AWS Lambda API Reference, API_PublishLayerVersion.
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,140}")
 _MAX_DESCRIPTION = 256
 _MAX_LICENSE = 512
 _MAX_RUNTIMES = 15
-_ARCHITECTURES = ("x86_64", "arm64")
+ARCHITECTURES = ("x86_64", "arm64")
 
 # The pattern that semver.org suggests, without its groups.
 _VERSION = re.compile(
@@ -41,6 +51,8 @@ _VERSION = re.compile(
     r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?"
 )
 _MANAGED_PYTHON = re.compile(r"python(3\.[0-9]+)")
+_PATCH_VERSION = re.compile(r"(3\.[0-9]+)\.[0-9]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODES = {"0755": 0o755, "0644": 0o644}
 _REQUIRED_FILES = {"bootstrap": 0o755, "runtime.py": 0o644}
 
@@ -54,6 +66,40 @@ class LayerFile:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """A release of python-build-standalone that a self-contained layer is made of."""
+
+    python: str  # as in 3.13
+    architecture: str  # as AWS Lambda names it
+    version: str  # as in 3.13.5
+    release: str  # the tag of its build
+    url: str
+    sha256: str  # of the archive, in hexadecimal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One zip of the layer, with what it may be published for."""
+
+    name: str
+    compatible_runtimes: tuple[str, ...]
+    compatible_architectures: tuple[str, ...]
+
+    @property
+    def zip_name(self) -> str:
+        """The name of its zip in the output folder."""
+        return f"layer-{self.name}.zip"
+
+
+SLIM = "slim"
+
+
+def self_contained_name(python: str, architecture: str) -> str:
+    """Give the name of the variant that brings its own Python, as in python3.13-arm64."""
+    return f"python{python}-{architecture}"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What ``layer-manifest.json`` says, every field within the limits of AWS Lambda."""
 
@@ -64,6 +110,18 @@ class Manifest:
     compatible_runtimes: tuple[str, ...]
     compatible_architectures: tuple[str, ...]
     files: tuple[LayerFile, ...]
+    os_only_runtimes: tuple[str, ...]
+    pins: tuple[Pin, ...]
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The slim layer, then the self-contained ones."""
+        slim = Variant(SLIM, self.compatible_runtimes, self.compatible_architectures)
+        return (slim, *(self.self_contained(pin.python, pin.architecture) for pin in self.pins))
+
+    def self_contained(self, python: str, architecture: str) -> Variant:
+        """The variant for OS-only runtimes with Python ``python`` (as in 3.13), of one architecture."""
+        return Variant(self_contained_name(python, architecture), self.os_only_runtimes, (architecture,))
 
     @property
     def python_versions(self) -> tuple[str, ...]:
@@ -84,6 +142,7 @@ def load(path: Path) -> Manifest:
 def parse(text: bytes) -> Manifest:
     """Check the JSON ``text`` of a manifest; raises ``PackagingError`` at the first breach."""
     fields = _fields(_json(text), _KEYS, "")
+    self_contained = _fields(fields["selfContained"], _SELF_CONTAINED_KEYS, "selfContained: ")
     manifest = Manifest(
         name=fields["name"],
         version=fields["version"],
@@ -92,10 +151,17 @@ def parse(text: bytes) -> Manifest:
         compatible_runtimes=_strings(fields, "compatibleRuntimes"),
         compatible_architectures=_strings(fields, "compatibleArchitectures"),
         files=tuple(_file(value, f"files[{number}]: ") for number, value in enumerate(fields["files"])),
+        os_only_runtimes=_strings(self_contained, "compatibleRuntimes"),
+        pins=tuple(
+            _pin(value, f"selfContained: interpreters[{number}]: ")
+            for number, value in enumerate(self_contained["interpreters"])
+        ),
     )
     _check_identity(manifest)
-    _check_compatibility(manifest)
+    for variant in manifest.variants:
+        _check_compatibility(variant)
     _check_files(manifest.files)
+    _check_pins(manifest.pins)
     return manifest
 
 
@@ -146,6 +212,18 @@ def _file(value: Any, where: str) -> LayerFile:
     return LayerFile(path, _MODES[mode])
 
 
+def _pin(value: Any, where: str) -> Pin:
+    pin = Pin(**_fields(value, _PIN_KEYS, where))
+    version = _PATCH_VERSION.fullmatch(pin.version)
+    if not version or version[1] != pin.python:
+        _refuse(f"{where}version {pin.version!r} must be a release of Python {pin.python}, as in {pin.python}.1")
+    if pin.architecture not in ARCHITECTURES:
+        _refuse(f"{where}architecture {pin.architecture!r} must be one of {', '.join(ARCHITECTURES)}")
+    if not _SHA256.fullmatch(pin.sha256):
+        _refuse(f"{where}sha256 {pin.sha256!r} must be 64 of the characters 0-9 a-f")
+    return pin
+
+
 def _check_identity(manifest: Manifest) -> None:
     if not _NAME.fullmatch(manifest.name):
         _refuse(f"name {manifest.name!r} must be 1 to 140 of the characters a-z A-Z 0-9 - _")
@@ -157,15 +235,15 @@ def _check_identity(manifest: Manifest) -> None:
         _refuse(f"license has {len(manifest.license)} characters, {_MAX_LICENSE} are allowed")
 
 
-def _check_compatibility(manifest: Manifest) -> None:
-    count = len(manifest.compatible_runtimes)
+def _check_compatibility(variant: Variant) -> None:
+    count = len(variant.compatible_runtimes)
     if not 1 <= count <= _MAX_RUNTIMES:
         _refuse(f"compatibleRuntimes has {count} entries, 1 to {_MAX_RUNTIMES} are allowed")
-    if not manifest.compatible_architectures:
-        _refuse(f"compatibleArchitectures is empty, name one or both of {', '.join(_ARCHITECTURES)}")
-    for name in manifest.compatible_architectures:
-        if name not in _ARCHITECTURES:
-            _refuse(f"compatibleArchitectures: {name!r} must be one of {', '.join(_ARCHITECTURES)}")
+    if not variant.compatible_architectures:
+        _refuse(f"compatibleArchitectures is empty, name one or both of {', '.join(ARCHITECTURES)}")
+    for name in variant.compatible_architectures:
+        if name not in ARCHITECTURES:
+            _refuse(f"compatibleArchitectures: {name!r} must be one of {', '.join(ARCHITECTURES)}")
 
 
 def _check_files(files: tuple[LayerFile, ...]) -> None:
@@ -177,3 +255,8 @@ def _check_files(files: tuple[LayerFile, ...]) -> None:
             _refuse(f"files must name {path}")
         if modes[path] != mode:
             _refuse(f"files: {path} must have mode {mode:04o}")
+
+
+def _check_pins(pins: tuple[Pin, ...]) -> None:
+    if len({(pin.python, pin.architecture) for pin in pins}) < len(pins):
+        _refuse("selfContained: interpreters names a Python for one architecture twice")
