@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import VERSION
 
 HANDLER = "import sys\ndef handler(event, context):\n    yield sys.executable.encode()\n"
 OLD_PYTHONS = sorted(Path.home().glob(".pyenv/versions/[23].*/bin/python")) + [
@@ -199,9 +200,9 @@ def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tm
 
 def test_the_refusals_are_json_whatever_is_in_them(runtime, tmp_path):
     path = tools(tmp_path / "bin", "curl")
-    function = runtime(HANDLER, arguments=["--python-too-old", "3.10.13"], variables={"PATH": path})
+    function = runtime(HANDLER, arguments=["--refuse", "python", '/a "python"', "3.10.13"], variables={"PATH": path})
     request, _ = function.read_init_error()
-    assert json.loads(request.body)["errorMessage"].startswith("python-streaming-runtime: needs Python 3.11")
+    assert json.loads(request.body)["errorMessage"].startswith(f"python-streaming-runtime {VERSION}: needs Python 3.11")
 
 
 # Python is started without `site`; what a function may need of it is there all the same.
