@@ -91,14 +91,6 @@ class Variant:
         return f"layer-{self.name}.zip"
 
 
-SLIM = "slim"
-
-
-def self_contained_name(python: str, architecture: str) -> str:
-    """Give the name of the variant that brings its own Python, as in python3.13-arm64."""
-    return f"python{python}-{architecture}"
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What ``layer-manifest.json`` says, every field within the limits of AWS Lambda."""
@@ -116,12 +108,16 @@ class Manifest:
     @property
     def variants(self) -> tuple[Variant, ...]:
         """The slim layer, then the self-contained ones."""
-        slim = Variant(SLIM, self.compatible_runtimes, self.compatible_architectures)
-        return (slim, *(self.self_contained(pin.python, pin.architecture) for pin in self.pins))
+        return (self.slim, *(self.self_contained(pin.python, pin.architecture) for pin in self.pins))
+
+    @property
+    def slim(self) -> Variant:
+        """The variant for managed runtimes, which bring their own Python."""
+        return Variant("slim", self.compatible_runtimes, self.compatible_architectures)
 
     def self_contained(self, python: str, architecture: str) -> Variant:
         """The variant for OS-only runtimes with Python ``python`` (as in 3.13), of one architecture."""
-        return Variant(self_contained_name(python, architecture), self.os_only_runtimes, (architecture,))
+        return Variant(f"python{python}-{architecture}", self.os_only_runtimes, (architecture,))
 
     @property
     def python_versions(self) -> tuple[str, ...]:

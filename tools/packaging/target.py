@@ -1,0 +1,122 @@
+"""Whether a bundled CPython can run where it will run: on the operating systems of AWS Lambda's OS-only runtimes."""
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tools.packaging import PackagingError, elf
+from tools.packaging.elf import Elf, NotElfError
+
+PREFIX = "/opt/cpython"  # where the layer has the interpreter (/opt/python is for dependency layers)
+
+# The glibc of each: AWS Lambda Developer Guide, lambda-runtimes, which names the Amazon Linux of each runtime.
+GLIBC = {"provided.al2023": (2, 34), "provided.al2": (2, 26)}
+
+_LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "arm64": "/lib/ld-linux-aarch64.so.1"}
+
+# What comes with glibc and GCC, so is there wherever a program that is linked dynamically runs.
+_SYSTEM_LIBRARIES = re.compile(r"(lib(c|m|dl|pthread|rt|util|resolv|gcc_s)|ld-linux-(x86-64|aarch64))\.so\.\d+")
+_BROUGHT_LIBC = "libc.so.6"
+
+# Modules that a function may not miss; others are left out where the libraries they need are not there.
+_ESSENTIAL = re.compile(r"_?(ssl|hashlib|sqlite3|ctypes|decimal|lzma|bz2|zoneinfo|json|datetime|socket|struct|math)\b")
+_EXTENSION_MODULE = re.compile(r"lib/python3\.\d+/lib-dynload/([^/]+)")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the ELF files of a tree say together."""
+
+    glibc: tuple[int, int] | None  # the oldest one that will do; None where the tree brings its own
+    unusable: tuple[tuple[str, str], ...]  # extension modules, each with the library that is missing
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The OS-only runtimes that it runs on."""
+        return tuple(name for name, glibc in GLIBC.items() if self.glibc is None or self.glibc <= glibc)
+
+
+def check(name: str, program: str, files: Mapping[str, bytes], architecture: str) -> Fit:
+    """Check the ELF files among ``files``, whose ``program`` is the interpreter; errors call the tree ``name``.
+
+    Raises:
+        PackagingError: the program is none, a file is for another architecture, a loader or a library is asked for
+            that will not be there, or the service's LD_LIBRARY_PATH would give it other ones than it brings.
+    """
+    files_read = dict(_read(name, files))
+    if program not in files_read:
+        raise PackagingError(f"{name}: {program} is no ELF program: give the interpreter itself, not a script for it")
+    for path, file in files_read.items():
+        if file.machine != architecture:
+            raise PackagingError(
+                f"{name}: {path} is for {file.machine}, not for {architecture}: give the other archive"
+            )
+    brings_libc = _check_loader(name, program, files_read[program], files, architecture)
+    if brings_libc:
+        _check_search_path(name, program, files_read[program])
+    unusable = tuple(_unusable(name, files_read, brings_libc))
+    needs = [file.glibc for path, file in files_read.items() if file.glibc and path not in dict(unusable)]
+    return Fit(None if brings_libc else max(needs, default=(2, 0)), unusable)
+
+
+def check_runtime(name: str, fit: Fit, runtime: str) -> None:
+    """Refuse, with ``PackagingError``, what needs a newer glibc than the ``runtime`` has."""
+    if runtime not in fit.runtimes and fit.glibc:
+        need, have = (".".join(map(str, version)) for version in (fit.glibc, GLIBC[runtime]))
+        raise PackagingError(
+            f"{name} needs glibc {need}, {runtime} has {have}: "
+            "give a build for an older Linux, such as those of python-build-standalone"
+        )
+
+
+def _read(name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, Elf]]:
+    for path, data in files.items():
+        if data.startswith(elf.MAGIC):
+            try:
+                yield path, elf.parse(data)
+            except NotElfError as error:
+                raise PackagingError(f"{name}: {path} is a {error}: fetch it again") from error
+
+
+def _check_loader(name: str, path: str, program: Elf, files: Mapping[str, bytes], architecture: str) -> bool:
+    """Tell whether the program brings its own loader and libc."""
+    loader = program.loader
+    if loader is None or loader == _LOADERS[architecture]:
+        return False
+    if "/ld-musl-" in loader:
+        raise PackagingError(f"{name} is built for musl: give the build for gnu, extension modules need it")
+    brought = loader.removeprefix(f"{PREFIX}/")
+    if brought == loader or brought not in files:
+        raise PackagingError(
+            f"{name}: {path} asks for the loader {loader}, which will not be there: give another build"
+        )
+    if posixpath.join(posixpath.dirname(brought), _BROUGHT_LIBC) not in files:
+        raise PackagingError(f"{name} brings the loader {brought} without {_BROUGHT_LIBC} beside it: add it")
+    return True
+
+
+def _check_search_path(name: str, path: str, program: Elf) -> None:
+    # The service sets LD_LIBRARY_PATH to /lib64 and others; ld.so(8) searches it after DT_RPATH, before DT_RUNPATH.
+    if program.rpath is None:
+        raise PackagingError(
+            f"{name}: {path} brings its own libc, but finds it through "
+            f"{'DT_RUNPATH' if program.runpath else 'no DT_RPATH'}, so that the system's would be taken on AWS Lambda: "
+            f"set it with patchelf --force-rpath --set-rpath {PREFIX}/lib"
+        )
+
+
+def _unusable(name: str, files: Mapping[str, Elf], brings_libc: bool) -> Iterator[tuple[str, str]]:
+    brought = {posixpath.basename(path) for path in files}
+    for path, file in files.items():
+        for library in file.needed:
+            if library in brought or (not brings_libc and _SYSTEM_LIBRARIES.fullmatch(library)):
+                continue
+            module = _EXTENSION_MODULE.fullmatch(path)
+            if module is None or _ESSENTIAL.match(module[1]):
+                raise PackagingError(
+                    f"{name}: {path} needs {library}, which is neither in it nor in the OS-only runtimes: "
+                    "give a build that brings its libraries, such as those of python-build-standalone"
+                )
+            yield path, library
+            break
