@@ -18,7 +18,6 @@ from tools.packaging import (
     interpreters,
     layer,
     self_contained,
-    target,
 )
 from tools.packaging.archive import Entry
 from tools.packaging.bytecode import Bytecode
@@ -82,8 +81,7 @@ def self_contained_layer(
     function.refuse_overlap(root / "layer", output)
     entries = layer.layer_entries(root / "layer", manifest)
     found, sha256 = _distribution(manifest, python, architecture, origin)
-    bundle = self_contained.bundle(found, architecture)
-    target.check_runtime(bundle.name, bundle.fit, runtime)
+    bundle = self_contained.bundle(found, architecture, runtime)
     variant = manifest.self_contained(python, architecture)
     entries += [*bundle.entries(), Entry(self_contained.VARIANT_FILE, archive.PLAIN, f"{variant.name}\n".encode())]
     with self_contained.unpacked(bundle) as unpacked:
@@ -145,7 +143,7 @@ def _compiler(manifest: Manifest, bundle: Bundle, own: Interpreter | None, origi
     twins = [pin for pin in manifest.pins if (pin.python, pin.architecture) == (bundle.python, machine)]
     if twins and not origin.interpreter and sys.platform == "linux" and machine != bundle.architecture:
         archived = distribution.from_archive(twins[0].url, fetch.pinned(twins[0]))
-        twin = self_contained.bundle(distribution.find(archived, bundle.python), machine)
+        twin = self_contained.bundle(distribution.find(archived, bundle.python), machine, bundle.fit.runtimes[0])
         with self_contained.unpacked(twin) as unpacked:
             if unpacked.interpreter:
                 yield unpacked.interpreter

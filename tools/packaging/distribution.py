@@ -40,7 +40,9 @@ def from_archive(name: str, data: bytes) -> Source:
         archive = tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115  # its members are read later
         members = archive.getmembers()
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise PackagingError(f"{name} is no sound tar archive: {error or 'it is cut short'}") from error
+        raise PackagingError(
+            f"{name} is no tar archive, or a damaged one: give an install_only archive of python-build-standalone"
+        ) from error
     if sum(member.size for member in members) > _UNPACKED_LIMIT:
         raise PackagingError(f"{name} unpacks to more than {_UNPACKED_LIMIT:,} bytes: it holds no interpreter")
     files: dict[str, Callable[[], bytes]] = {}

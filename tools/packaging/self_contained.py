@@ -56,8 +56,8 @@ class Bundle:
             yield Entry(f"{FOLDER}/{path}", PROGRAM if path in self.programs else PLAIN, data)
 
 
-def bundle(distribution: Distribution, architecture: str) -> Bundle:
-    """Trim ``distribution`` and check that it can run on AWS Lambda's ``architecture``.
+def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundle:
+    """Trim ``distribution`` and check that it can run on AWS Lambda's ``architecture``, on the OS-only ``runtime``.
 
     Raises:
         PackagingError: it has no interpreter, or ``target.check`` refuses it.
@@ -67,7 +67,7 @@ def bundle(distribution: Distribution, architecture: str) -> Bundle:
         raise PackagingError(f"{distribution.name} has no {_PROGRAM}: give a complete archive")
     files = _kept(distribution, program)
     _drop_copies(files, "licenses/")
-    fit = target.check(distribution.name, _PROGRAM, files, architecture)
+    fit = target.check(distribution.name, _PROGRAM, files, architecture, runtime)
     for path, _ in fit.unusable:
         del files[path]
     modules = f"{distribution.library}/{_EXTENSION_MODULES}"

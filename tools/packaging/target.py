@@ -37,12 +37,13 @@ class Fit:
         return tuple(name for name, glibc in GLIBC.items() if self.glibc is None or self.glibc <= glibc)
 
 
-def check(name: str, program: str, files: Mapping[str, bytes], architecture: str) -> Fit:
+def check(name: str, program: str, files: Mapping[str, bytes], architecture: str, runtime: str) -> Fit:
     """Check the ELF files among ``files``, whose ``program`` is the interpreter; errors call the tree ``name``.
 
     Raises:
-        PackagingError: the program is none, a file is for another architecture, a loader or a library is asked for
-            that will not be there, or the service's LD_LIBRARY_PATH would give it other ones than it brings.
+        PackagingError: the program is none, a file is for another architecture than ``architecture``, a newer glibc
+            is needed than the ``runtime`` has, a loader or a library is asked for that will not be there, or the
+            service's LD_LIBRARY_PATH would give it other ones than it brings.
     """
     files_read = dict(_read(name, files))
     if program not in files_read:
@@ -55,13 +56,25 @@ def check(name: str, program: str, files: Mapping[str, bytes], architecture: str
     brings_libc = _check_loader(name, program, files_read[program], files, architecture)
     if brings_libc:
         _check_search_path(name, program, files_read[program])
-    unusable = tuple(_unusable(name, files_read, brings_libc))
-    needs = [file.glibc for path, file in files_read.items() if file.glibc and path not in dict(unusable)]
-    return Fit(None if brings_libc else max(needs, default=(2, 0)), unusable)
+    missing = dict(_missing_libraries(files_read, brings_libc))
+    unusable = tuple((path, library) for path, library in missing.items() if not _is_essential(path))
+    fit = Fit(None if brings_libc else _glibc(files_read, dict(unusable)), unusable)
+    _check_glibc(name, fit, runtime)
+    for path, library in missing.items():
+        if _is_essential(path):
+            raise PackagingError(
+                f"{name}: {path} needs {library}, which is neither in it nor in the OS-only runtimes: "
+                "give a build that brings its libraries, such as those of python-build-standalone"
+            )
+    return fit
 
 
-def check_runtime(name: str, fit: Fit, runtime: str) -> None:
-    """Refuse, with ``PackagingError``, what needs a newer glibc than the ``runtime`` has."""
+def _glibc(files: Mapping[str, Elf], unusable: Mapping[str, str]) -> tuple[int, int]:
+    needs = [file.glibc for path, file in files.items() if file.glibc and path not in unusable]
+    return max(needs, default=(2, 0))
+
+
+def _check_glibc(name: str, fit: Fit, runtime: str) -> None:
     if runtime not in fit.runtimes and fit.glibc:
         need, have = (".".join(map(str, version)) for version in (fit.glibc, GLIBC[runtime]))
         raise PackagingError(
@@ -106,17 +119,14 @@ def _check_search_path(name: str, path: str, program: Elf) -> None:
         )
 
 
-def _unusable(name: str, files: Mapping[str, Elf], brings_libc: bool) -> Iterator[tuple[str, str]]:
+def _missing_libraries(files: Mapping[str, Elf], brings_libc: bool) -> Iterator[tuple[str, str]]:
     brought = {posixpath.basename(path) for path in files}
     for path, file in files.items():
         for library in file.needed:
-            if library in brought or (not brings_libc and _SYSTEM_LIBRARIES.fullmatch(library)):
-                continue
-            module = _EXTENSION_MODULE.fullmatch(path)
-            if module is None or _ESSENTIAL.match(module[1]):
-                raise PackagingError(
-                    f"{name}: {path} needs {library}, which is neither in it nor in the OS-only runtimes: "
-                    "give a build that brings its libraries, such as those of python-build-standalone"
-                )
-            yield path, library
-            break
+            if library not in brought and (brings_libc or not _SYSTEM_LIBRARIES.fullmatch(library)):
+                yield path, library
+
+
+def _is_essential(path: str) -> bool:
+    module = _EXTENSION_MODULE.fullmatch(path)
+    return module is None or _ESSENTIAL.match(module[1]) is not None
