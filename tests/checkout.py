@@ -21,7 +21,7 @@ ENVIRONMENT["PATH"] = ":".join(
 )
 ENVIRONMENT["PYENV_ROOT"] = "/nonexistent"
 
-_BUILD_INPUTS = ("build.sh", "layer-manifest.json", "layer", "function", "tools/packaging")
+_BUILD_INPUTS = ("build.sh", "LICENSE", "layer-manifest.json", "layer", "function", "tools/packaging")
 _TEST_INPUTS = ("tests/requirements.txt", "tests/requirements-no-deps.txt")
 
 

@@ -13,6 +13,7 @@ from tools.packaging.archive import PLAIN, PROGRAM, Entry, check_unpacked_size
 from tools.packaging.distribution import Distribution
 from tools.packaging.elf import NotElfError
 from tools.packaging.interpreters import Interpreter
+from tools.packaging.sources import read
 from tools.packaging.target import Fit
 
 FOLDER = posixpath.basename(target.PREFIX)
@@ -22,7 +23,10 @@ _PROGRAM = "bin/python3"
 _SHARED_OBJECT = re.compile(r"lib/[^/]+\.so(\.[^/]*)?")
 _EXTENSION_MODULES = "lib-dynload"
 _PLACEHOLDER = b"All extension modules are built into the interpreter, which warns where this folder is missing.\n"
-_LICENSES = Path(__file__).with_name("licenses")
+_LICENSES = {  # of the libraries that python-build-standalone links in, whose archives have none
+    "licenses/python-build-standalone.txt": Path(__file__).parent / "licenses" / "python-build-standalone.txt",
+    "licenses/Apache-2.0.txt": Path(__file__).resolve().parents[2] / "LICENSE",
+}
 _VERSION = re.compile(rb"(3\.\d+\.\d+)\0")
 
 # What functions import first of all; a build of one's own may lack the libraries for some of it.
@@ -74,7 +78,7 @@ def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundl
     if not any(path.startswith(f"{modules}/") for path in files):
         files[f"{modules}/README"] = _PLACEHOLDER
     if not any(path.startswith("licenses/") for path in files):
-        files |= {f"licenses/{path.name}": path.read_bytes() for path in sorted(_LICENSES.glob("*.txt"))}
+        files |= {path: read(source) for path, source in _LICENSES.items()}
     check_unpacked_size(distribution.name, sum(map(len, files.values())))
     return Bundle(
         name=distribution.name,
@@ -83,14 +87,14 @@ def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundl
         version=_version(distribution.python, files),
         files=files,
         fit=fit,
-        size_before=sum(len(read()) for read in distribution.files.values()),
+        size_before=sum(len(content()) for content in distribution.files.values()),
     )
 
 
 def _kept(distribution: Distribution, program: str) -> dict[str, bytes]:
     """The interpreter and all that is not trimmed; a link becomes a copy, for zips of layers hold none."""
     library = distribution.library
-    files = {path: read() for path, read in distribution.files.items() if trim.is_kept(path, library)}
+    files = {path: content() for path, content in distribution.files.items() if trim.is_kept(path, library)}
     files[_PROGRAM] = distribution.files[program]()
     needed = _needed(files.values())
     by_another_name = set()
