@@ -471,12 +471,15 @@ def set_up_site() -> None:
 
 
 def set_import_path() -> None:
-    """Order `sys.path` as the managed runtime does: the function, dependency layers, then the interpreter's own."""
+    """Order `sys.path` as the managed runtime does: the function, dependency layers, then the interpreter's own.
+
+    A folder that is there twice, as by a PYTHONPATH, stays in its first place.
+    """
     task_root = os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
     site_packages = f"/opt/python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     ours = os.path.dirname(os.path.abspath(__file__))
     interpreters = [path for path in sys.path if path and os.path.abspath(path) != ours]
-    sys.path[:] = [task_root, site_packages, "/opt/python", *interpreters]
+    sys.path[:] = dict.fromkeys([task_root, site_packages, "/opt/python", *interpreters])
 
 
 def load_handler(name: str) -> Handler:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import IO
 
 VERSION = json.loads((Path(__file__).resolve().parents[1] / "layer-manifest.json").read_bytes())["version"]
 PYTHON_VERSION = sys.version.split()[0]

@@ -1,8 +1,7 @@
-"""How bootstrap finds an interpreter, honours a wrapper, and refuses what cannot start."""
+"""How bootstrap finds an interpreter, honours a wrapper, and starts the runtime."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,33 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import VERSION
 
 HANDLER = "import sys\ndef handler(event, context):\n    yield sys.executable.encode()\n"
-OLD_PYTHONS = sorted(Path.home().glob(".pyenv/versions/[23].*/bin/python")) + [
-    Path(path) for path in map(shutil.which, ("python2", "python3.8", "python3.9", "python3.10")) if path
-]
-
-
-def version_of(python):
-    try:
-        probe = subprocess.run(
-            [python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
-        )
-    except OSError:
-        return (99, 0)
-    return eval(probe.stdout) if probe.returncode == 0 else (99, 0)
-
-
-def tools(folder, *names):
-    """A folder for PATH with nothing but these programs in it."""
-    folder.mkdir()
-    for name in names:
-        path = shutil.which(name)
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        (folder / name).symlink_to(path)
-    return str(folder)
 
 
 def stub_interpreter(path):
@@ -74,46 +48,6 @@ def test_the_path_is_searched_last_and_the_handler_as_an_argument_is_no_interpre
     stub_interpreter(tmp_path / "bin/python3")
     function = runtime(PICKED, arguments=["lambda_function.handler"], variables={"PATH": f"{tmp_path}/bin"})
     assert function.respond().body.decode() == str(tmp_path / "bin/python3")
-
-
-@pytest.mark.parametrize("poster", ["curl", "bash"])
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [("127.0.0.1", "{host}:{port}"), ("127.0.0.1", "http://{host}:{port}/.rt/"), ("::1", "[{host}]:{port}")],
-)
-def test_without_any_python_the_log_and_the_runtime_api_are_told(runtime, tmp_path, poster, host, address):
-    if Path("/var/lang/bin/python3").exists():
-        pytest.skip("there is a /var/lang/bin/python3 here")
-    path = tools(tmp_path / "bin", poster)
-    function = runtime(HANDLER, arguments=[""], variables={"PATH": path}, host=host, address=address)
-    request, document = function.read_init_error()
-    assert function.wait() == 1
-    assert request.headers["lambda-runtime-function-error-type"] == "Runtime.PythonNotFound"
-    assert request.path == ("/.rt" if ".rt" in address else "") + "/2018-06-01/runtime/init/error"
-    assert document["errorType"] == "Runtime.PythonNotFound"
-    assert function.stderr == document["errorMessage"] + "\n"
-    for part in ("cpython/bin/python3", "/var/lang/bin/python3", "PATH", "AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap"):
-        assert part in function.stderr
-
-
-def test_without_python_curl_and_bash_the_log_is_told(runtime, tmp_path):
-    if Path("/var/lang/bin/python3").exists():
-        pytest.skip("there is a /var/lang/bin/python3 here")
-    function = runtime(HANDLER, arguments=[""], variables={"PATH": tools(tmp_path / "bin")})
-    assert function.wait() == 1
-    assert "no Python found" in function.stderr and function.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("old", [path for path in OLD_PYTHONS if version_of(path) < (3, 11)] or [None], ids=str)
-def test_a_python_older_than_3_11_is_refused_with_its_version(runtime, old):
-    if old is None:
-        pytest.skip("there is no Python older than 3.11 here")
-    function = runtime(HANDLER, arguments=[str(old), "/var/runtime/bootstrap.py"])
-    _, document = function.read_init_error()
-    assert function.wait() == 1
-    assert document["errorType"] == "Runtime.PythonTooOld"
-    assert f"found {'.'.join(map(str, version_of(old)))}." in document["errorMessage"]
-    assert function.stderr == document["errorMessage"] + "\n"
 
 
 def wrapper(path, text, mode=0o755):
@@ -196,13 +130,6 @@ def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tm
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "AWS_LAMBDA_RUNTIME_API is ''" in result.stderr and result.stderr.count("\n") == 1
-
-
-def test_the_refusals_are_json_whatever_is_in_them(runtime, tmp_path):
-    path = tools(tmp_path / "bin", "curl")
-    function = runtime(HANDLER, arguments=["--refuse", "python", '/a "python"', "3.10.13"], variables={"PATH": path})
-    request, _ = function.read_init_error()
-    assert json.loads(request.body)["errorMessage"].startswith(f"python-streaming-runtime {VERSION}: needs Python 3.11")
 
 
 # Python is started without `site`; what a function may need of it is there all the same.
