@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,6 +118,20 @@ def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, py
     assert function.wait() == 1
     assert document["errorType"] == "Runtime.InvalidWrapper"
     assert said in document["errorMessage"] and function.stderr == document["errorMessage"] + "\n"
+
+
+@pytest.mark.parametrize("arguments", [[], [sys.executable, "/var/runtime/bootstrap.py"]], ids=["bundled", "managed"])
+def test_no_variable_of_the_function_is_overwritten_by_one_of_bootstrap(runtime, layer, tmp_path, arguments):
+    opt = copy_of(layer, tmp_path)
+    stub_interpreter(opt / "cpython/bin/python3")
+    assigned = re.findall(r"\b([A-Za-z]\w+)=|(?:for|read -r) ([A-Za-z]\w+)", (opt / "bootstrap").read_text())
+    variables = {name: "the function's" for pair in assigned for name in pair if name and name != "LC_ALL"}
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": str(opt / "bootstrap"), "SSL_CERT_FILE": "/mine"} | {
+        name: value for name, value in variables.items() if not name.startswith(("AWS_", "PYTHON", "SSL_"))
+    }
+    code = "import json, os\ndef handler(event, context):\n    yield json.dumps(dict(os.environ)).encode()\n"
+    environment = json.loads(runtime(code, layer=opt, arguments=arguments or [""], variables=variables).respond().body)
+    assert {name: environment.get(name) for name in variables} == variables
 
 
 @pytest.mark.parametrize("start", ["relative", "through PATH", "by sh"])

@@ -52,5 +52,7 @@ def send(request: Request, data: bytes, length: int | None = None) -> None:
 def running() -> Iterator[WebServer]:
     with WebServer() as server:
         threading.Thread(target=server.serve_forever, args=[POLL_INTERVAL]).start()
-        yield server
-        server.shutdown()
+        try:
+            yield server
+        finally:
+            server.shutdown()

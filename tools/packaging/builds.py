@@ -87,7 +87,7 @@ def self_contained_layer(
     with self_contained.unpacked(bundle) as unpacked:
         with _compiler(manifest, bundle, unpacked.interpreter, origin) as interpreter:
             made = _compiled(entries, interpreter)
-        missing = unpacked.missing
+        missing, obstacle = unpacked.missing, unpacked.obstacle
     entries += made.entries
     archive.check_unpacked_size(variant.zip_name, sum(len(entry.data) for entry in entries))
     zipped = archive.pack(entries, deflated=True)
@@ -95,7 +95,7 @@ def self_contained_layer(
     told["deflated"] = archive.deflater()
     record = "".join(f"{variant.zip_name}  {what}  {value}\n" for what, value in told.items()).encode()
     record += bytecode.record(variant.zip_name, [made])
-    remarks = [*_bundle_remarks(bundle, missing), *_making_remarks(bundle, made, entries)]
+    remarks = [*_bundle_remarks(bundle, missing), *_making_remarks(bundle, obstacle, made, entries)]
     return Build({variant.zip_name: zipped}, record, remarks)
 
 
@@ -126,9 +126,9 @@ def _pin(manifest: Manifest, python: str, architecture: str) -> Pin:
     for pin in manifest.pins:
         if (pin.python, pin.architecture) == (python, architecture):
             return pin
-    there = ", ".join(dict.fromkeys(pin.python for pin in manifest.pins))
+    there = ", ".join(pin.python for pin in manifest.pins if pin.architecture == architecture)
     raise PackagingError(
-        f"layer-manifest.json pins no Python {python} for {architecture} (it has {there}): "
+        f"layer-manifest.json pins no Python {python} for {architecture} (it has {there or 'none'}): "
         "choose one of these, or give an archive with --interpreter"
     )
 
@@ -194,10 +194,9 @@ def _bundle_remarks(bundle: Bundle, missing: Sequence[str]) -> Iterator[str]:
         yield f"not in it    {', '.join(missing)}: a function cannot import that"
 
 
-def _making_remarks(bundle: Bundle, made: Bytecode, entries: Sequence[Entry]) -> Iterator[str]:
+def _making_remarks(bundle: Bundle, obstacle: str, made: Bytecode, entries: Sequence[Entry]) -> Iterator[str]:
     maker = made.interpreter.build.partition(" ")[0]
-    foreign = "" if maker == bundle.version else f", not {bundle.version} itself, which does not run here"
-    yield f"bytecode     by CPython {maker}{foreign}"
+    yield f"bytecode     by CPython {maker}{obstacle and f', because the bundled one {obstacle}'}"
     for reason in made.not_compiled:
         yield f"no bytecode  {reason}"
     yield f"unpacked     {megabytes(sum(len(entry.data) for entry in entries))} of {megabytes(archive.UNPACKED_LIMIT)}"

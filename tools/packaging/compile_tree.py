@@ -42,7 +42,7 @@ def compile_file(path: str, shown_path: str) -> None:
         source = file.read()
     try:
         code = compile(source, shown_path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two where it nests too deep
         print(shown_path, error, sep="\t")
         return
     compiled = util.cache_from_source(path, optimization="")

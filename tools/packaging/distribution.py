@@ -10,13 +10,15 @@ import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tools.packaging import PackagingError
-from tools.packaging.sources import shown
+from tools.packaging.sources import read, shown
 
-# Bytes of what an archive unpacks to; python-build-standalone's have a tenth of it, a bomb has more.
+# Bytes of all files together; python-build-standalone's have a tenth of it, a bomb or a whole system has more.
 _UNPACKED_LIMIT = 2 * 1024**3
+_PIECE = 1024 * 1024  # bytes
 _MOST_LINKS_IN_A_ROW = 40  # as in path_resolution(7)
 
 
@@ -38,19 +40,20 @@ def from_archive(name: str, data: bytes) -> Source:
     """
     try:
         archive = tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115  # its members are read later
-        members = archive.getmembers()
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        members = list(_members(name, archive))
+    except PackagingError:
+        raise
+    except Exception as error:  # those of tarfile, and whatever the decompressors raise through it
         raise PackagingError(
             f"{name} is no tar archive, or a damaged one: give an install_only archive of python-build-standalone"
         ) from error
-    if sum(member.size for member in members) > _UNPACKED_LIMIT:
-        raise PackagingError(f"{name} unpacks to more than {_UNPACKED_LIMIT:,} bytes: it holds no interpreter")
     files: dict[str, Callable[[], bytes]] = {}
     links: dict[str, str] = {}
     for member in members:
         path = _inside(name, member.name)
+        files.pop(path, None)  # the last one of a name is meant
         if member.isfile():
-            files[path] = lambda member=member: _content(name, archive, member)  # type: ignore[misc]
+            files[path] = partial(_content, name, archive, member)
         elif member.issym():
             links[path] = _target(path, member.linkname)
         elif member.islnk():
@@ -64,10 +67,11 @@ def from_folder(folder: Path) -> Source:
     """Read the tree below ``folder``.
 
     Raises:
-        PackagingError: it cannot be read, or holds what is neither file, folder nor link.
+        PackagingError: it cannot be read, is too large, or holds what is neither file, folder nor link.
     """
     files: dict[str, Callable[[], bytes]] = {}
     links: dict[str, str] = {}
+    size = 0
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
@@ -76,7 +80,9 @@ def from_folder(folder: Path) -> Source:
                 target = os.path.relpath(target, path.parent)
             links[name] = _target(name, target)
         elif path.is_file():
-            files[name] = path.read_bytes
+            files[name] = partial(read, path)
+            size += path.stat().st_size
+            _check_size(shown(folder), size)
         else:
             raise PackagingError(f"{shown(path)} is neither a file, a folder nor a link: remove it")
     return Source(shown(folder), files, _within(links))
@@ -113,7 +119,7 @@ class Distribution:
 def find(source: Source, python: str) -> Distribution:
     """Find the CPython ``python`` (as in 3.13) in ``source``; raises ``PackagingError`` where it is another or none."""
     landmark = f"lib/python{python}/os.py"
-    prefixes = sorted((path.removesuffix(landmark) for path in source.files if _ends(path, landmark)), key=len)
+    prefixes = [path.removesuffix(landmark) for path in source.files if _ends(path, landmark)]
     if not prefixes:
         others = sorted({part for path in source.files for part in path.split("/")[:-1] if part.startswith("python3.")})
         found = f" (it has {', '.join(others)})" if others else ""
@@ -121,7 +127,7 @@ def find(source: Source, python: str) -> Distribution:
             f"{source.name} holds no CPython {python}: {landmark} is missing{found}; "
             "give an install_only archive of python-build-standalone, or a folder like one"
         )
-    prefix = prefixes[0]
+    prefix = min(prefixes, key=lambda prefix: (len(prefix), prefix))
     return Distribution(
         source.name,
         python,
@@ -151,6 +157,27 @@ def _target(path: str, target: str) -> str:
 
 def _within(links: dict[str, str]) -> dict[str, str]:
     return {path: target for path, target in links.items() if not target.startswith(("/", "../")) and target != ".."}
+
+
+def _members(name: str, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    size = 0
+    for member in archive:
+        size += member.size
+        _check_size(name, size)  # before what it holds is unpacked, to get to the next one
+        yield member
+    file = archive.fileobj
+    assert file is not None  # as it is open
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("cut")  # tarfile takes all that is no header for the end
+    while piece := file.read(_PIECE):  # to the checksum behind the compressed data
+        size += len(piece)
+        _check_size(name, size)
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > _UNPACKED_LIMIT:
+        raise PackagingError(f"{name} has more than {_UNPACKED_LIMIT:,} bytes unpacked: it holds more than a CPython")
 
 
 def _content(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

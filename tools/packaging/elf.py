@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 MAGIC = b"\x7fELF"
 
+_DAMAGED = "a damaged ELF file"
+
 _MACHINES = {62: "x86_64", 183: "arm64"}  # e_machine, as AWS Lambda calls them
 _LITTLE_ENDIAN_64 = b"\2\1"  # EI_CLASS, EI_DATA
 _FILE_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -24,10 +26,12 @@ _DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_RUNPATH = 0, 1, 5, 15, 29
 _DT_VERNEED = 0x6FFFFFFE
 
 _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?")
+_GLIBC_ABI = "GLIBC_ABI_"  # names what the loader itself has to know; DT_RELR, the first of these, is of glibc 2.36
+_FIRST_WITH_ABI = (2, 36)
 
 
 class NotElfError(ValueError):
-    """The bytes are no ELF file that AWS Lambda could load, or a damaged one."""
+    """The bytes are none that AWS Lambda could load; the text follows ``is``."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,17 @@ def parse(data: bytes) -> Elf:
     """Read the headers and the dynamic section; raises ``NotElfError``."""
     try:
         return _parse(data)
-    except (struct.error, LookupError, OverflowError, ValueError, StopIteration) as error:
-        raise error if isinstance(error, NotElfError) else NotElfError("damaged ELF file") from error
+    except (struct.error, LookupError, OverflowError, ValueError) as error:
+        raise error if isinstance(error, NotElfError) else NotElfError(_DAMAGED) from error
 
 
 def _parse(data: bytes) -> Elf:
     if not data.startswith(MAGIC + _LITTLE_ENDIAN_64):
-        raise NotElfError("not an ELF file of 64 bits, little-endian")
+        raise NotElfError("no ELF file of 64 bits, little-endian")
     _, _, machine, _, _, table, _, _, _, size, count, *_ = _FILE_HEADER.unpack_from(data)
     segments = [_Segment(*_PROGRAM_HEADER.unpack_from(data, table + number * size)) for number in range(count)]
+    if any(each.kind == _PT_LOAD and each.offset + each.file_size > len(data) for each in segments):
+        raise NotElfError(_DAMAGED)
     loader = next((_text(data, each.offset) for each in segments if each.kind == _PT_INTERP), None)
     dynamic = list(_dynamic(data, segments))
     values = dict(dynamic)
@@ -96,8 +102,10 @@ def _dynamic(data: bytes, segments: list[_Segment]) -> Iterator[tuple[int, int]]
 
 
 def _offset(segments: list[_Segment], address: int) -> int:
-    holder = next(each for each in segments if each.kind == _PT_LOAD and 0 <= address - each.address < each.file_size)
-    return address - holder.address + holder.offset
+    for each in segments:
+        if each.kind == _PT_LOAD and 0 <= address - each.address < each.file_size:
+            return address - each.address + each.offset
+    raise NotElfError(_DAMAGED)
 
 
 def _glibc_versions(
@@ -108,8 +116,11 @@ def _glibc_versions(
     need = _offset(segments, values[_DT_VERNEED])
     for library in _chain(data, need, _VERNEED):
         for version in _chain(data, library.offset + library.fields[3], _VERNAUX):
-            if match := _GLIBC.fullmatch(_text(data, strings + version.fields[3])):
+            name = _text(data, strings + version.fields[3])
+            if match := _GLIBC.fullmatch(name):
                 yield int(match[1]), int(match[2])
+            elif name.startswith(_GLIBC_ABI):
+                yield _FIRST_WITH_ABI
 
 
 @dataclass(frozen=True)

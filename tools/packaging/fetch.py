@@ -54,7 +54,8 @@ def check(name: str, data: bytes, sha256: str, who: str) -> None:
 
 def is_url(text: str) -> bool:
     """Tell a URL from the path of a file."""
-    return urllib.parse.urlsplit(text).scheme in _SCHEMES and "://" in text
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.lower() in _SCHEMES
 
 
 def from_url(url: str) -> bytes:
@@ -81,8 +82,8 @@ def _reason(error: object) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, http.client.IncompleteRead):
-        return f"the connection ended after {len(error.partial):,} bytes"
-    return str(error) or type(error).__name__
+        return "the connection ended too early"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _pieces(url: str, answer: IO[bytes], length: str) -> Iterator[bytes]:
@@ -142,9 +143,9 @@ def _cache() -> Path:
 def _keep(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".fetched-", delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=path.parent) as staging:
+            (Path(staging) / path.name).write_bytes(data)
+            os.replace(Path(staging) / path.name, path)
     except OSError as error:
         raise PackagingError(
             f"cannot keep {shown(path)}: {error.strerror}; set XDG_CACHE_HOME to another folder"

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,14 @@ class Interpreter:
         return self.command[-1]
 
 
+class OtherPythonError(PackagingError):
+    """What starts is no Python, or another than the one that is wanted; ``found`` says what it is."""
+
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(f"{path} is {found}")
+        self.found = found
+
+
 class NotFoundError(PackagingError):
     """There is no interpreter of the ``version``; ``rejected`` says what is wrong with those that seem to be."""
 
@@ -66,7 +75,8 @@ def identify(command: tuple[str, ...], version: str) -> Interpreter:
     """Ask the Python that ``command`` starts what it is.
 
     Raises:
-        PackagingError: it does not start, or is not a final release of CPython ``version``.
+        OtherPythonError: it is not a final release of CPython ``version``.
+        PackagingError: it does not start.
     """
     path = command[-1]
     match run(command, "-c", _PROBE).decode(errors="replace").splitlines():
@@ -74,8 +84,8 @@ def identify(command: tuple[str, ...], version: str) -> Interpreter:
             tag = identity.rpartition(" ")[2]
             if identity == f"cpython {version} final {tag}":
                 return Interpreter(command, version, tag, build)
-            raise PackagingError(f"{path} is {identity.partition(' ')[0]} {build.partition(' ')[0]}")
-    raise PackagingError(f"{path} is no Python")
+            raise OtherPythonError(path, f"{identity.partition(' ')[0]} {build.partition(' ')[0]}")
+    raise OtherPythonError(path, "no Python")
 
 
 def run(command: Sequence[str], *arguments: str | Path, limit: float = _LIMIT) -> bytes:
@@ -104,9 +114,12 @@ def run(command: Sequence[str], *arguments: str | Path, limit: float = _LIMIT) -
 def _output(path: str, process: subprocess.Popen[bytes], limit: float) -> bytes:
     try:
         output, errors = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)  # with what a shim has started
-        raise PackagingError(f"{path} does not answer within {limit:g} s") from error
+    except BaseException as error:  # an interrupt too, which does not reach a process group of its own
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what a shim has started
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise PackagingError(f"{path} does not answer within {limit:g} s") from error
+        raise
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise PackagingError(f"{path} fails: {last or f'status {process.returncode}'}")

@@ -9,7 +9,7 @@ from tools.packaging.archive import Entry
 from tools.packaging.manifest import FILE_NAME, LayerFile, Manifest
 from tools.packaging.sources import files_below, read, shown
 
-_BOOTSTRAP_VERSION = re.compile(rb"^version=(\S*)$", re.MULTILINE)
+_BOOTSTRAP_VERSION = re.compile(rb"^_version=(\S*)$", re.MULTILINE)
 
 
 def layer_entries(folder: Path, manifest: Manifest) -> list[Entry]:
@@ -49,7 +49,7 @@ def _entry(folder: Path, file: LayerFile) -> Entry:
 def _check_bootstrap_version(path: Path, source: bytes, expected: str) -> None:
     found = _BOOTSTRAP_VERSION.search(source)
     if found is None or found[1].decode(errors="replace") != expected:
-        raise PackagingError(f"{shown(path)} must say version={expected} in a line of its own, as {FILE_NAME} does")
+        raise PackagingError(f"{shown(path)} must say _version={expected} in a line of its own, as {FILE_NAME} does")
 
 
 def _check_version(path: Path, source: bytes, expected: str) -> None:

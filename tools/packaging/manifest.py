@@ -147,7 +147,7 @@ def parse(text: bytes) -> Manifest:
         compatible_runtimes=_strings(fields, "compatibleRuntimes"),
         compatible_architectures=_strings(fields, "compatibleArchitectures"),
         files=tuple(_file(value, f"files[{number}]: ") for number, value in enumerate(fields["files"])),
-        os_only_runtimes=_strings(self_contained, "compatibleRuntimes"),
+        os_only_runtimes=_strings(self_contained, "compatibleRuntimes", "selfContained: "),
         pins=tuple(
             _pin(value, f"selfContained: interpreters[{number}]: ")
             for number, value in enumerate(self_contained["interpreters"])
@@ -155,7 +155,7 @@ def parse(text: bytes) -> Manifest:
     )
     _check_identity(manifest)
     for variant in manifest.variants:
-        _check_compatibility(variant)
+        _check_compatibility(variant, "" if variant == manifest.slim else "selfContained: ")
     _check_files(manifest.files)
     _check_pins(manifest.pins)
     return manifest
@@ -186,12 +186,12 @@ def _fields(value: Any, keys: dict[str, type], where: str) -> dict[str, Any]:
     return value
 
 
-def _strings(fields: dict[str, Any], key: str) -> tuple[str, ...]:
+def _strings(fields: dict[str, Any], key: str, where: str = "") -> tuple[str, ...]:
     values = fields[key]
     if not all(isinstance(value, str) and value for value in values):
-        _refuse(f"{key} must hold strings only, none of them empty")
+        _refuse(f"{where}{key} must hold strings only, none of them empty")
     if len(set(values)) < len(values):
-        _refuse(f"{key} names one thing twice")
+        _refuse(f"{where}{key} names one thing twice")
     return tuple(values)
 
 
@@ -231,10 +231,10 @@ def _check_identity(manifest: Manifest) -> None:
         _refuse(f"license has {len(manifest.license)} characters, {_MAX_LICENSE} are allowed")
 
 
-def _check_compatibility(variant: Variant) -> None:
+def _check_compatibility(variant: Variant, where: str) -> None:
     count = len(variant.compatible_runtimes)
     if not 1 <= count <= _MAX_RUNTIMES:
-        _refuse(f"compatibleRuntimes has {count} entries, 1 to {_MAX_RUNTIMES} are allowed")
+        _refuse(f"{where}compatibleRuntimes has {count} entries, 1 to {_MAX_RUNTIMES} are allowed")
     if not variant.compatible_architectures:
         _refuse(f"compatibleArchitectures is empty, name one or both of {', '.join(ARCHITECTURES)}")
     for name in variant.compatible_architectures:

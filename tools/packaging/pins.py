@@ -43,14 +43,16 @@ def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
     manifest = parse(text)
     newest = _newest(_parsed(read(listing) if listing else _fetched()))
     pins = [_renewed(pin, newest) for pin in manifest.pins]
-    if not dry_run and pins != list(manifest.pins):
-        _write(path, text, pins)
+    changed = _changed(path, text, pins)
+    if not dry_run and changed != text:
+        _write(path, changed)
     return [_told(old, new) for old, new in zip(manifest.pins, pins, strict=True)]
 
 
 def _fetched() -> bytes:
     with tempfile.TemporaryDirectory(prefix="pbs-installer-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-deps", "--only-binary=:all:"]
         result = subprocess.run([*command, "--dest", folder, _PACKAGE], capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if result.returncode or not wheels:
@@ -111,8 +113,8 @@ def _renewed(pin: Pin, newest: dict[tuple[str, str], Pin]) -> Pin:
     return found if _age(found) > _age(pin) else pin
 
 
-def _write(path: Path, text: bytes, pins: list[Pin]) -> None:
-    """Change the values of the pins in the manifest, and nothing else of what is written there."""
+def _changed(path: Path, text: bytes, pins: list[Pin]) -> bytes:
+    """Change the values of the pins in the ``text`` of the manifest at ``path``, and nothing else of it."""
     renewed = iter(pins)
 
     def replace(match: re.Match[str]) -> str:
@@ -122,14 +124,19 @@ def _write(path: Path, text: bytes, pins: list[Pin]) -> None:
             pin = pin.replace(json.dumps(old[key]), json.dumps(value))
         return pin
 
-    changed = re.sub(r'\{[^{}]*"sha256"[^{}]*\}', replace, text.decode())
-    if parse(changed.encode()).pins != tuple(pins):
+    changed = re.sub(r'\{[^{}]*"sha256"[^{}]*\}', replace, text.decode()).encode()
+    if parse(changed).pins != tuple(pins):
         raise PackagingError(f"cannot change the pins in {shown(path)}: write each as one object with plain strings")
+    return changed
+
+
+def _write(path: Path, text: bytes) -> None:
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".manifest-", delete=False) as file:
-            file.write(changed)
-        Path(file.name).chmod(path.stat().st_mode & 0o777)
-        Path(file.name).replace(path)
+        with tempfile.TemporaryDirectory(prefix=".manifest-", dir=path.parent) as staging:
+            new = Path(staging) / path.name
+            new.write_bytes(text)
+            new.chmod(path.stat().st_mode & 0o777)
+            new.replace(path)
     except OSError as error:
         raise PackagingError(f"cannot write {shown(path)}: {error.strerror}") from error
 

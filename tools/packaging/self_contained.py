@@ -12,7 +12,7 @@ from tools.packaging import PackagingError, elf, interpreters, target, trim
 from tools.packaging.archive import PLAIN, PROGRAM, Entry, check_unpacked_size
 from tools.packaging.distribution import Distribution
 from tools.packaging.elf import NotElfError
-from tools.packaging.interpreters import Interpreter
+from tools.packaging.interpreters import Interpreter, OtherPythonError
 from tools.packaging.sources import read
 from tools.packaging.target import Fit
 
@@ -64,12 +64,14 @@ def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundl
     """Trim ``distribution`` and check that it can run on AWS Lambda's ``architecture``, on the OS-only ``runtime``.
 
     Raises:
-        PackagingError: it has no interpreter, or ``target.check`` refuses it.
+        PackagingError: it has no interpreter, a name that no zip can hold, or ``target.check`` refuses it.
     """
-    program = distribution.resolve(_PROGRAM) or distribution.resolve(f"bin/python{distribution.python}")
+    # By its full name first: beside several versions, python3 is one of them.
+    program = distribution.resolve(f"bin/python{distribution.python}") or distribution.resolve(_PROGRAM)
     if program is None:
         raise PackagingError(f"{distribution.name} has no {_PROGRAM}: give a complete archive")
     files = _kept(distribution, program)
+    _check_names(distribution.name, files)
     _drop_copies(files, "licenses/")
     fit = target.check(distribution.name, _PROGRAM, files, architecture, runtime)
     for path, _ in fit.unusable:
@@ -114,6 +116,12 @@ def _kept(distribution: Distribution, program: str) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
+def _check_names(name: str, files: Iterable[str]) -> None:
+    for path in files:
+        if not path.isprintable():
+            raise PackagingError(f"{name}: {path!r} cannot be a name in a zip: rename it in printable UTF-8")
+
+
 def _drop_copies(files: dict[str, bytes], folder: str) -> None:
     """Keep one file of those in ``folder`` that say the same; packages of one source have the same license."""
     seen: set[bytes] = set()
@@ -152,12 +160,17 @@ class Unpacked:
     """A bundle on disk, and the interpreter in it where it runs on this machine."""
 
     interpreter: Interpreter | None
+    obstacle: str  # why it does not run, as in "does not start: Exec format error"
     missing: tuple[str, ...]  # modules that functions expect and that cannot be imported
 
 
 @contextmanager
 def unpacked(bundle: Bundle) -> Iterator[Unpacked]:
-    """Put the files of ``bundle`` into a folder for a while, and see whether its interpreter starts from there."""
+    """Put the files of ``bundle`` into a folder for a while, and see whether its interpreter starts from there.
+
+    Raises:
+        PackagingError: it starts, and is not the Python of the bundle.
+    """
     with tempfile.TemporaryDirectory(prefix="cpython-") as name:
         folder = Path(name)
         for path, data in bundle.files.items():
@@ -167,12 +180,18 @@ def unpacked(bundle: Bundle) -> Iterator[Unpacked]:
         command = _command(bundle, folder)
         try:
             interpreter = interpreters.identify(command, bundle.python)
-        except PackagingError:  # of another architecture, or for another system
-            yield Unpacked(None, ())
+        except OtherPythonError as error:
+            raise PackagingError(
+                f"{bundle.name}: its interpreter is {error.found}, not a final release of CPython {bundle.python}: "
+                "give another build"
+            ) from error
+        except PackagingError as error:  # of another architecture, or for another system
+            obstacle = str(error).removeprefix(f"{command[-1]} ").replace(f"{folder}/", "")
+            yield Unpacked(None, obstacle, ())
         else:
             probe = f"for name in {_EXPECTED}:\n try: __import__(name)\n except ImportError: print(name)"
             missing = interpreters.run(command, "-c", probe).decode().split()
-            yield Unpacked(interpreter, tuple(missing))
+            yield Unpacked(interpreter, "", tuple(missing))
 
 
 def _command(bundle: Bundle, folder: Path) -> tuple[str, ...]:

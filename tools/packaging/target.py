@@ -45,17 +45,18 @@ def check(name: str, program: str, files: Mapping[str, bytes], architecture: str
             is needed than the ``runtime`` has, a loader or a library is asked for that will not be there, or the
             service's LD_LIBRARY_PATH would give it other ones than it brings.
     """
-    files_read = dict(_read(name, files))
+    files_read = dict(_read(name, files, architecture))
     if program not in files_read:
-        raise PackagingError(f"{name}: {program} is no ELF program: give the interpreter itself, not a script for it")
+        raise PackagingError(f"{name}: {program} is no ELF program: give a build for Linux, and no script in its place")
     for path, file in files_read.items():
         if file.machine != architecture:
             raise PackagingError(
                 f"{name}: {path} is for {file.machine}, not for {architecture}: give the other archive"
             )
-    brings_libc = _check_loader(name, program, files_read[program], files, architecture)
-    if brings_libc:
-        _check_search_path(name, program, files_read[program])
+    libc = _check_loader(name, program, files_read[program], files, architecture)
+    brings_libc = libc is not None
+    if libc:
+        _check_search_path(name, program, files_read[program], libc)
     missing = dict(_missing_libraries(files_read, brings_libc))
     unusable = tuple((path, library) for path, library in missing.items() if not _is_essential(path))
     fit = Fit(None if brings_libc else _glibc(files_read, dict(unusable)), unusable)
@@ -83,20 +84,20 @@ def _check_glibc(name: str, fit: Fit, runtime: str) -> None:
         )
 
 
-def _read(name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, Elf]]:
+def _read(name: str, files: Mapping[str, bytes], architecture: str) -> Iterator[tuple[str, Elf]]:
     for path, data in files.items():
         if data.startswith(elf.MAGIC):
             try:
                 yield path, elf.parse(data)
             except NotElfError as error:
-                raise PackagingError(f"{name}: {path} is a {error}: fetch it again") from error
+                raise PackagingError(f"{name}: {path} is {error}: give a sound build for {architecture}") from error
 
 
-def _check_loader(name: str, path: str, program: Elf, files: Mapping[str, bytes], architecture: str) -> bool:
-    """Tell whether the program brings its own loader and libc."""
+def _check_loader(name: str, path: str, program: Elf, files: Mapping[str, bytes], architecture: str) -> str | None:
+    """Give the path of the libc that the program brings with a loader of its own; None where it takes the system's."""
     loader = program.loader
     if loader is None or loader == _LOADERS[architecture]:
-        return False
+        return None
     if "/ld-musl-" in loader:
         raise PackagingError(f"{name} is built for musl: give the build for gnu, extension modules need it")
     brought = loader.removeprefix(f"{PREFIX}/")
@@ -104,18 +105,23 @@ def _check_loader(name: str, path: str, program: Elf, files: Mapping[str, bytes]
         raise PackagingError(
             f"{name}: {path} asks for the loader {loader}, which will not be there: give another build"
         )
-    if posixpath.join(posixpath.dirname(brought), _BROUGHT_LIBC) not in files:
+    libc = posixpath.join(posixpath.dirname(brought), _BROUGHT_LIBC)
+    if libc not in files:
         raise PackagingError(f"{name} brings the loader {brought} without {_BROUGHT_LIBC} beside it: add it")
-    return True
+    return libc
 
 
-def _check_search_path(name: str, path: str, program: Elf) -> None:
-    # The service sets LD_LIBRARY_PATH to /lib64 and others; ld.so(8) searches it after DT_RPATH, before DT_RUNPATH.
-    if program.rpath is None:
+def _check_search_path(name: str, path: str, program: Elf, libc: str) -> None:
+    # The service sets LD_LIBRARY_PATH to /lib64 and others; ld.so(8) searches it after DT_RPATH, which it ignores
+    # where there is a DT_RUNPATH, and before that.
+    needed = posixpath.dirname(posixpath.join(PREFIX, libc))
+    origin = posixpath.dirname(posixpath.join(PREFIX, path))
+    searched = (program.rpath or "").replace("${ORIGIN}", origin).replace("$ORIGIN", origin).split(":")
+    if program.runpath is not None or needed not in map(posixpath.normpath, searched):
+        through = "DT_RUNPATH" if program.runpath is not None else f"no DT_RPATH of {needed}"
         raise PackagingError(
-            f"{name}: {path} brings its own libc, but finds it through "
-            f"{'DT_RUNPATH' if program.runpath else 'no DT_RPATH'}, so that the system's would be taken on AWS Lambda: "
-            f"set it with patchelf --force-rpath --set-rpath {PREFIX}/lib"
+            f"{name}: {path} brings its own libc, but finds it through {through}, so that the system's would be taken "
+            f"on AWS Lambda: set it with patchelf --force-rpath --set-rpath {needed}"
         )
 
 
