@@ -147,8 +147,10 @@ def archive(tree: Mapping[str, Any], top: str = "python", kind: str = "gz", *ext
         file.addfile(_folder(top))
         for path, content in sorted(tree.items(), key=lambda item: isinstance(item[1], HardLink)):
             file.addfile(*_member(posixpath.join(top, path), content, top))
-        for member in extra:
-            file.addfile(member)
+        for info in extra:
+            header = info.tobuf(tarfile.GNU_FORMAT)  # addfile() would miss what it says that follows
+            file.fileobj.write(header)
+            file.offset += len(header)
     return buffer.getvalue()
 
 

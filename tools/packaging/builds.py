@@ -116,7 +116,11 @@ def _distribution(manifest: Manifest, python: str, architecture: str, origin: Or
         return distribution.find(distribution.from_folder(Path(origin.interpreter).resolve()), python), ""
     else:
         name = origin.interpreter
-        data = fetch.from_url(name) if fetch.is_url(name) else read(Path(name).absolute())
+        if fetch.is_url(name):
+            data = fetch.from_url(name)
+            name = fetch.without_secrets(name)
+        else:
+            data = read(Path(name).absolute())
         if origin.sha256:
             fetch.check(name, data, origin.sha256, "--sha256 says")
     return distribution.find(distribution.from_archive(name, data), python), hashlib.sha256(data).hexdigest()

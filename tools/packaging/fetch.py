@@ -58,6 +58,12 @@ def is_url(text: str) -> bool:
     return bool(separator) and scheme.lower() in _SCHEMES
 
 
+def without_secrets(url: str) -> str:
+    """Give ``url`` as it may be written down: without user, password, and a query, which may hold a signature."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def from_url(url: str) -> bytes:
     """Fetch ``url`` (https, http or file), with the proxies of the environment; a terminal is shown the progress.
 

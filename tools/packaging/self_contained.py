@@ -98,7 +98,7 @@ def _kept(distribution: Distribution, program: str) -> dict[str, bytes]:
     library = distribution.library
     files = {path: content() for path, content in distribution.files.items() if trim.is_kept(path, library)}
     files[_PROGRAM] = distribution.files[program]()
-    needed = _needed(files.values())
+    needed = _needed(files.values()) | _opened_by_name(distribution)
     by_another_name = set()
     for path in distribution.links:
         aim = distribution.resolve(path)
@@ -114,6 +114,11 @@ def _kept(distribution: Distribution, program: str) -> dict[str, bytes]:
         if unwanted and posixpath.basename(path) not in needed:
             del files[path]
     return dict(sorted(files.items()))
+
+
+def _opened_by_name(distribution: Distribution) -> set[str]:
+    """The libraries that a brought glibc opens for nsswitch.conf, which no other file asks for."""
+    return {posixpath.basename(path) for path in distribution.links if "/libnss_" in path}
 
 
 def _check_names(name: str, files: Iterable[str]) -> None:

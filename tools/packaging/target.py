@@ -20,7 +20,9 @@ _SYSTEM_LIBRARIES = re.compile(r"(lib(c|m|dl|pthread|rt|util|resolv|gcc_s)|ld-li
 _BROUGHT_LIBC = "libc.so.6"
 
 # Modules that a function may not miss; others are left out where the libraries they need are not there.
-_ESSENTIAL = re.compile(r"_?(ssl|hashlib|sqlite3|ctypes|decimal|lzma|bz2|zoneinfo|json|datetime|socket|struct|math)\b")
+_ESSENTIAL = re.compile(
+    r"_?(bz2|ctypes|datetime|decimal|hashlib|json|lzma|math|pyexpat|socket|sqlite3|ssl|struct|zlib|zoneinfo)\b"
+)
 _EXTENSION_MODULE = re.compile(r"lib/python3\.\d+/lib-dynload/([^/]+)")
 
 
