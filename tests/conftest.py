@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from harness import Runtime
+from support_local import Server, Serving, TaskRoot
 from support_root import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,3 +35,18 @@ def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
     yield start
     for each in started:
         each.end()
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """Serves a function that is made out of its source."""
+    opened: list[Any] = []
+
+    def serve(source: str, *arguments: str | Path, name: str = "a-function", **options: Any) -> tuple[Server, TaskRoot]:
+        opened.append(TaskRoot(tmp_path / name, source))
+        opened.append(Server(opened[-1].path, *arguments, **options))
+        return opened[-1], opened[-2]
+
+    yield serve
+    for context in reversed(opened):
+        context.__exit__(None, None, None)
