@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # imported in `main`, while the supervisor starts
     from tools.emulator.function import Function
 
 FAILED, INTERRUPTED = 1, 130
+SIGNAL_PATIENCE = 0.2  # seconds until a signal is handled at the latest
 
 
 class CannotRun(Exception):
@@ -200,7 +201,8 @@ def serve(functions: dict[str, Function], console: Console, options: Namespace, 
         console.note(attach_command(door.authority, functions))
     try:
         write_out("".join(f"{line}\n" for line in first_lines(door.url, door.authority, functions, options)).encode())
-        supervisor.gone.wait()
+        while not supervisor.gone.wait(SIGNAL_PATIENCE):
+            pass  # a signal that the kernel gave to another thread is handled by this one, which it does not wake
         raise CannotRun("the process that starts the execution environments was killed; start again")
     except OSError as error:
         console.error(f"the standard output cannot be written: {error.strerror}")
