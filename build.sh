@@ -10,8 +10,8 @@
 #        ./build.sh publish [OPTIONS]                publish the layer, in each region once
 #        ./build.sh verify [OPTIONS]                 hold what is published against the manifest
 #        ./build.sh report [OPTIONS]                 which function has which version of the layer
-#        ./build.sh rollout [FUNCTION …] [OPTIONS]   give functions another version of the layer
-#        ./build.sh attach [FUNCTION …] [OPTIONS]    give functions the layer that do not have it
+#        ./build.sh rollout [FUNCTION ...] [OPTIONS]   give functions another version of the layer
+#        ./build.sh attach [FUNCTION ...] [OPTIONS]    give functions the layer that do not have it
 #        ./build.sh rollback JOURNAL [OPTIONS]       put back what a roll-out changed
 #        ./build.sh prune --keep N [OPTIONS]         delete versions that nothing names
 #        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    what keeps it from streaming, and what mends that

@@ -24,6 +24,8 @@ WORKERS = 8  # a function that takes 3 calls, and a second or two to be updated,
 
 AwsError = (exceptions.BotoCoreError, exceptions.ClientError)
 
+_ON_THE_WAY = (exceptions.HTTPClientError, exceptions.ConnectionError)
+
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _INVALID = {
     "AuthFailure",
@@ -176,7 +178,8 @@ def may_have_been_done(error: Exception) -> bool:
     """Tell whether a call that failed so can have had its effect: no answer came, or one from a broken server."""
     if isinstance(error, exceptions.ClientError):
         return status(error) >= 500
-    return isinstance(error, exceptions.HTTPClientError) and not isinstance(error, exceptions.EndpointConnectionError)
+    # Of a call that was repeated, only the last error is known: even one without a connection may follow another.
+    return isinstance(error, _ON_THE_WAY)
 
 
 def was_repeated(error: exceptions.ClientError) -> bool:
@@ -228,5 +231,5 @@ _WORDS: list[tuple[tuple[type[Exception], ...], Callable[[str], str]]] = [
         ),
         _no_credentials,
     ),
-    ((exceptions.HTTPClientError,), _no_answer),
+    (_ON_THE_WAY, _no_answer),
 ]

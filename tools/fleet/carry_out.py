@@ -13,7 +13,7 @@ from tools.fleet import FleetError, plan
 from tools.fleet.arns import layer_of
 from tools.fleet.aws import WORKERS
 from tools.fleet.change import FORWARDS, change_layers
-from tools.fleet.functions import BusyError, Functions, GoneError, NoAccessError, RevisionError, UnclearError
+from tools.fleet.functions import Functions, GoneError, NoAccessError, NotNowError, UnclearError
 from tools.fleet.journal import DONE, PUT_BACK, AliasMove, Journal, Record
 from tools.fleet.model import Alias, Function
 from tools.fleet.plan import Goal, Verdict
@@ -160,7 +160,7 @@ class RollOut:
             alias = self._functions.alias(record.name, name)
             if record.move and alias.version not in (record.move.old, record.move.new):
                 raise FleetError(f"somebody else pointed {name} to version {alias.version} meanwhile")
-            with suppress(RevisionError, BusyError, UnclearError):
+            with suppress(NotNowError, UnclearError):
                 move = record.move or self._publish(record, alias)
                 if (alias.version, alias.weights) != (move.new, {}):
                     self._functions.move_alias(record.name, alias, move.new, {})

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from tools.fleet import FleetError
-from tools.fleet.functions import BusyError, Functions, RevisionError, UnclearError
+from tools.fleet.functions import BusyError, Functions, NotNowError, UnclearError
 from tools.fleet.model import Function
 
 _TRIES = 10
@@ -46,12 +46,10 @@ def change_layers(functions: Functions, function: Function, wanted: Wanted, note
         try:
             note(success, revision=functions.set_layers(function.name, new, function.revision))
             return True
-        except RevisionError as error:
-            maybe_done = error.maybe_ours
+        except NotNowError as error:
+            maybe_done, is_busy = error.maybe_ours, isinstance(error, BusyError)
         except UnclearError as error:
             maybe_done, unclear, problem = True, unclear + 1, error
-        except BusyError:
-            is_busy = True
         except FleetError:
             note(refusal)
             raise

@@ -177,7 +177,7 @@ def _add_choice(parser: Parser, with_all_using: bool) -> None:
     group = parser.add_mutually_exclusive_group()
     if with_all_using:
         group.add_argument("--all-using", action="store_true", help="every function that has the layer")
-    group.add_argument("--match", metavar="REGEX", type=_regex, default="", help="functions whose names it is found in")
+    group.add_argument("--match", metavar="REGEX", type=_regex, help="functions whose names it is found in")
     group.add_argument("--tag", dest="tags", metavar="K=V", type=_tag, action="append", default=[], help="repeatable")
 
 
@@ -248,7 +248,7 @@ def _request(options: argparse.Namespace) -> Request:
         command=options.command,
         functions=tuple(options.functions),
         all_using=options.all_using,
-        match=options.match,
+        match=options.match or "",
         tags=tuple(options.tags),
         region=options.region,
         variant=options.variant,

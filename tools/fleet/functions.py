@@ -33,11 +33,11 @@ class GoneError(FleetError):
     """There is no such function, alias or permission."""
 
 
-class RevisionError(FleetError):
-    """Somebody else changed the function since it was read.
+class NotNowError(FleetError):
+    """The function is not as it was read.
 
     Args:
-        maybe_ours: the call was sent more than once, so that the change may be its own.
+        maybe_ours: the call was sent more than once, so that the change which is in its way may be its own.
     """
 
     def __init__(self, text: str, maybe_ours: bool) -> None:
@@ -45,8 +45,12 @@ class RevisionError(FleetError):
         self.maybe_ours = maybe_ours
 
 
-class BusyError(FleetError):
-    """The function is being updated."""
+class RevisionError(NotNowError):
+    """It was changed since."""
+
+
+class BusyError(NotNowError):
+    """It is being updated."""
 
 
 class UnclearError(FleetError):
@@ -191,12 +195,12 @@ def _refused(error: exceptions.ClientError) -> FleetError:
         case 412, _:
             return RevisionError(text, was_repeated(error))
         case 409, "ResourceConflictException":
-            return BusyError(text)
+            return BusyError(text, was_repeated(error))
         case 404, _:
             return GoneError(text)
     if is_lost_code(error_code(error)):
         return NoAccessError(text)
-    return UnclearError(text) if may_have_been_done(error) else FleetError(text)
+    return UnclearError(text) if may_have_been_done(error) or was_repeated(error) else FleetError(text)
 
 
 def _why(error: exceptions.WaiterError) -> str:

@@ -181,6 +181,7 @@ class Journal:
         self.path = path
         self.history = history
         self._file = file
+        self._made_folder = False
         self._lock = threading.Lock()
 
     @classmethod
@@ -193,9 +194,11 @@ class Journal:
         Raises:
             FleetError: something is there already, or it cannot be written.
         """
+        made_folder = not path.parent.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             journal = cls(path, _open(path, os.O_CREAT), History())
+            journal._made_folder = made_folder
             if over_torn and b"\n" not in path.read_bytes():
                 os.ftruncate(journal._file, 0)
             if os.fstat(journal._file).st_size:
@@ -225,9 +228,9 @@ class Journal:
 
     def write(self, event: str, **fields: Any) -> None:
         """Add an event. It is on the disk when this returns."""
-        line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
-        data = json.dumps(line).encode() + b"\n"
         with self._lock:
+            line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
+            data = json.dumps(line).encode() + b"\n"
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
@@ -241,6 +244,8 @@ class Journal:
         """Remove the journal: nothing was begun."""
         with contextlib.suppress(OSError):
             self.path.unlink()
+            if self._made_folder:
+                self.path.parent.rmdir()
         self.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tools.fleet import FleetError
 from tools.fleet.change import BACKWARDS, change_layers
-from tools.fleet.functions import BusyError, Functions, GoneError, NoAccessError, RevisionError, UnclearError
+from tools.fleet.functions import Functions, GoneError, NoAccessError, NotNowError, UnclearError
 from tools.fleet.journal import Journal, Record
 from tools.fleet.model import Function
 
@@ -87,6 +87,6 @@ def _alias_back(functions: Functions, record: Record, note: Callable[..., None])
         if alias.version != move.new:
             raise _LeftError(f"somebody else pointed its alias {move.alias} to version {alias.version} since")
         note("alias-restore", alias=move.alias, old=move.new, new=move.old)
-        with suppress(RevisionError, BusyError, UnclearError):
+        with suppress(NotNowError, UnclearError):
             functions.move_alias(record.name, alias, move.old, move.weights)
     raise FleetError(f"its alias {move.alias} was changed by others each of {_TRIES} times")
