@@ -64,6 +64,7 @@ class Cloud:
     checkout: Checkout
     standin: StandIn
     environment: dict[str, str]
+    _role: str = ""
 
     @classmethod
     def over(cls, checkout: Checkout, standin: StandIn) -> Cloud:
@@ -190,12 +191,11 @@ class Cloud:
         }
         self.client(region=region).create_function(FunctionName=name, Layers=layers, **(options | more))
 
-    def role(self, region: str = REGION) -> str:
-        client = self.client("iam", region)
-        try:
-            return str(client.get_role(RoleName="runs")["Role"]["Arn"])
-        except client.exceptions.NoSuchEntityException:
-            return str(client.create_role(RoleName="runs", AssumeRolePolicyDocument=_ASSUME)["Role"]["Arn"])
+    def role(self, region: str) -> str:
+        if not self._role:
+            client = self.client("iam", region)
+            self._role = client.create_role(RoleName="runs", AssumeRolePolicyDocument=_ASSUME)["Role"]["Arn"]
+        return self._role
 
     def fleet(self) -> dict[str, list[str]]:
         """The layers of every function, straight from the stand-in."""

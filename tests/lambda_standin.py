@@ -194,7 +194,7 @@ class StandIn:
 
     def _lambda(self, environ: Environ, call: Call) -> Any:
         query = dict(urllib.parse.parse_qsl(environ.get("QUERY_STRING", "")))
-        handle = getattr(self, f"_{call.operation}", None)
+        handle = getattr(self, f"on_{call.operation}", None)
         if handle:
             return handle(environ, call, query)
         status, answer = self._moto_json(environ)
@@ -245,7 +245,7 @@ class StandIn:
         if self.looks_until_done:
             self.pending[key] = self.looks_until_done
 
-    def _CreateFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_CreateFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body = dict(call.body)
         layers = body.pop("Layers", [])
         self._check_layers(call, layers)
@@ -255,12 +255,12 @@ class StandIn:
         self.layers[(*self._key(call, body["FunctionName"]), "$LATEST")] = layers
         return status, self._dressed(call, answer)
 
-    def _ListFunctions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
+    def on_ListFunctions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
         status, answer = self._moto_json(environ)
         found = [self._dressed(call, each, in_list=True) for each in answer["Functions"]]
         return status, _page(found, "Functions", query)
 
-    def _GetFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_GetFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         self._look(self._key(call))
         status, answer = self._moto_json(environ)
         self._dressed(call, answer["Configuration"])
@@ -268,12 +268,12 @@ class StandIn:
         answer["Code"] = {"RepositoryType": "S3", "Location": location}
         return status, answer
 
-    def _GetFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_GetFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         self._look(self._key(call))
         status, answer = self._moto_json(environ)
         return status, self._dressed(call, answer)
 
-    def _UpdateFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_UpdateFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body, key = dict(call.body), self._key(call)
         if query.get("Qualifier"):
             raise Refusal(400, "InvalidParameterValueException")
@@ -288,7 +288,7 @@ class StandIn:
         self._begin_update(call)
         return status, self._dressed(call, answer)
 
-    def _UpdateFunctionCode(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_UpdateFunctionCode(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body = dict(call.body)
         self._exists(call)
         self._lock_is_right(self._key(call), body.pop("RevisionId", None))
@@ -298,7 +298,7 @@ class StandIn:
         self._begin_update(call)
         return status, self._dressed(call, answer)
 
-    def _PublishVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_PublishVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         key = self._key(call)
         self._exists(call)
         self._lock_is_right(key, call.body.get("RevisionId"))
@@ -315,7 +315,7 @@ class StandIn:
         self.layers[(*key, answer["Version"])] = list(latest)
         return status, self._dressed(call, answer)
 
-    def _UpdateAlias(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_UpdateAlias(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         alias = get_backend(call.account, call.region).get_alias(call.part, call.name)
         if call.body.get("RevisionId", alias.revision_id) != alias.revision_id:
             raise Refusal(412, "PreconditionFailedException")
@@ -323,14 +323,14 @@ class StandIn:
         alias.revision_id = answer["RevisionId"] = str(uuid.uuid4())
         return status, answer
 
-    def _Invoke(self, environ: Environ, call: Call, query: Any) -> Any:
+    def on_Invoke(self, environ: Environ, call: Call, query: Any) -> Any:
         self._exists(call)
         self.invoked.append((call.name, environ["wsgi.input"].getvalue()))
         if call.name in self.faults.invocations_fail:
             return 200, {"errorMessage": "boom", "errorType": "ValueError"}, [("X-Amz-Function-Error", "Unhandled")]
         return 200, {"answer": 42}
 
-    def _ListFunctionUrlConfigs(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_ListFunctionUrlConfigs(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         function = self._exists(call)
         configuration = function.url_config
         found = [configuration.to_dict()] if configuration else []
@@ -382,11 +382,11 @@ class StandIn:
         if len(set(layers)) < len(layers) or size > 262_144_000:
             raise Refusal(400, "InvalidParameterValueException")
 
-    def _ListLayerVersions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
+    def on_ListLayerVersions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
         status, answer = self._moto_json(environ)
         return status, _page(answer["LayerVersions"], "LayerVersions", query)
 
-    def _PublishLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_PublishLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body = call.body
         if not re.fullmatch(r"[a-zA-Z0-9-_]{1,140}", call.name) or len(body.get("Description", "")) > 256:
             raise Refusal(400, "ValidationException")
@@ -399,7 +399,7 @@ class StandIn:
         status, answer = self._moto_json(environ)
         return status, self._located(call, call.name, answer)
 
-    def _GetLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_GetLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         name, number = call.name, int(call.part)
         version = self._layer(call, name, number)
         return 200, self._located(call, name, version.get_layer_version())
@@ -409,7 +409,7 @@ class StandIn:
         answer["Content"]["Location"] = f"{self.url}/zip/layer/{account}/{region}/{short}/{answer['Version']}"
         return answer
 
-    def _AddLayerVersionPermission(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_AddLayerVersionPermission(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         version = self._layer(call, call.name, int(call.part))
         if call.body["Action"] != "lambda:GetLayerVersion" or len(call.body["StatementId"]) > 100:
             raise Refusal(400, "ValidationException")
@@ -417,7 +417,7 @@ class StandIn:
             raise Refusal(409, "ResourceConflictException")
         return self._moto_json(environ)
 
-    def _GetLayerVersionPolicy(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+    def on_GetLayerVersionPolicy(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         self._layer(call, call.name, int(call.part))
         status, answer = self._moto_json(environ)
         policy = json.loads(answer["Policy"])

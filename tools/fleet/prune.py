@@ -99,7 +99,7 @@ def _users(functions: Functions, manifest: Manifest) -> defaultdict[str, list[st
     users: defaultdict[str, list[str]] = defaultdict(list)
     for entry in manifest.published:
         users[entry.arn].append(FILE_NAME)
-    for function in functions.all(published=True):
+    for function in sorted(functions.all(published=True), key=lambda each: (each.name, each.version)):
         suffix = "" if function.version == LATEST else f":{function.version}"
         for arn in function.layers:
             users[arn].append(f"function {function.name}{suffix}")
