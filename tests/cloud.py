@@ -43,11 +43,11 @@ _ASSUME = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 def zipped(files: dict[str, str | bytes]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.create_system, info.external_attr = 3, (0o755 if name == "bootstrap" else 0o644) << 16
-            archive.writestr(info, data)
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -161,11 +161,18 @@ class Cloud:
 
     # The account
 
-    def layer(self, name: str = NAME, count: int = 1, key: str = "testing", **more: Any) -> list[str]:
-        """Publish versions of a layer, each with bytes of its own, and give their ARNs."""
+    def layer(
+        self,
+        name: str = NAME,
+        count: int = 1,
+        key: str = "testing",
+        files: dict[str, str | bytes] | None = None,
+        **more: Any,
+    ) -> list[str]:
+        """Publish versions of a layer, each with bytes of its own besides the ``files``, and give their ARNs."""
         client, arns = self.client(key=key), []
         for _ in range(count):
-            content = {"ZipFile": zipped({f"{name}.txt": f"{len(self.standin.calls)}"})}
+            content = {"ZipFile": zipped({f"{name}.txt": f"{len(self.standin.calls)}", **(files or {})})}
             arns.append(client.publish_layer_version(LayerName=name, Content=content, **more)["LayerVersionArn"])
         return arns
 

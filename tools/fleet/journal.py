@@ -222,7 +222,11 @@ class Journal:
             text = path.read_bytes()
         except OSError as error:
             raise FleetError(f"cannot open the journal {shown(path)}: {error.strerror}") from None
-        history = replay(text, shown(path))
+        try:
+            history = replay(text, shown(path))
+        except FleetError:
+            os.close(file)
+            raise
         os.ftruncate(file, text.rfind(b"\n") + 1)
         return cls(path, file, history)
 
