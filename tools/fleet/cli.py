@@ -26,7 +26,7 @@ _FOUND = "Exit status: 0 nothing found, 1 something found, or failed, 2 wrong us
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"build.sh: error: {message} (see ./build.sh {self.prog} --help)\n")
+        self.exit(USAGE, f"build.sh: error: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,7 +54,7 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="./build.sh", add_help=False, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (_publish, _verify, _doctor, _rollout, _attach, _rollback, _report, _prune):
         add(commands)
@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _command(commands: argparse._SubParsersAction[Parser], name: str, text: str, epilog: str = _EXIT) -> Parser:
     parser = commands.add_parser(
         name,
-        prog=name,
+        prog=f"./build.sh {name}",
         description=text,
         epilog=f"{epilog} Credentials, profile, region and endpoint are found as boto3 finds them.",
         allow_abbrev=False,
