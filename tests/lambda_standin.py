@@ -338,6 +338,12 @@ class StandIn:
             each["InvokeMode"] = each["InvokeMode"] if each["InvokeMode"] != "Buffered" else "BUFFERED"
         return 200, {"FunctionUrlConfigs": found}
 
+    def on_UpdateFunctionUrlConfig(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        status, answer = self._moto_json(environ)
+        if mode := call.body.get("InvokeMode"):
+            self._exists(call).url_config.config["InvokeMode"] = answer["InvokeMode"] = mode
+        return status, answer
+
     def _exists(self, call: Call) -> Any:
         try:
             return get_backend(call.account, call.region).get_function(call.name)
@@ -463,6 +469,8 @@ _OF_FUNCTION = {
     ("POST", "versions"): "PublishVersion",
     ("POST", "invocations"): "Invoke",
     ("GET", "aliases"): "ListAliases",
+    ("GET", "policy"): "GetPolicy",
+    ("POST", "policy"): "AddPermission",
     ("POST", "aliases"): "CreateAlias",
 }
 _OF_LAYER = {
@@ -481,6 +489,8 @@ def _operation(method: str, path: str) -> tuple[str, str, str]:
         return "ListFunctions" if method == "GET" else "CreateFunction", "", ""
     if match := re.fullmatch(r"/2021-10-31/functions/([^/]+)/urls", path):
         return "ListFunctionUrlConfigs", match[1], ""
+    if (match := re.fullmatch(r"/2021-10-31/functions/([^/]+)/url", path)) and method == "PUT":
+        return "UpdateFunctionUrlConfig", match[1], ""
     if match := LAYER.fullmatch(path):
         operation = _OF_LAYER.get((method, bool(match["number"]), bool(match["policy"])), "")
         return operation, match["name"], match["number"] or ""
