@@ -76,7 +76,8 @@ class Functions:
         """Read one function with its tags, or what the ``qualifier`` of it leads to; raises ``GoneError``."""
         options = {"Qualifier": qualifier} if qualifier else {}
         answer = self._asked("get_function", FunctionName=name, **options)
-        return Function.of(answer["Configuration"], answer.get("Tags"))
+        # Without the right to lambda:ListTags, the answer has no tags: AWS Lambda API Reference, API_GetFunction.
+        return Function.of(answer["Configuration"], answer.get("Tags"), known="TagsError" not in answer)
 
     def code_location(self, name: str) -> str:
         """Where the zip of a function can be got for ten minutes."""

@@ -33,10 +33,11 @@ class Function:
     is_image: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    tags_are_known: bool = True
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> Function:
-        """Read the ``FunctionConfiguration`` of an answer."""
+    def of(cls, answer: Mapping[str, Any], tags: Mapping[str, str] | None = None, known: bool = True) -> Function:
+        """Read the ``FunctionConfiguration`` of an answer; ``known`` tells whether the tags could be read."""
         version = answer.get("Version", LATEST)
         arn = answer["FunctionArn"]
         return cls(
@@ -53,6 +54,7 @@ class Function:
             is_image=answer.get("PackageType") == "Image",
             variables=(answer.get("Environment") or {}).get("Variables") or {},
             tags=tags or {},
+            tags_are_known=known,
         )
 
     @property

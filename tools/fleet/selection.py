@@ -12,6 +12,9 @@ from tools.fleet.arns import Layer, Place, function_name, layer_of
 from tools.fleet.aws import WORKERS
 from tools.fleet.functions import Functions, GoneError
 from tools.fleet.model import Function
+from tools.fleet.terminal import remark
+
+_WORTH_TELLING = 30
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def select(
         names = _names(selection.names, place)
     else:
         names = sorted(each.name for each in functions.all() if _is_meant(each, selection, layers, attach))
+    if len(names) > _WORTH_TELLING:  # some ten a second
+        remark(f"reading {len(names):,} functions")
     with ThreadPoolExecutor(WORKERS) as pool:
         found = list(pool.map(lambda name: _read(functions, name, bool(selection.names)), names))
     chosen = [each for each in found if each and _has_tags(each, selection.tags)]
