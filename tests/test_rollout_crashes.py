@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lambda_in_memory import BEFORE, OTHER, OURS, Crash, Mortal, Region, refusal
 
-from tools.fleet import FleetError, carry_out, journal, rollout, terminal
+from tools.fleet import FleetError, carry_out, functions, journal, put_back, rollout, terminal
 from tools.fleet.rollout import Request
 from tools.packaging import manifest
 
@@ -29,6 +29,7 @@ LISTS = ([f"{OURS}:1"], [BEFORE, f"{OURS}:1"], [f"{OURS}:1", OTHER], [BEFORE, f"
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "remark", lambda text: None)
+    monkeypatch.setattr(functions, "_SECONDS_BETWEEN_LOOKS", 0)
     monkeypatch.setattr("builtins.print", lambda *_, **__: None)
 
 
@@ -59,9 +60,15 @@ def roll_back(region: Region, path: Path) -> int:
     return rollout.roll_back(region, path, None, yes=True, dry_run=False, as_json=False)
 
 
+def alone(patch: pytest.MonkeyPatch, workers: int = 1) -> None:
+    """Let one thread do it all, so that every run takes the same steps."""
+    for module in (carry_out, put_back):
+        patch.setattr(module, "WORKERS", workers)
+
+
 def number_of_steps(tmp_path: Path, **more: Any) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(carry_out, "WORKERS", 1)
+        alone(patch)
         region = with_aliases(Region(fleet()))
         life = Mortal(region, patch, fatal=None)
         assert roll_out(region, tmp_path / "whole", **more) == 0
@@ -79,7 +86,7 @@ def die(region: Region, path: Path, fatal: int, workers: int, **more: Any) -> No
     """Roll out until the step ``fatal``; the file lock goes with the process."""
     with pytest.MonkeyPatch.context() as patch:
         opened: list[int] = []
-        patch.setattr(carry_out, "WORKERS", workers)
+        alone(patch, workers)
         patch.setattr(journal, "_open", lambda *words, real=journal._open: opened.append(real(*words)) or opened[-1])
         patch.setattr(journal.Journal, "discard", lambda self: None)
         patch.setattr(journal.Journal, "close", lambda self: None)
@@ -125,6 +132,7 @@ def test_its_rollback_may_die_at_any_step_and_be_repeated(tmp_path: Path, monkey
         region, path = Region(fleet(8)), tmp_path / f"{fatal}.jsonl"
         roll_out(region, path)
         with pytest.MonkeyPatch.context() as patch:
+            alone(patch)
             Mortal(region, patch, fatal)
             with suppress(Crash):
                 roll_back(region, path)
@@ -171,7 +179,7 @@ def test_a_failure_that_is_followed_by_death_is_put_back_by_resume(
     region = Region(fleet())
     region.failing = {"f-20"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(carry_out, "WORKERS", 1)
+        alone(patch)
         life = Mortal(region, patch, fatal=None)
         assert roll_out(region, tmp_path / "whole") == 1
     for fatal in range(life.steps - 130, life.steps):
@@ -270,7 +278,7 @@ def test_a_function_that_somebody_changes_all_the_time_is_given_up(tmp_path: Pat
 
 
 def test_one_failure_puts_back_everything_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carry_out, "WORKERS", 1)
+    alone(monkeypatch)
     region = Region(fleet())
     region.failing = {"f-30"}
     assert roll_out(region, tmp_path / "journal") == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from tools.fleet import FleetError
@@ -36,8 +35,9 @@ def change_layers(functions: Functions, function: Function, wanted: Wanted, note
         FleetError: AWS Lambda refuses the change, or the function does not come to rest.
     """
     intent, success, refusal = names
+    problem: FleetError
     unclear = 0
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
         new = wanted(function)
         if new is None:
             return False
@@ -47,24 +47,19 @@ def change_layers(functions: Functions, function: Function, wanted: Wanted, note
             note(success, revision=functions.set_layers(function.name, new, function.revision))
             return True
         except NotNowError as error:
-            maybe_done, is_busy = error.maybe_ours, isinstance(error, BusyError)
+            problem, maybe_done, is_busy = error, error.maybe_ours, isinstance(error, BusyError)
         except UnclearError as error:
-            maybe_done, unclear, problem = True, unclear + 1, error
+            problem, maybe_done, unclear = error, True, unclear + 1
         except FleetError:
             note(refusal)
             raise
-        function = _at_rest(functions, function) if is_busy else functions.get(function.name)
+        if is_busy:
+            functions.come_to_rest(function.name, tried)
+        function = functions.get(function.name)
         if maybe_done and function.layers == new:
             note(success, revision=function.revision)
             return True
         note(refusal)
         if unclear == _UNCLEAR_TRIES:
-            raise FleetError(str(problem))
-    raise FleetError(f"it was changed by others each of {_TRIES} times: see who does, and go on with --resume")
-
-
-def _at_rest(functions: Functions, function: Function) -> Function:
-    """Wait for somebody's update; whether it fails is theirs to know."""
-    with suppress(FleetError):
-        functions.wait(function.name)
-    return functions.get(function.name)
+            break
+    raise FleetError(f"given up after {tried + 1} tries: {problem}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from botocore import exceptions
@@ -97,6 +99,15 @@ class Functions:
     def wait(self, name: str) -> None:
         """Wait until the last update has come to its end; raises ``FleetError`` where it failed."""
         self._wait("function_updated_v2", FunctionName=name)
+
+    def come_to_rest(self, name: str, tried: int) -> None:
+        """Let somebody's change of the function end, however it does: the longer, the more often it was ``tried``.
+
+        One that was just made or is idle is busy too, and no waiter knows.
+        """
+        with suppress(FleetError):
+            self.wait(name)
+        time.sleep(tried * _SECONDS_BETWEEN_LOOKS)
 
     def _wait(self, waiter: str, **parameters: str) -> None:
         pace = {"Delay": _SECONDS_BETWEEN_LOOKS, "MaxAttempts": _LOOKS}
@@ -229,8 +240,3 @@ def _message(payload: bytes) -> str:
     if isinstance(error, dict) and "errorMessage" in error:
         return f"{error.get('errorType', 'error')}: {error['errorMessage']}"
     return json.dumps(error)[:200]
-
-
-def by_name(functions: Sequence[Function]) -> Iterator[Function]:
-    """The functions in the order of their names, which all output and all plans have."""
-    return iter(sorted(functions, key=lambda function: (function.name, function.arn)))

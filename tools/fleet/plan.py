@@ -131,13 +131,18 @@ def check(step: Step, versions: Mapping[str, LayerInfo | NotUsable]) -> Step:
 def _unusable(step: Step, versions: Mapping[str, LayerInfo | NotUsable]) -> str:
     for arn in step.new:
         held = versions.get(arn)
-        if isinstance(held, NotUsable) and held.deleted:
+        if isinstance(held, NotUsable) and held.deleted and _is_ours_to_know(arn, step.function):
             return (
                 f"{arn} was deleted, so that AWS Lambda takes no list with it: give the function another version of it"
             )
-        if isinstance(held, NotUsable):
+        if isinstance(held, NotUsable) and not held.deleted:
             return f"{arn} is not shared with this account: ask its owner, or remove it from the function"
     return ""
+
+
+def _is_ours_to_know(arn: str, function: Function) -> bool:
+    """Of another account's layer, AWS Lambda only says that it may not be used. Not to find it means nothing."""
+    return arn.split(":")[4:5] == function.arn.split(":")[4:5]
 
 
 def _misfit(step: Step, versions: Mapping[str, LayerInfo | NotUsable]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from tools.fleet import FleetError
+from tools.fleet.aws import WORKERS
 from tools.fleet.change import BACKWARDS, change_layers
 from tools.fleet.functions import Functions, GoneError, NoAccessError, NotNowError, UnclearError
 from tools.fleet.journal import Journal, Record
@@ -31,7 +33,8 @@ def put_back(
     """
     records = [record for record in journal.history.touched if only in (None, record)]
     begun = [record for record in records if _begin(functions, journal, show, record)]
-    ended = [_end(functions, journal, show, record) for record in begun]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        ended = list(pool.map(lambda record: _end(functions, journal, show, record), begun))
     return not any(record.touched is not None for record in records) and all(ended)
 
 
