@@ -21,7 +21,7 @@ from checkout import ENVIRONMENT, Checkout
 from lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, StandIn
 from moto.core import DEFAULT_ACCOUNT_ID
 
-from tools.fleet import aws, cli, functions, prune, publish, rollout, verify
+from tools.fleet import aws, cli, functions, prune, publish, rollout, verify, zips
 from tools.packaging import manifest
 
 REGION = "eu-central-1"
@@ -112,7 +112,7 @@ class Cloud:
             patch.chdir(cwd or self.checkout.root)
             patch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)
             for module, name, value in (
-                *((module, "ROOT", self.checkout.root) for module in (cli, publish, verify)),
+                *((module, "ROOT", self.checkout.root) for module in (cli, publish, verify, zips)),
                 *((module, "JOURNALS", self.checkout.root / "rollouts") for module in (prune, rollout)),
                 (aws, "SECONDS_BETWEEN_CALLS", 0),
                 (aws, "SECONDS_AFTER_THROTTLING", 0),

@@ -271,7 +271,7 @@ def test_a_function_that_always_fails_ends_it_and_everything_is_put_back(fleet: 
     fleet.standin.faults.on = lambda call: 500 if (call.operation, call.name) == (UPDATE, "middle") else None
     result = fleet.run("rollout", "--all-using", "--to", "2", "--yes", AWS_MAX_ATTEMPTS="1")
     assert result.returncode == 1
-    assert "stopped: middle: UpdateFunctionConfiguration failed with ServiceException" in result.stdout
+    assert "stopped: middle: given up after 3 tries: UpdateFunctionConfiguration failed with " in result.stdout
     assert fleet.fleet() == before
 
 

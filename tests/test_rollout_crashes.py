@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lambda_in_memory import BEFORE, OTHER, OURS, Crash, Mortal, Region, refusal
 
 from tools.fleet import FleetError, carry_out, functions, journal, put_back, rollout, terminal
-from tools.fleet.rollout import Request
+from tools.fleet.request import Request
 from tools.packaging import manifest
 
 MANIFEST = manifest.load(rollout.ROOT / manifest.FILE_NAME)

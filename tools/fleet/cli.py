@@ -13,7 +13,7 @@ from typing import NoReturn
 from tools.emulator.cli import event_bytes
 from tools.fleet import ROOT, FleetError, UsageError, doctor, prune, publish, report, rollout, verify
 from tools.fleet.aws import Aws, AwsError, in_words
-from tools.fleet.rollout import Request
+from tools.fleet.request import Request
 from tools.packaging import PackagingError, manifest
 from tools.packaging.manifest import Manifest
 from tools.packaging.published import GRANTEE, PUBLIC

@@ -15,8 +15,8 @@ from tools.fleet.findings import Finding
 from tools.fleet.functions import GoneError
 from tools.fleet.layers import download
 from tools.fleet.model import Function, LayerInfo, NotUsable
-from tools.fleet.rollout import Session
 from tools.fleet.runtimes import MANAGED_PYTHON, OS_ONLY, end_of_life
+from tools.fleet.session import Session
 from tools.fleet.target import published
 from tools.packaging.manifest import SLIM, Manifest
 from tools.packaging.sources import read, shown

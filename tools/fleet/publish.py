@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +16,15 @@ from tools.fleet import ROOT, FleetError, terminal
 from tools.fleet.arns import Layer, LayerVersion
 from tools.fleet.aws import Aws, AwsError, Identity, error_code, in_words, is_lost_code, status
 from tools.fleet.functions import UnclearError
-from tools.fleet.layers import Layers, code_sha256, unpacked_size
+from tools.fleet.layers import Layers, code_sha256
 from tools.fleet.model import LayerInfo
 from tools.fleet.places import identities, variants
 from tools.fleet.target import description, own_layers, published
+from tools.fleet.zips import Zip, built
 from tools.packaging import manifest as manifests
-from tools.packaging.archive import UNPACKED_LIMIT, ZIP_LIMIT
-from tools.packaging.manifest import SLIM, Manifest, Variant
+from tools.packaging.archive import ZIP_LIMIT
+from tools.packaging.manifest import Manifest
 from tools.packaging.published import Published, with_published
-from tools.packaging.sources import read, shown
 
 _TRIES = 4
 
@@ -56,19 +52,6 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Zip:
-    """A built layer."""
-
-    variant: Variant
-    data: bytes
-
-    @property
-    def sha256(self) -> str:
-        """In hexadecimal, as in SHA256SUMS."""
-        return hashlib.sha256(self.data).hexdigest()
-
-
-@dataclass(frozen=True)
 class Row:
     """What became of one variant in one region. ``entry`` is missing where it failed, or is not there yet."""
 
@@ -84,7 +67,7 @@ def publish(aws: Aws, manifest: Manifest, order: Order) -> int:
     chosen = variants(manifest, order.variants, [manifest.variants[0]])
     with _alone(order.dry_run):
         manifest = manifests.load(ROOT / manifests.FILE_NAME)  # as the publisher before has left it
-        zips = _zips(chosen, manifest, order)
+        zips = [built(variant, manifest, order.output, order.dry_run) for variant in chosen]
         places = identities(aws, order.regions, order.all_regions)
         if not order.bucket:
             _refuse_large(zips)
@@ -270,52 +253,6 @@ def _alone(dry_run: bool) -> Iterator[None]:
     with (ROOT / "build.sh").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _zips(chosen: Sequence[Variant], manifest: Manifest, order: Order) -> list[Zip]:
-    return [Zip(variant, _checked(variant, manifest, _zip(variant, order))) for variant in chosen]
-
-
-def _zip(variant: Variant, order: Order) -> bytes:
-    path = order.output / variant.zip_name
-    if path.is_file():
-        return read(path)
-    if variant.name != SLIM:
-        raise FleetError(f"{shown(path)} is missing: build it first (see ./build.sh --help)")
-    if not order.dry_run:
-        _build(order.output)
-        terminal.remark(f"built {shown(path)}")
-        return read(path)
-    with tempfile.TemporaryDirectory() as folder:
-        _build(Path(folder) / "dist")
-        return read(Path(folder) / "dist" / variant.zip_name)
-
-
-def _build(output: Path) -> None:
-    command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", "-o", str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if result.returncode:
-        raise FleetError(result.stderr.removeprefix("build.sh: error: ").strip() or "the layer could not be built")
-
-
-def _checked(variant: Variant, manifest: Manifest, data: bytes) -> bytes:
-    """Refuse a zip that AWS Lambda would, and one that other sources were built into."""
-    size = unpacked_size(data)
-    if size > UNPACKED_LIMIT:
-        raise FleetError(f"{variant.zip_name} has {size:,} bytes unpacked, and {UNPACKED_LIMIT:,} are allowed")
-    held = f'VERSION = "{manifest.version}"'.encode()
-    if held not in _runtime(data):
-        raise FleetError(f"{variant.zip_name} is not of version {manifest.version}: run ./build.sh, and repeat")
-    return data
-
-
-def _runtime(data: bytes) -> bytes:
-    import io
-    import zipfile
-
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return archive.read("runtime.py") if "runtime.py" in archive.namelist() else b""
 
 
 def _refuse_large(zips: Sequence[Zip]) -> None:

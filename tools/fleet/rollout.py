@@ -3,111 +3,29 @@
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from tools.fleet import ROOT, FleetError, UsageError, plan, terminal
-from tools.fleet.arns import LayerVersion, Place, layer_of, short
-from tools.fleet.aws import WORKERS, Aws, Identity
-from tools.fleet.carry_out import RollOut, Settings
+from tools.fleet import ROOT, FleetError, UsageError, plan, telling, terminal
+from tools.fleet.arns import LayerVersion, Place
+from tools.fleet.aws import WORKERS, Aws
+from tools.fleet.carry_out import RollOut
 from tools.fleet.functions import Functions, GoneError, NoAccessError
-from tools.fleet.journal import DONE, PUT_BACK, History, Journal, Record, files_in, read
-from tools.fleet.layers import Layers
-from tools.fleet.model import LayerInfo, NotUsable
+from tools.fleet.journal import DONE, PUT_BACK, History, Journal, files_in, read
+from tools.fleet.model import NotUsable
 from tools.fleet.plan import Goal, Step, Verdict
 from tools.fleet.put_back import put_back
-from tools.fleet.selection import Selection, select
+from tools.fleet.request import Request
+from tools.fleet.selection import select
+from tools.fleet.session import Session
 from tools.fleet.target import own_layers, targets
 from tools.packaging.manifest import SLIM, Manifest
 from tools.packaging.sources import shown
 
 JOURNALS = ROOT / "rollouts"
-
-_NAMES_IN_A_HINT = 5
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for, as the journal keeps it: all that a roll-out that died can be begun anew with.
-
-    Args:
-        probe: the event, as text.
-        yes: the plan needs no consent.
-    """
-
-    command: str
-    functions: tuple[str, ...] = ()
-    all_using: bool = False
-    match: str = ""
-    tags: tuple[str, ...] = ()
-    region: str | None = None
-    variant: str | None = None
-    layer_account: str | None = None
-    to: str | None = None
-    canary: int = 0
-    probe: str | None = None
-    alias: str | None = None
-    max_failures: int = 0
-    include_cloudformation: bool = False
-    yes: bool = False
-
-    @classmethod
-    def of(cls, kept: dict[str, Any]) -> Request:
-        """Read it back; raises ``FleetError`` where it was not kept so."""
-        try:
-            fields: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
-            }
-            return cls(**fields)
-        except TypeError:
-            raise FleetError("the journal is of another version of this tool: use that one") from None
-
-    @property
-    def selects(self) -> bool:
-        """Whether it says which functions."""
-        return bool(self.functions or self.all_using or self.match or self.tags)
-
-    def differs(self, other: Request) -> bool:
-        """Tell whether it is about other functions, or another goal."""
-        return replace(self, yes=False, region=None) != replace(other, yes=False, region=None)
-
-    def settings(self) -> Settings:
-        """How to go about it."""
-        probe = None if self.probe is None else self.probe.encode()
-        return Settings(self.canary, probe, self.alias, self.max_failures)
-
-
-@dataclass(frozen=True)
-class Session:
-    """One command at work in one region of one account."""
-
-    identity: Identity
-    functions: Functions
-    layers: Layers
-
-    @classmethod
-    def open(cls, aws: Aws, region: str | None) -> Session:
-        """Find out who calls, and where."""
-        name = aws.region(region)
-        identity = aws.identity(name)
-        return cls(identity, Functions(aws, name), Layers(aws, name))
-
-    @property
-    def place(self) -> Place:
-        """Where it works."""
-        return self.identity.place
-
-    def lookup(self, arns: Sequence[str]) -> dict[str, LayerInfo | NotUsable]:
-        """Read the layer versions; what does not read like one is left out."""
-        versions = [LayerVersion.parse(arn) for arn in arns if layer_of(arn)]
-        with ThreadPoolExecutor(WORKERS) as pool:
-            found = pool.map(lambda version: self.layers.get(version, self.place.account), versions)
-            return {str(version): held for version, held in zip(versions, found, strict=True)}
 
 
 class Job:
@@ -137,10 +55,13 @@ class Job:
             raise FleetError(f"nothing was changed, as this would fail: {first}{more}")
         changing = [step for step in steps if step.verdict is Verdict.CHANGE]
         if not changing and not any(step.verdict is Verdict.RIGHT for step in steps):
-            raise FleetError(f"nothing is left to do: {_summary([step.verdict.value for step in steps])}")
+            raise FleetError(f"nothing is left to do: {telling.summary([step.verdict.value for step in steps])}")
         if self._journal is None:
             if self._as_json:
-                print(terminal.document(self._document(session.place, goal, steps)), flush=True)
+                print(
+                    terminal.document(telling.plan_document(self._request.command, session.place, goal, steps)),
+                    flush=True,
+                )
             return 0
         self._write_plan(self._journal, session, goal, steps)
         if changing and not self._request.yes and not terminal.confirm(f"Change {len(changing)} of them?"):
@@ -158,13 +79,9 @@ class Job:
         if history.outcome:
             terminal.remark(f"{shown(journal.path)} has come to its end: {history.outcome}")
             return self._report(journal, [])
-        session = self.session_of(region)
+        session = _session_of(self._aws, history, region)
         goal = self._goal_of(history)
         return self._carry_out(journal, session, goal, [])
-
-    def session_of(self, region: str | None) -> Session:
-        """Open the place that the journal is of; raises ``FleetError`` where these credentials are of another."""
-        return session_of(self._aws, self._journal.history if self._journal else History(), region)
 
     def _goal(self, session: Session) -> Goal:
         request, variants = self._request, self._manifest.variants
@@ -187,8 +104,7 @@ class Job:
 
     def _plan(self, session: Session, goal: Goal) -> list[Step]:
         request = self._request
-        selection = Selection(request.functions, request.all_using, request.match, request.tags)
-        found = select(selection, session.functions, list(goal.targets), session.place, goal.attach)
+        found = select(request.selection(), session.functions, list(goal.targets), session.place, goal.attach)
         steps = plan.plan(found, goal)
         versions = session.lookup(plan.needed(steps))
         steps = [plan.check(step, versions) for step in steps]
@@ -238,9 +154,9 @@ class Job:
     def _report(self, journal: Journal, steps: Sequence[Step]) -> int:
         history = journal.history
         if self._as_json:
-            print(terminal.document({"command": self._request.command, **results(journal)}), flush=True)
+            print(terminal.document({"command": self._request.command, **telling.results(journal)}), flush=True)
         else:
-            print("\n".join(_told(history)), flush=True)
+            print("\n".join(telling.outcomes(history)), flush=True)
         if history.outcome == DONE and not history.failed:
             return 0
         if history.outcome != PUT_BACK and history.touched:
@@ -249,29 +165,9 @@ class Job:
 
     def _show(self, place: Place, goal: Goal, steps: Sequence[Step]) -> None:
         if not self._as_json:
-            print("\n".join(_listing(place, goal, steps)), flush=True)
+            print("\n".join(telling.plan_listing(place, goal, steps)), flush=True)
         elif not self._request.yes and self._journal is not None:  # the answer to a question needs to be seen
-            terminal.remark("\n".join(_listing(place, goal, steps)))
-
-    def _document(self, place: Place, goal: Goal, steps: Sequence[Step]) -> dict[str, Any]:
-        return {
-            "command": self._request.command,
-            "dryRun": True,
-            **asdict(place),
-            "targets": [str(version) for version in goal.targets.values()],
-            "functions": [
-                {
-                    "function": step.function.arn,
-                    "name": step.function.name,
-                    "verdict": step.verdict.value,
-                    "old": step.old,
-                    "new": step.new,
-                    "reason": step.reason,
-                    "hints": step.hints,
-                }
-                for step in steps
-            ],
-        }
+            terminal.remark("\n".join(telling.plan_listing(place, goal, steps)))
 
 
 def _with_alias(step: Step, functions: Functions, alias: str) -> Step:
@@ -288,19 +184,9 @@ def _with_alias(step: Step, functions: Functions, alias: str) -> Step:
     return step
 
 
-def session_of(aws: Aws, history: History, region: str | None) -> Session:
-    """Open the place that a journal is of; raises ``FleetError`` where these credentials are of another."""
-    place = history.place
-    assert place is not None
-    if region not in (None, place.region):
-        raise UsageError(f"the journal is of {place.region}: leave --region out")
-    session = Session.open(aws, place.region)
-    if session.place != place:
-        raise FleetError(
-            f"the journal is of the account {place.account}, these credentials are of {session.place.account}: "
-            "use others"
-        )
-    return session
+def _session_of(aws: Aws, history: History, region: str | None) -> Session:
+    assert history.place is not None  # where something was accepted, or touched, there is an identity
+    return Session.at(aws, history.place, region)
 
 
 def roll_out(
@@ -354,7 +240,7 @@ def _show_resume(
 ) -> int:
     if not history.is_accepted:
         return Job(aws, manifest, request, None, as_json).begin()
-    session_of(aws, history, region)
+    _session_of(aws, history, region)
     records = history.touched if history.stopped else history.remaining
     if as_json:
         print(terminal.document({"dryRun": True, "functions": [record.arn for record in records]}))
@@ -369,8 +255,12 @@ def roll_back(aws: Aws, path: Path, region: str | None, yes: bool, dry_run: bool
     if dry_run:
         history = read(path)
         if history.touched:
-            session_of(aws, history, region)
-        print("\n".join(_back_listing(history)) if not as_json else terminal.document(_back_document(history)))
+            _session_of(aws, history, region)
+        print(
+            "\n".join(telling.way_back_listing(history))
+            if not as_json
+            else terminal.document(telling.way_back_document(history))
+        )
         return 0
     journal = Journal.resume(path)
     try:
@@ -384,10 +274,10 @@ def _roll_back(aws: Aws, journal: Journal, region: str | None, yes: bool, as_jso
     if history.place is None or not history.touched:
         terminal.remark(f"{shown(journal.path)}: nothing is to be put back")
         if as_json:
-            print(terminal.document({"command": "rollback", **results(journal)}), flush=True)
+            print(terminal.document({"command": "rollback", **telling.results(journal)}), flush=True)
         return 0
-    session = session_of(aws, history, region)
-    (terminal.remark if as_json else print)("\n".join(_back_listing(history)))
+    session = _session_of(aws, history, region)
+    (terminal.remark if as_json else print)("\n".join(telling.way_back_listing(history)))
     if not yes and not terminal.confirm(f"Put back {terminal.count(len(history.touched), 'function')}?"):
         raise FleetError("nothing was changed")
     if not history.stopped:
@@ -396,42 +286,11 @@ def _roll_back(aws: Aws, journal: Journal, region: str | None, yes: bool, as_jso
     if put_back(session.functions, journal, progress):
         journal.write("end", outcome=PUT_BACK)
     if as_json:
-        print(terminal.document({"command": "rollback", **results(journal)}), flush=True)
+        print(terminal.document({"command": "rollback", **telling.results(journal)}), flush=True)
     else:
-        print("\n".join(_told(history)), flush=True)
+        print("\n".join(telling.outcomes(history)), flush=True)
     left = any(record.state == "left" for record in history.records.values())
     return 1 if history.touched or left else 0
-
-
-def results(journal: Journal) -> dict[str, Any]:
-    """What became of each function, for programs."""
-    history = journal.history
-    return {
-        **(asdict(history.place) if history.place else {}),
-        "journal": str(journal.path),
-        "outcome": history.outcome or "unfinished",
-        "reason": history.stopped,
-        "functions": [
-            {
-                "function": record.arn,
-                "name": record.name,
-                "old": record.old,
-                "new": record.new,
-                "outcome": _outcome(record),
-                "reason": record.reason,
-            }
-            for record in history.records.values()
-        ],
-    }
-
-
-def _outcome(record: Record) -> str:
-    if record.verdict != "change":
-        return record.verdict
-    if record.state == "restored" and record.has_failed:
-        return "failed, put back"
-    names = {"restored": "put back", "left": "left alone", "same": "done by others", "planned": "untouched"}
-    return names.get(record.state, record.state)
 
 
 def new_path() -> Path:
@@ -447,76 +306,3 @@ def _unfinished() -> Path:
             f"{terminal.count(len(found), 'roll-out')} in {shown(JOURNALS)} can be resumed{listed}: name the journal"
         )
     return found[0]
-
-
-def _listing(place: Place, goal: Goal, steps: Sequence[Step]) -> Iterator[str]:
-    versions = ", ".join(short(str(version), place) for version in goal.targets.values())
-    yield f"{'Attach' if goal.attach else 'Roll out'} {versions} in {place.region}, account {place.account}"
-    yield ""
-    changing = [step for step in steps if step.verdict is Verdict.CHANGE]
-    if changing:
-        rows = [(step.function.name, _list(step.old, place), "→", _then(step, place)) for step in changing]
-        yield terminal.table(("function", "layers now", "", "layers then"), rows)
-        yield ""
-    for step in steps:
-        if step.verdict in (Verdict.SKIP, Verdict.BLOCKED):
-            verb = "skipped" if step.verdict is Verdict.SKIP else "cannot be changed"
-            yield f"{verb}: {step.function.name}, {step.reason}"
-    yield from _hints(changing)
-    yield _summary([step.verdict.value for step in steps])
-
-
-def _then(step: Step, place: Place) -> str:
-    return step.reason if step.new == step.old else _list(step.new, place)
-
-
-def _list(arns: Sequence[str], place: Place) -> str:
-    return ", ".join(short(arn, place) for arn in arns) or "none"
-
-
-def _hints(steps: Sequence[Step]) -> Iterator[str]:
-    concerned = defaultdict(list)
-    for step in steps:
-        for hint in step.hints:
-            concerned[hint].append(step.function.name)
-    for hint, names in concerned.items():
-        more = f" and {len(names) - _NAMES_IN_A_HINT} more" if len(names) > _NAMES_IN_A_HINT else ""
-        yield f"hint: {', '.join(names[:_NAMES_IN_A_HINT])}{more}: {hint}"
-
-
-_VERDICTS = {"change": "to change", "right": "right already", "skip": "skipped", "blocked": "that cannot be changed"}
-
-
-def _summary(verdicts: Sequence[str]) -> str:
-    counts = {words: verdicts.count(verdict) for verdict, words in _VERDICTS.items()}
-    told = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
-    return f"{terminal.count(len(verdicts), 'function')}: {told}"
-
-
-def _told(history: History) -> Iterator[str]:
-    """What became of a roll-out, for people."""
-    outcomes = [_outcome(record) for record in history.records.values()]
-    for record in history.records.values():
-        if record.has_failed or record.state == "left":
-            yield f"{_outcome(record)}: {record.name}, {record.reason}"
-    if history.stopped:
-        yield f"stopped: {history.stopped}"
-    words = {"done": "changed", "right": "right already", "skip": "skipped", "blocked": "not changeable"}
-    counted = (f"{outcomes.count(each)} {words.get(each, each)}" for each in dict.fromkeys(outcomes))
-    yield f"{terminal.count(len(outcomes), 'function')}: {', '.join(counted)}"
-
-
-def _back_listing(history: History) -> Iterator[str]:
-    if not history.place or not history.touched:
-        yield "nothing is to be put back"
-        return
-    place = history.place
-    rows = [(each.name, _list(each.new, place), "→", _list(each.old, place)) for each in history.touched]
-    yield f"Put back in {place.region}, account {place.account}, the newest change first"
-    yield ""
-    yield terminal.table(("function", "layers now", "", "layers then"), rows)
-
-
-def _back_document(history: History) -> dict[str, Any]:
-    functions = [{"function": each.arn, "old": each.new, "new": each.old} for each in history.touched]
-    return {"command": "rollback", "dryRun": True, "functions": functions}

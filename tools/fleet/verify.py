@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def _check(
 
 
 def _facts(manifest: Manifest, variant: Variant | None, entry: Published, info: LayerInfo) -> Iterator[Difference]:
-    told = code_sha256_of(entry.sha256)
+    told = b64encode(bytes.fromhex(entry.sha256)).decode()
     facts = [("sha256", told, info.sha256), ("size", f"{entry.size:,}", f"{info.size:,}")]
     # The manifest speaks of the version it names; an older one that is still published may have differed.
     if variant and entry.version == manifest.version:
@@ -88,13 +89,6 @@ def _facts(manifest: Manifest, variant: Variant | None, entry: Published, info: 
     for what, expected, held in facts:
         if expected != held:
             yield Difference(entry, what, expected, held or "none")
-
-
-def code_sha256_of(hexadecimal: str) -> str:
-    """Write a hash as AWS Lambda does."""
-    from base64 import b64encode
-
-    return b64encode(bytes.fromhex(hexadecimal)).decode()
 
 
 def _listed(names: Sequence[str]) -> str:
