@@ -117,6 +117,7 @@ class Cloud:
                 (aws, "SECONDS_BETWEEN_CALLS", 0),
                 (aws, "SECONDS_AFTER_THROTTLING", 0),
                 (functions, "_SECONDS_BETWEEN_LOOKS", 0),
+                (publish, "SECONDS_BETWEEN_TRIES", 0),
             ):
                 patch.setattr(module, name, value)
             try:

@@ -194,8 +194,9 @@ def test_parameters_name_the_version_once_and_the_latest_always(cloud: Cloud) ->
     assert value("0.1.0") == "other"
 
 
-def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud) -> None:
-    large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": os.urandom(53_000_000)})
+def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "ZIP_LIMIT", 100_000)
+    large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": os.urandom(100_000)})
     (cloud.checkout.dist / "layer-python3.13-arm64.zip").write_bytes(large)
     words = ["publish", "--variant", "python3.13-arm64"]
     assert "name a bucket in the region with --bucket" in cloud.refusal(*words)
@@ -464,6 +465,14 @@ def test_the_report_tells_of_every_version_and_alias(cloud: Cloud) -> None:
     ]
     table = cloud.done("report", "--region", REGION, "us-east-1")
     assert "behind (3)" in table and "3 functions with the layer, 4 of 4 rows need a look" in table
+
+
+def test_a_region_that_is_closed_does_not_hide_the_others(cloud: Cloud) -> None:
+    cloud.layer(count=1)
+    cloud.function("a", [f"{OURS}:1"])
+    cloud.standin.faults.on = lambda call: 500 if (call.region, call.service) == ("us-east-1", "lambda") else None
+    told = cloud.json("report", "--region", REGION, "us-east-1", status=1)
+    assert [row["function"] for row in told["functions"]] == ["a"] and list(told["failures"]) == ["us-east-1"]
 
 
 def test_the_description_of_a_version_is_within_the_limit() -> None:

@@ -156,7 +156,7 @@ class RollOut:
 
     def _move_alias(self, record: Record, name: str) -> None:
         """Publish the function as the roll-out made it, and point the alias to that version."""
-        for _ in range(_TRIES):
+        for tried in range(_TRIES):
             alias = self._functions.alias(record.name, name)
             if record.move and alias.version not in (record.move.old, record.move.new):
                 raise FleetError(f"somebody else pointed {name} to version {alias.version} meanwhile")
@@ -166,6 +166,7 @@ class RollOut:
                     self._functions.move_alias(record.name, alias, move.new, {})
                 self._note(record, "alias-moved")
                 return
+            self._functions.come_to_rest(record.name, tried)
         raise FleetError(f"it or its alias {name} was changed by others each of {_TRIES} times")
 
     def _publish(self, record: Record, alias: Alias) -> AliasMove:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
-import urllib.error
 import urllib.request
 import zipfile
 from base64 import b64encode
@@ -24,6 +24,7 @@ from tools.packaging.published import PUBLIC
 
 ACTION = "lambda:GetLayerVersion"
 _SECONDS_OF_A_DOWNLOAD = 60
+_DOWNLOADS = 3
 
 
 def code_sha256(data: bytes) -> str:
@@ -144,13 +145,14 @@ def _grantees(statement: dict[str, Any]) -> Iterator[str]:
 
 def download(location: str) -> bytes:
     """Get the zip behind the ``Location`` of an answer; raises ``FleetError`` where that cannot be done."""
-    try:
-        with urllib.request.urlopen(location, timeout=_SECONDS_OF_A_DOWNLOAD) as response:
-            data: bytes = response.read()
-            return data
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise FleetError(f"the zip cannot be downloaded ({reason}): check the network and repeat") from None
+    for _ in range(_DOWNLOADS):
+        try:
+            with urllib.request.urlopen(location, timeout=_SECONDS_OF_A_DOWNLOAD) as response:
+                data: bytes = response.read()
+                return data
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = " ".join(str(getattr(error, "reason", error)).split())
+    raise FleetError(f"the zip cannot be downloaded ({reason}): check the network and repeat")
 
 
 def unpacked_size(data: bytes) -> int:

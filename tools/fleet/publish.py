@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from tools.packaging.archive import ZIP_LIMIT
 from tools.packaging.manifest import Manifest
 from tools.packaging.published import Published, with_published
 
-_TRIES = 4
+_TRIES = 6
+SECONDS_BETWEEN_TRIES = 1  # more with each
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class Publisher:
                 if found is None and tried == _TRIES - 1:
                     raise FleetError(str(error)) from None
                 if found is None:
+                    time.sleep(tried * SECONDS_BETWEEN_TRIES)
                     continue
                 info = found
             if info.sha256 != code_sha256(zipped.data):
@@ -173,7 +176,7 @@ class Publisher:
         try:
             held: int = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
         except exceptions.ClientError as error:
-            if status(error) != 404:
+            if status(error) not in (403, 404):  # without the right to list, what is missing is forbidden
                 raise
             held = -1
         if held != len(zipped.data):

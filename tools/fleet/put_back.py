@@ -82,7 +82,7 @@ def _alias_back(functions: Functions, record: Record, note: Callable[..., None])
     move = record.move
     if move is None or move.is_back:
         return
-    for _ in range(_TRIES):
+    for tried in range(_TRIES):
         alias = functions.alias(record.name, move.alias)
         if (alias.version, alias.weights) == (move.old, move.weights):
             note("alias-back")
@@ -92,4 +92,6 @@ def _alias_back(functions: Functions, record: Record, note: Callable[..., None])
         note("alias-restore", alias=move.alias, old=move.new, new=move.old)
         with suppress(NotNowError, UnclearError):
             functions.move_alias(record.name, alias, move.old, move.weights)
+            continue  # and look whether it did
+        functions.come_to_rest(record.name, tried)
     raise FleetError(f"its alias {move.alias} was changed by others each of {_TRIES} times")

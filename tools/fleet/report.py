@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.fleet import terminal
 from tools.fleet.arns import Layer, LayerVersion, layer_of, short
-from tools.fleet.aws import WORKERS, Aws, Identity
+from tools.fleet.aws import WORKERS, Aws, AwsError, Identity, error_code, in_words, is_lost_code
 from tools.fleet.functions import Functions
 from tools.fleet.layers import Layers
 from tools.fleet.model import LATEST, Alias, Function, LayerInfo, NotUsable
@@ -36,21 +36,31 @@ class Row:
 def report(aws: Aws, manifest: Manifest, regions: Sequence[str], all_regions: bool, as_json: bool) -> int:
     """Tell about the regions that were asked for. Returns the exit status."""
     places = identities(aws, regions, all_regions)
-    rows = [row for identity in places for row in _rows(aws, manifest, identity)]
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    for identity in places:
+        try:
+            rows += _rows(aws, manifest, identity)
+        except AwsError as error:  # an organization may have closed a region
+            if is_lost_code(error_code(error)):
+                raise
+            failures[identity.place.region] = in_words(error)
+            terminal.remark(f"{identity.place.region} was not looked at: {in_words(error)}")
     if as_json:
-        print(terminal.document({"command": "report", "functions": [_document(row) for row in rows]}), flush=True)
-        return 0
+        content = {"command": "report", "functions": [_document(row) for row in rows], "failures": failures}
+        print(terminal.document(content), flush=True)
+    else:
+        print("\n".join(_lines(rows, places)), flush=True)
+    return 1 if failures else 0
+
+
+def _lines(rows: Sequence[Row], places: Sequence[Identity]) -> Iterator[str]:
     if rows:
-        cells = [_cells(row, places) for row in rows]
         headers = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "")
-        print(terminal.table(headers, cells))
+        yield terminal.table(headers, [_cells(row, places) for row in rows])
     wrong = sum(bool(row.problems) for row in rows)
     functions = {(row.region, row.function) for row in rows}
-    print(
-        f"{terminal.count(len(functions), 'function')} with the layer, {wrong} of {len(rows)} rows need a look",
-        flush=True,
-    )
-    return 0
+    yield f"{terminal.count(len(functions), 'function')} with the layer, {wrong} of {len(rows)} rows need a look"
 
 
 def _rows(aws: Aws, manifest: Manifest, identity: Identity) -> Iterator[Row]:
