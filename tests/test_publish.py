@@ -92,9 +92,10 @@ def test_the_same_bytes_are_published_once(cloud: Cloud) -> None:
 
 
 def test_other_bytes_are_another_version(cloud: Cloud) -> None:
-    cloud.done("publish")
+    assert "holds another" not in cloud.run("publish").stderr
     path = cloud.checkout.root / "layer/runtime.py"
     path.write_text(path.read_text() + "\n# changed\n")
+    assert "layer-slim.zip holds another runtime.py than layer/ does now" in cloud.run("publish", "--dry-run").stderr
     cloud.checkout.build("--bytecode", "none")
     assert cloud.json("publish")["published"][0]["arn"] == f"{OURS}:2"
     assert [entry["arn"] for entry in cloud.manifest()["published"]] == [f"{OURS}:2"]

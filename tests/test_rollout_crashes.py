@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ConnectionClosedError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lambda_in_memory import BEFORE, OTHER, OURS, Crash, Mortal, Region, refusal
@@ -113,7 +114,9 @@ def test_it_may_die_at_any_step_and_be_resumed(tmp_path: Path, monkeypatch: pyte
         assert resume(region, path) == 0, fatal
         assert region.functions == moved(before, 2), fatal
         assert len(region.updates) == FUNCTIONS, fatal  # none was changed twice
-        assert journal.read(path).outcome == "done"
+        history = journal.read(path)
+        assert history.outcome == "done"
+        assert not any(record.is_open for record in history.records.values())
 
 
 def test_it_may_die_at_any_step_and_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +266,22 @@ def test_an_update_in_progress_is_waited_for(tmp_path: Path) -> None:
     region.busy = dict.fromkeys(region.functions, 2)
     assert roll_out(region, tmp_path / "journal") == 0
     assert region.functions == moved(fleet(), 2)
+
+
+def test_a_change_whose_answer_is_lost_is_known_to_be_its_own(tmp_path: Path) -> None:
+    region, path = Region(fleet()), tmp_path / "journal"
+    lost: set[str] = set()
+
+    def lose(operation: str, name: str) -> None:
+        if operation == "update_function_configuration" and name not in lost:
+            lost.add(name)
+            raise ConnectionClosedError(endpoint_url="http://127.0.0.1")
+
+    region.after_call = lose
+    assert roll_out(region, path) == 0
+    assert len(lost) == len(region.updates) == FUNCTIONS
+    assert roll_back(region, path) == 0
+    assert region.functions == fleet()
 
 
 def test_a_function_that_somebody_changes_all_the_time_is_given_up(tmp_path: Path) -> None:

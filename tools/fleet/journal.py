@@ -26,6 +26,8 @@ FORMAT = 1
 # Outcomes of a whole roll-out
 DONE, PUT_BACK = "done", "put back"
 
+ROLLBACK = "rollback"  # why it was stopped, where somebody asked for that
+
 
 @dataclass
 class AliasMove:

@@ -14,7 +14,7 @@ from tools.fleet.arns import LayerVersion, Place
 from tools.fleet.aws import WORKERS, Aws
 from tools.fleet.carry_out import RollOut
 from tools.fleet.functions import Functions, GoneError, NoAccessError
-from tools.fleet.journal import DONE, PUT_BACK, History, Journal, files_in, read
+from tools.fleet.journal import DONE, PUT_BACK, ROLLBACK, History, Journal, files_in, read
 from tools.fleet.model import NotUsable
 from tools.fleet.plan import Goal, Step, Verdict
 from tools.fleet.put_back import put_back
@@ -281,7 +281,7 @@ def _roll_back(aws: Aws, journal: Journal, region: str | None, yes: bool, as_jso
     if not yes and not terminal.confirm(f"Put back {terminal.count(len(history.touched), 'function')}?"):
         raise FleetError("nothing was changed")
     if not history.stopped:
-        journal.write("stop", reason="rollback")
+        journal.write("stop", reason=ROLLBACK)
     progress = terminal.Progress(len(history.touched), as_json)
     if put_back(session.functions, journal, progress):
         journal.write("end", outcome=PUT_BACK)

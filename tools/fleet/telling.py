@@ -9,7 +9,7 @@ from typing import Any
 
 from tools.fleet import terminal
 from tools.fleet.arns import Place, short
-from tools.fleet.journal import History, Journal, Record
+from tools.fleet.journal import ROLLBACK, History, Journal, Record
 from tools.fleet.plan import Goal, Step, Verdict
 
 _NAMES_IN_A_HINT = 5
@@ -120,7 +120,7 @@ def outcomes(history: History) -> Iterator[str]:
     for record in history.records.values():
         if record.has_failed or record.state == "left":
             yield f"{_outcome(record)}: {record.name}, {record.reason}"
-    if history.stopped:
+    if history.stopped and history.stopped != ROLLBACK:
         yield f"stopped: {history.stopped}"
     words = {"done": "changed", "right": "right already", "skip": "skipped", "blocked": "not changeable"}
     counted = (f"{counted_as.count(each)} {words.get(each, each)}" for each in dict.fromkeys(counted_as))

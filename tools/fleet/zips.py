@@ -19,6 +19,8 @@ from tools.packaging.archive import UNPACKED_LIMIT
 from tools.packaging.manifest import SLIM, Manifest, Variant
 from tools.packaging.sources import read, shown
 
+_SMALL = 1_000_000
+
 
 @dataclass(frozen=True)
 class Zip:
@@ -69,17 +71,21 @@ def _build(output: Path) -> None:
 
 
 def _checked(variant: Variant, manifest: Manifest, data: bytes) -> bytes:
-    """Refuse a zip that AWS Lambda would, and one that other sources were built into."""
+    """Refuse a zip that AWS Lambda would, and one of another version; tell where the sources have moved on since."""
     size = unpacked_size(data)
     if size > UNPACKED_LIMIT:
         raise FleetError(f"{variant.zip_name} has {size:,} bytes unpacked, and {UNPACKED_LIMIT:,} are allowed")
-    held = f'VERSION = "{manifest.version}"'.encode()
-    if held not in _runtime(data):
+    files = _files(data)
+    if f'VERSION = "{manifest.version}"'.encode() not in files.get("runtime.py", b""):
         raise FleetError(f"{variant.zip_name} is not of version {manifest.version}: run ./build.sh, and repeat")
+    for file in manifest.files:
+        if files.get(file.path) != read(ROOT / "layer" / file.path):
+            remark(f"{variant.zip_name} holds another {file.path} than layer/ does now: ./build.sh builds it anew")
     return data
 
 
-def _runtime(data: bytes) -> bytes:
-
+def _files(data: bytes) -> dict[str, bytes]:
+    """The small files of a zip, by path: the layer's own are."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return archive.read("runtime.py") if "runtime.py" in archive.namelist() else b""
+        small = (info for info in archive.infolist() if info.file_size < _SMALL)
+        return {info.filename: archive.read(info) for info in small}
