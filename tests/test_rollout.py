@@ -436,7 +436,12 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["rollout", "arn:aws:lambda:eu-central-1:999999999999:function:f", "--to", "2"], {}, 2, "arn:aws:lambda:eu-c"),
     (["rollout", "alone", "--to", "99"], {}, 1, f"{OURS}:99 does not exist"),
     (["rollout", "alone", "--to", "9.9.9"], {}, 2, f"there is no version '9.9.9' of {NAME} in {REGION}"),
-    (["rollout", "alone"], {}, 1, f"{NAME} is not published in {REGION}: run ./build.sh publish, or give --to"),
+    (
+        ["rollout", "alone"],
+        {},
+        1,
+        f"{NAME} is not published in {REGION} by the account {ACCOUNT}: run ./build.sh publish, or ",
+    ),
     (["rollout", "alone", "--to", f"{LAYER}:before:1"], {}, 2, "before is not a layer of ours, which are "),
     (["rollout", "alone", "--to", "arn:nonsense"], {}, 2, "'arn:nonsense' is not the ARN of a layer version"),
     (

@@ -308,12 +308,15 @@ def test_one_failure_puts_back_everything_the_newest_first(tmp_path: Path, monke
     assert journal.read(tmp_path / "journal").outcome == "put back"
 
 
-def test_failures_up_to_the_limit_are_put_back_alone(tmp_path: Path) -> None:
-    region = Region(fleet())
+def test_failures_up_to_the_limit_are_put_back_alone_and_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone(monkeypatch)
+    region, before = Region(fleet()), fleet()
     region.failing = {"f-10", "f-20"}
     assert roll_out(region, tmp_path / "journal", max_failures=2) == 1
-    expected = moved(fleet(), 2) | {name: fleet()[name] for name in region.failing}
-    assert region.functions == expected
+    assert region.functions == moved(before, 2) | {name: before[name] for name in region.failing}
+    assert region.updates.index(("f-10", before["f-10"])) < region.updates.index(("f-11", moved(before, 2)["f-11"]))
 
 
 def test_a_canary_that_fails_is_one_failure_too_many(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -296,13 +296,5 @@ def _told(row: Row) -> str:
 
 
 def _document(row: Row) -> dict[str, Any]:
-    entry = row.entry
-    return {
-        "region": row.region,
-        "variant": row.variant,
-        "did": row.did,
-        "error": row.error,
-        "arn": entry.arn if entry else None,
-        "sha256": entry.sha256 if entry else None,
-        "size": entry.size if entry else None,
-    }
+    entry = asdict(row.entry) if row.entry else {"arn": None}
+    return {**entry, "region": row.region, "variant": row.variant, "did": row.did, "error": row.error}

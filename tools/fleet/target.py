@@ -41,7 +41,8 @@ def targets(
         found = {layer: entry for layer in layers.values() if (entry := published(manifest, layer))}
         if not found:
             raise FleetError(
-                f"{manifest.name} is not published in {place.region}: run ./build.sh publish, or give --to"
+                f"{manifest.name} is not published in {place.region} by the account {main.account}: "
+                "run ./build.sh publish, or give --to"
             )
         return {layer: LayerVersion.parse(entry.arn) for layer, entry in found.items()}
     if re.fullmatch(r"[1-9][0-9]*", to):
