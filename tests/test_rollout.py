@@ -245,6 +245,30 @@ def test_a_layer_that_is_not_shared_is_refused(fleet: Cloud) -> None:
 # Trouble on the way
 
 
+def test_a_function_that_is_being_updated_is_waited_for(fleet: Cloud) -> None:
+    before = fleet.fleet()
+    for name in ("alone", "last"):
+        fleet.standin.pending[ACCOUNT, REGION, name] = 4
+    fleet.done("rollout", "--all-using", "--to", "2", "--yes")
+    assert fleet.fleet() == moved(before, 2, *WITH)
+    assert len(fleet.standin.changes()) > len(WITH)
+
+
+def test_a_function_that_was_changed_since_it_was_read_is_read_again(fleet: Cloud) -> None:
+    before, met = fleet.fleet(), set()
+
+    def interfere(call: Call) -> None:
+        if call.operation == UPDATE and call.name not in met:
+            met.add(call.name)
+            fleet.standin.revisions.pop((ACCOUNT, REGION, call.name), None)
+            if call.name == "first":
+                fleet.standin.layers[ACCOUNT, REGION, "first", "$LATEST"].reverse()
+
+    fleet.standin.faults.on = interfere  # type: ignore[assignment]
+    fleet.done("rollout", "--all-using", "--to", "2", "--yes")
+    assert fleet.fleet() == moved(before | {"first": before["first"][::-1]}, 2, *WITH)
+
+
 def disturbed(fleet: Cloud, *faults: int | str, only: str = "") -> None:
     """Every third call of those that matter meets the next of ``faults``."""
     upcoming: Iterator[int | str | None] = iter([each for fault in faults for each in (None, None, fault)] * 40)
@@ -440,7 +464,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
         ["rollout", "alone"],
         {},
         1,
-        f"{NAME} is not published in {REGION} by the account {ACCOUNT}: run ./build.sh publish, or ",
+        f"{NAME} is not published in {REGION} by the account {ACCOUNT}: run ",
     ),
     (["rollout", "alone", "--to", f"{LAYER}:before:1"], {}, 2, "before is not a layer of ours, which are "),
     (["rollout", "alone", "--to", "arn:nonsense"], {}, 2, "'arn:nonsense' is not the ARN of a layer version"),

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from botocore import exceptions
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 
 from tools.fleet import FleetError, UsageError
 from tools.fleet.arns import Place
@@ -22,9 +23,9 @@ SECONDS_AFTER_THROTTLING = 1.0
 ATTEMPTS = 6  # of one call, with growing pauses; together some 15 seconds
 WORKERS = 8  # a function that takes 3 calls, and a second or two to be updated, keeps 6 of them busy
 
-AwsError = (exceptions.BotoCoreError, exceptions.ClientError)
+AwsError = (exceptions.BotoCoreError, exceptions.ClientError, ResponseParserError)
 
-_ON_THE_WAY = (exceptions.HTTPClientError, exceptions.ConnectionError)
+_ON_THE_WAY = (exceptions.HTTPClientError, exceptions.ConnectionError, ResponseParserError)
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _INVALID = {
