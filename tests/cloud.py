@@ -59,6 +59,11 @@ def _client(url: str, service: str, region: str, key: str) -> Any:
     return boto3.Session(key, "testing", region_name=region).client(service, endpoint_url=url)
 
 
+@cache  # one for each environment: what it has loaded of the services' models is used again
+def _session(make: Any, *environment: tuple[str, str | None]) -> Any:
+    return make()
+
+
 @dataclass
 class Cloud:
     checkout: Checkout
@@ -109,6 +114,7 @@ class Cloud:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(os, "environ", {name: value for name, value in merged.items() if value is not None})
             patch.setattr(sys, "stdin", io.StringIO(answer))
+            patch.setattr(aws.boto3, "Session", lambda make=boto3.Session: _session(make, *sorted(merged.items())))
             patch.chdir(cwd or self.checkout.root)
             patch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)
             for module, name, value in (

@@ -161,7 +161,7 @@ def test_it_may_die_at_any_step_of_publishing_and_moving_an_alias(
 ) -> None:
     steps = number_of_steps(tmp_path, alias="live")
     monkeypatch.setattr(journal.os, "fsync", lambda file: None)
-    for fatal in range(3 * FUNCTIONS, steps + 1, 7):
+    for fatal in range(3 * FUNCTIONS, steps + 1, 11):
         region, path = with_aliases(Region(fleet())), tmp_path / f"{fatal}.jsonl"
         die(region, path, fatal, workers=1, alias="live")
         assert resume(region, path, alias="live") == 0
@@ -185,7 +185,7 @@ def test_a_failure_that_is_followed_by_death_is_put_back_by_resume(
         alone(patch)
         life = Mortal(region, patch, fatal=None)
         assert roll_out(region, tmp_path / "whole") == 1
-    for fatal in range(life.steps - 130, life.steps):
+    for fatal in range(life.steps - 130, life.steps, 2):
         region, path = Region(fleet()), tmp_path / f"{fatal}.jsonl"
         region.failing = {"f-20"}
         die(region, path, fatal, workers=1)
