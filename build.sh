@@ -3,6 +3,9 @@
 #
 # Usage: ./build.sh [-n] [-o DIR] [--bytecode LIST]  the layer, and the sample function
 #        ./build.sh function FOLDER [-n] [-o DIR]    a function, as the folder's name and .zip
+#        ./build.sh layer --python VERSION --arch x86_64|arm64 [-n] [-o DIR] [--interpreter FILE|DIR|URL]
+#                 [--sha256 HASH] [--target RUNTIME] the layer that brings its own Python, for provided.*
+#        ./build.sh pin [-n] [--versions FILE]       the newest Pythons for it, into layer-manifest.json
 #        ./build.sh test [PYTEST ARGUMENTS]          the tests; the first run makes .venv
 #        ./build.sh bench [OPTIONS]                  the benchmark; ./build.sh bench --help tells more
 #        ./build.sh -h | --help                      this text
@@ -10,8 +13,8 @@
 #        ./build.sh publish [OPTIONS]                publish the layer, in each region once
 #        ./build.sh verify [OPTIONS]                 hold what is published against the manifest
 #        ./build.sh report [OPTIONS]                 which function has which version of the layer
-#        ./build.sh rollout [FUNCTION ...] [OPTIONS]   give functions another version of the layer
-#        ./build.sh attach [FUNCTION ...] [OPTIONS]    give functions the layer that do not have it
+#        ./build.sh rollout [FUNCTION...] [OPTIONS]  give functions another version of the layer
+#        ./build.sh attach [FUNCTION...] [OPTIONS]   give functions the layer that do not have it
 #        ./build.sh rollback JOURNAL [OPTIONS]       put back what a roll-out changed
 #        ./build.sh prune --keep N [OPTIONS]         delete versions that nothing names
 #        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    what keeps it from streaming, and what mends that
@@ -22,6 +25,11 @@
 #   --bytecode LIST   compile the layer for these Python versions, as in 3.12,3.13, or for none
 #                     (default: every supported one that is found, on PATH or in pyenv); without
 #                     its bytecode a version compiles the layer at every cold start
+#   --interpreter …   the CPython to bring (default: the one of python-build-standalone that
+#                     layer-manifest.json pins), in an archive or folder of that layout; --sha256
+#                     is what the archive has to have
+#   --target RUNTIME  what it must run on: provided.al2023 (default) or provided.al2
+#   --versions FILE   the versions.json of pbs-installer (default: pip fetches the newest)
 #
 # Needs Python 3.11 or later on PATH. The same sources give the same bytes everywhere, and the
 # layer's bytecode where the same interpreters make it: DIR/INTERPRETERS tells which did.
@@ -117,6 +125,7 @@ run_tests() {
   cd -- "$root"
   python=$(find_python)
   venv_is_ready || make_venv
+  .venv/bin/python tests/stand_ins.py # says which tests will be skipped where it cannot make them
   exec .venv/bin/python -m pytest "$@"
 }
 
@@ -125,6 +134,6 @@ case ${1--} in # without a command, or with options only, it builds
   bench) shift && run_tool tools.bench "$@" ;;
   publish | verify | report | rollout | attach | rollback | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;
-  function | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
+  function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
   *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;
 esac

@@ -92,6 +92,10 @@ CONNECTION = "connection"
 
 GRACEFUL_SHUTDOWN = "STREAMING_RUNTIME_GRACEFUL_SHUTDOWN"  # 1 or true: SIGTERM before the environment ends
 
+# --- Files of the layer -----------------------------------------------------------------------------------------------
+
+VARIANT_FILE = "cpython/VARIANT"  # only where the layer brings its own Python
+
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
 LARGEST_COPIED_CHUNK = 16 * 1024  # bytes; up to here a copy is cheaper than a gathering send
@@ -467,12 +471,15 @@ def set_up_site() -> None:
 
 
 def set_import_path() -> None:
-    """Order `sys.path` as the managed runtime does: the function, dependency layers, then the interpreter's own."""
+    """Order `sys.path` as the managed runtime does: the function, dependency layers, then the interpreter's own.
+
+    A folder that is there twice, as by a PYTHONPATH, stays in its first place.
+    """
     task_root = os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
     site_packages = f"/opt/python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     ours = os.path.dirname(os.path.abspath(__file__))
     interpreters = [path for path in sys.path if path and os.path.abspath(path) != ours]
-    sys.path[:] = [task_root, site_packages, "/opt/python", *interpreters]
+    sys.path[:] = dict.fromkeys([task_root, site_packages, "/opt/python", *interpreters])
 
 
 def load_handler(name: str) -> Handler:
@@ -996,6 +1003,7 @@ class Log:
         descriptor = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
         self._framed_descriptor = int(descriptor) if descriptor.isdecimal() else None
         self._descriptors = {1: own_descriptor(1), 2: own_descriptor(2)}
+        self._has_introduced_itself = False
 
     @property
     def request_id(self) -> str:
@@ -1003,6 +1011,7 @@ class Log:
 
     def failure(self, failure: Failure) -> None:
         """One event for one error, with the user's frames alone."""
+        self._introduce_itself()
         if self._json:
             document = from_json(failure.body(self.request_id))
             self._write_event(to_json({"timestamp": timestamp(time.time()), "level": "ERROR", **document}), ERROR)
@@ -1011,12 +1020,23 @@ class Log:
 
     def line(self, text: str) -> None:
         """Something of the runtime itself that went wrong, on standard error."""
-        if self._json:
-            event = {"timestamp": timestamp(time.time()), "level": "ERROR", "message": text, "logger": USER_AGENT}
-            text = to_json({**event, "requestId": self.request_id})
-        else:
-            text = f"python-streaming-runtime {VERSION}: {self.request_id and f'RequestId: {self.request_id} '}{text}"
-        self._write_event(text, ERROR, descriptor=2)
+        self._write_event(self._own_line(text), ERROR, descriptor=2)
+
+    def _introduce_itself(self) -> None:
+        """Say once which layer and interpreter a request for support is about; beside the frames of the events."""
+        if not self._has_introduced_itself:
+            line = self._own_line("an error of the function is in the log", "INFO")
+            write_all(self._descriptors[2], f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def _own_line(self, text: str, level: str = "ERROR") -> str:
+        name = f"python-streaming-runtime {VERSION}"
+        if not self._has_introduced_itself:
+            self._has_introduced_itself = True
+            name += f" ({variant()}, CPython {sys.version.split()[0]} at {sys.executable})"
+        if not self._json:
+            return f"{name}: {self.request_id and f'RequestId: {self.request_id} '}{text}"
+        event = {"timestamp": timestamp(time.time()), "level": level, "message": f"{name}: {text}"}
+        return to_json({**event, "logger": USER_AGENT, "requestId": self.request_id})
 
     def text(self, text: str) -> None:
         """What the function says through its context: one event where events are framed, as it is elsewhere."""
@@ -1073,6 +1093,15 @@ class Log:
 
 
 ERROR = 40  # logging.ERROR
+
+
+def variant() -> str:
+    """The zip that this layer was unpacked from, without `layer-` and `.zip`."""
+    try:
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), VARIANT_FILE)) as file:
+            return file.read().strip()
+    except OSError:
+        return "slim"
 
 
 def text_lines(failure: Failure) -> list[str]:

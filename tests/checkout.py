@@ -23,6 +23,7 @@ ENVIRONMENT["PYENV_ROOT"] = "/nonexistent"
 
 _BUILD_INPUTS = (
     "build.sh",
+    "LICENSE",
     "layer-manifest.json",
     "layer",
     "function",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from checkout import Checkout
 from cloud import Cloud
 from harness import Runtime
 from lambda_standin import StandIn, serve
+from support_root import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,12 +23,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The slim layer, built and unpacked as Lambda does it, modes and all."""
     folder = tmp_path_factory.mktemp("layer")
     subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
-    unpacked = folder / "opt"
-    with zipfile.ZipFile(folder / "dist" / "layer-slim.zip") as archive:
-        for entry in archive.infolist():
-            path = Path(archive.extract(entry, unpacked))
-            path.chmod(entry.external_attr >> 16 & 0o777)
-    return unpacked
+    return unpack(folder / "dist" / "layer-slim.zip", folder / "opt")
 
 
 @pytest.fixture

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import IO
 
+VERSION = json.loads((Path(__file__).resolve().parents[1] / "layer-manifest.json").read_bytes())["version"]
+PYTHON_VERSION = sys.version.split()[0]
 PATIENCE = 30  # seconds; only a safety net: every wait is for an event
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:f"
 
@@ -129,8 +133,7 @@ class Runtime:
             path = self.task / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.listener = socket.create_server((host, 0), family=family)
+        self.listener = self.listen(host)
         self.listener.settimeout(PATIENCE)
         self.peer: Peer | None = None
         self.stdout_path, self.stderr_path = folder / "stdout", folder / "stderr"
@@ -148,17 +151,35 @@ class Runtime:
             "TZ": ":UTC",
             **(variables or {}),
         }
+        given = {name: value for name, value in environment.items() if value is not None}
+        command = command or [str(layer / "bootstrap"), *(arguments or [sys.executable, "/var/runtime/bootstrap.py"])]
         with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                command or [str(layer / "bootstrap"), *(arguments or [sys.executable, "/var/runtime/bootstrap.py"])],
-                env={name: value for name, value in environment.items() if value is not None},
-                cwd=self.task,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
+            self.process = self.start(command, given, stdout, stderr, pass_fds)
+
+    # Where it runs
+
+    def listen(self, host: str) -> socket.socket:
+        """The Runtime API's socket."""
+        return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+    def start(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+        pass_fds: tuple[int, ...],
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=self.task,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
 
     # The Runtime API's side of an invocation
 
@@ -254,6 +275,15 @@ class Runtime:
     @property
     def stderr(self) -> str:
         return self.stderr_path.read_bytes().decode("utf-8", "surrogateescape")
+
+    @property
+    def told(self) -> list[str]:
+        """The lines of ours on standard error, less what they begin with; the first must tell which layer this is."""
+        lines = [line.split(": ", 1) for line in self.stderr.splitlines()]
+        name = f"python-streaming-runtime {VERSION}"
+        introduced = f"{name} (slim, CPython {PYTHON_VERSION} at {sys.executable})"
+        assert [start for start, _ in lines] == [introduced, *[name] * (len(lines) - 1)][: len(lines)]
+        return [re.sub("^RequestId: [^ ]+ ", "", text) for _, text in lines]
 
     def wait(self) -> int:
         """The exit status, once the process has ended by itself."""

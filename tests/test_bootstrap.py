@@ -1,9 +1,10 @@
-"""How bootstrap finds an interpreter, honours a wrapper, and refuses what cannot start."""
+"""How bootstrap finds an interpreter, honours a wrapper, and starts the runtime."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,30 +13,6 @@ from pathlib import Path
 import pytest
 
 HANDLER = "import sys\ndef handler(event, context):\n    yield sys.executable.encode()\n"
-OLD_PYTHONS = sorted(Path.home().glob(".pyenv/versions/[23].*/bin/python")) + [
-    Path(path) for path in map(shutil.which, ("python2", "python3.8", "python3.9", "python3.10")) if path
-]
-
-
-def version_of(python):
-    try:
-        probe = subprocess.run(
-            [python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
-        )
-    except OSError:
-        return (99, 0)
-    return eval(probe.stdout) if probe.returncode == 0 else (99, 0)
-
-
-def tools(folder, *names):
-    """A folder for PATH with nothing but these programs in it."""
-    folder.mkdir()
-    for name in names:
-        path = shutil.which(name)
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        (folder / name).symlink_to(path)
-    return str(folder)
 
 
 def stub_interpreter(path):
@@ -73,46 +50,6 @@ def test_the_path_is_searched_last_and_the_handler_as_an_argument_is_no_interpre
     stub_interpreter(tmp_path / "bin/python3")
     function = runtime(PICKED, arguments=["lambda_function.handler"], variables={"PATH": f"{tmp_path}/bin"})
     assert function.respond().body.decode() == str(tmp_path / "bin/python3")
-
-
-@pytest.mark.parametrize("poster", ["curl", "bash"])
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [("127.0.0.1", "{host}:{port}"), ("127.0.0.1", "http://{host}:{port}/.rt/"), ("::1", "[{host}]:{port}")],
-)
-def test_without_any_python_the_log_and_the_runtime_api_are_told(runtime, tmp_path, poster, host, address):
-    if Path("/var/lang/bin/python3").exists():
-        pytest.skip("there is a /var/lang/bin/python3 here")
-    path = tools(tmp_path / "bin", poster)
-    function = runtime(HANDLER, arguments=[""], variables={"PATH": path}, host=host, address=address)
-    request, document = function.read_init_error()
-    assert function.wait() == 1
-    assert request.headers["lambda-runtime-function-error-type"] == "Runtime.PythonNotFound"
-    assert request.path == ("/.rt" if ".rt" in address else "") + "/2018-06-01/runtime/init/error"
-    assert document["errorType"] == "Runtime.PythonNotFound"
-    assert function.stderr == document["errorMessage"] + "\n"
-    for part in ("cpython/bin/python3", "/var/lang/bin/python3", "PATH", "AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap"):
-        assert part in function.stderr
-
-
-def test_without_python_curl_and_bash_the_log_is_told(runtime, tmp_path):
-    if Path("/var/lang/bin/python3").exists():
-        pytest.skip("there is a /var/lang/bin/python3 here")
-    function = runtime(HANDLER, arguments=[""], variables={"PATH": tools(tmp_path / "bin")})
-    assert function.wait() == 1
-    assert "no Python found" in function.stderr and function.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("old", [path for path in OLD_PYTHONS if version_of(path) < (3, 11)] or [None], ids=str)
-def test_a_python_older_than_3_11_is_refused_with_its_version(runtime, old):
-    if old is None:
-        pytest.skip("there is no Python older than 3.11 here")
-    function = runtime(HANDLER, arguments=[str(old), "/var/runtime/bootstrap.py"])
-    _, document = function.read_init_error()
-    assert function.wait() == 1
-    assert document["errorType"] == "Runtime.PythonTooOld"
-    assert f"found {'.'.join(map(str, version_of(old)))}." in document["errorMessage"]
-    assert function.stderr == document["errorMessage"] + "\n"
 
 
 def wrapper(path, text, mode=0o755):
@@ -183,6 +120,20 @@ def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, py
     assert said in document["errorMessage"] and function.stderr == document["errorMessage"] + "\n"
 
 
+@pytest.mark.parametrize("arguments", [[], [sys.executable, "/var/runtime/bootstrap.py"]], ids=["bundled", "managed"])
+def test_no_variable_of_the_function_is_overwritten_by_one_of_bootstrap(runtime, layer, tmp_path, arguments):
+    opt = copy_of(layer, tmp_path)
+    stub_interpreter(opt / "cpython/bin/python3")
+    assigned = re.findall(r"\b([A-Za-z]\w+)=|(?:for|read -r) ([A-Za-z]\w+)", (opt / "bootstrap").read_text())
+    variables = {name: "the function's" for pair in assigned for name in pair if name and name != "LC_ALL"}
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": str(opt / "bootstrap"), "SSL_CERT_FILE": "/mine"} | {
+        name: value for name, value in variables.items() if not name.startswith(("AWS_", "PYTHON", "SSL_"))
+    }
+    code = "import json, os\ndef handler(event, context):\n    yield json.dumps(dict(os.environ)).encode()\n"
+    environment = json.loads(runtime(code, layer=opt, arguments=arguments or [""], variables=variables).respond().body)
+    assert {name: environment.get(name) for name in variables} == variables
+
+
 @pytest.mark.parametrize("start", ["relative", "through PATH", "by sh"])
 def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tmp_path, start):
     command = {
@@ -195,13 +146,6 @@ def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tm
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "AWS_LAMBDA_RUNTIME_API is ''" in result.stderr and result.stderr.count("\n") == 1
-
-
-def test_the_refusals_are_json_whatever_is_in_them(runtime, tmp_path):
-    path = tools(tmp_path / "bin", "curl")
-    function = runtime(HANDLER, arguments=["--python-too-old", "3.10.13"], variables={"PATH": path})
-    request, _ = function.read_init_error()
-    assert json.loads(request.body)["errorMessage"].startswith("python-streaming-runtime: needs Python 3.11")
 
 
 # Python is started without `site`; what a function may need of it is there all the same.

@@ -93,7 +93,10 @@ def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
             (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, give none or some of {PYTHONS}")
             for words, word in UNKNOWN_VERSIONS.items()
         ),
-        *((words, "--bytecode goes with building the layer, a function has none") for words in BYTECODE_OF_A_FUNCTION),
+        *(
+            (words, "--bytecode goes with building the slim layer; other zips have none, or that of one Python")
+            for words in BYTECODE_OF_A_FUNCTION
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(checkout: Checkout, words: list[str], message: str) -> None:
@@ -178,6 +181,12 @@ def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -
     result = sandbox.test("-k", "word")
     assert (result.returncode, result.stderr) == (5, "")
     assert sandbox.calls() == FIRST_RUN[-1:]
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
+    sandbox.test("-k", "word")
+    assert sandbox.log.read_text().splitlines()[-2:] == ["python tests/stand_ins.py", "python -m pytest -k word"]
 
 
 def test_the_emulator_is_installed_on_linux_only(sandbox: Sandbox) -> None:

@@ -94,7 +94,7 @@ def test_a_hostile_exception_is_told_and_never_breaks_the_framing(runtime, kind,
     assert message is None or document["errorMessage"] == message
     assert function.respond("fine").body == b"fine"
     assert function.stdout.count("[ERROR]") == function.stdout.count("\n") == 1
-    assert function.stderr == ""
+    assert function.told == ["an error of the function is in the log"]
 
 
 def test_a_long_recursion_is_told_in_a_few_lines(runtime):

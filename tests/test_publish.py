@@ -245,7 +245,12 @@ FAULTS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["publish", "--public", "--share", "111111111111"], {}, 2, "argument --share: not allowed with argument --public"),
     (["publish", "--ssm", "/aws/x"], {}, 2, "argument --ssm: '/aws/x' cannot begin the name of a parameter"),
     (["publish", "--variant", "fat"], {}, 2, "there is no variant 'fat', there are slim, "),
-    (["publish", "--variant", "python3.13-arm64"], {}, 1, "dist/layer-python3.13-arm64.zip is missing: build it first"),
+    (
+        ["publish", "--variant", "python3.13-arm64"],
+        {},
+        1,
+        "dist/layer-python3.13-arm64.zip is missing: run ",
+    ),
     (["verify"], {}, 1, "the manifest names nothing published that fits: run ./build.sh publish first"),
     (["prune"], {}, 2, "the following arguments are required: --keep"),
     (["prune", "--keep", "x"], {}, 2, "argument --keep: 'x' is not a whole number"),

@@ -7,14 +7,7 @@ emulator (which comes with `aws-sam-cli`) is not installed, these tests are skip
 
 from __future__ import annotations
 
-import http.client
-import importlib.util
 import json
-import os
-import platform
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import zipfile
@@ -23,48 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_local import ROOT, WAIT, until
+import support_root
+from support_local import ROOT, WAIT
+from support_root import Lambda, Root
 
-ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
-INVOKE = "/2015-03-31/functions/function/invocations"
-UNSHARE = [
-    "unshare",
-    *([] if os.geteuid() == 0 else ["--map-root-user"]),
-    *("--mount", "--pid", "--fork", "--kill-child"),
-]
-
-# Arguments: the folder of the new root; the layer, the function, the interpreter's folder; the emulator's own.
-# /opt and /var are put together anew, all else is the machine's.
-ENTER = """
-set -eu
-PATH=$PATH:/usr/sbin:/sbin
-root=$1 layer=$2 task=$3 lang=$4 rie=$5
-shift 5
-mount -t tmpfs tmpfs "$root"
-mkdir "$root/opt" "$root/var" "$root/proc"
-for path in /* /var/*; do
-  case $path in
-    /opt | /var | /proc | /var/task | /var/lang) ;;
-    *)
-      if [ -L "$path" ]; then
-        cp -P "$path" "$root$path"
-      elif [ -d "$path" ]; then
-        mkdir "$root$path"
-        mount --rbind "$path" "$root$path"
-      fi ;;
-  esac
-done
-mount -t proc proc "$root/proc"
-mkdir "$root/var/task" "$root/var/lang"
-mount --bind "$lang" "$root/var/lang"
-cp "$rie" "$root/rie"
-chmod 755 "$root/rie"
-for pair in "$layer:/opt" "$task:/var/task"; do
-  mount --bind "${pair%%:*}" "$root${pair##*:}"
-  mount -o remount,ro,bind "$root${pair##*:}"
-done
-exec chroot "$root" /bin/sh -c 'cd /var/task && exec env -i PATH=/usr/bin:/bin LANG=C TZ=:UTC "$@"' sh /rie "$@"
-"""
+# Of the variables of a managed runtime those that matter to the interpreter.
+ENVIRONMENT = {"LANG": "C", "LD_LIBRARY_PATH": "/var/lang/lib", "PATH": "/usr/bin:/bin", "TZ": ":UTC"}
 
 FUNCTION = """
 import errno, json, os, sys
@@ -93,15 +50,10 @@ def refusal(path):
 
 @pytest.fixture(scope="module")
 def rie() -> Path:
-    """The emulator's program."""
-    package = importlib.util.find_spec("samcli")
-    if package is None or package.origin is None:
-        pytest.skip("aws-sam-cli, which the Runtime Interface Emulator comes with, is not installed")
-    architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
-    program = Path(package.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{architecture}"
-    if sys.platform != "linux" or not program.is_file():
-        pytest.skip(f"aws-sam-cli has no Runtime Interface Emulator for {sys.platform} on {platform.machine()}")
-    return program
+    """The emulator's program, where the function's root file system can be had too."""
+    if (reason := support_root.obstacle(Root())) is not None:
+        pytest.skip(reason)
+    return support_root.find_emulator()
 
 
 @pytest.fixture(scope="module")
@@ -113,69 +65,8 @@ def interpreter() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def namespaces(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if shutil.which("unshare") is None:
-        pytest.skip("there is no unshare on PATH")
-    root = tmp_path_factory.mktemp("probe")
-    probe = 'mount -t tmpfs tmpfs "$1" && mkdir "$1/proc" && mount -t proc proc "$1/proc"'
-    tried = subprocess.run([*UNSHARE, "sh", "-c", probe, "sh", root], capture_output=True, text=True, timeout=WAIT)
-    if tried.returncode:
-        pytest.skip(f"the system does not allow namespaces with mounts: {tried.stderr.strip()}")
-
-
-class Lambda:
-    """A function under the emulator; an invocation is a request to it."""
-
-    def __init__(self, program: Path, root: Path, layer: Path, task: Path, interpreter: Path) -> None:
-        self.log = root.with_suffix(".log")
-        root.mkdir()
-        self.port, runtime_api = free_ports(2)
-        addresses = ["--runtime-api-address", f"127.0.0.1:{runtime_api}"]
-        addresses += ["--runtime-interface-emulator-address", f"127.0.0.1:{self.port}"]
-        command = ["sh", "-c", ENTER, "sh", root, layer, task, interpreter, program, *addresses]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*UNSHARE, *command, "/opt/bootstrap", "lambda_function.handler"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        until(self._is_listening)
-
-    def invoke(self, event: object) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
-        try:
-            connection.request("POST", INVOKE, json.dumps(event))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)  # with the first process of a pid namespace all others end
-        self.process.wait()
-
-    def _is_listening(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; the emulator cannot tell of one that it has chosen itself."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture
-def start(
-    namespaces: None, rie: Path, interpreter: Path, layer: Path, tmp_path: Path
-) -> Iterator[Callable[[str], Lambda]]:
+def start(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator[Callable[[str], Lambda]]:
     """Starts a function, built and unpacked as it is deployed, on the layer."""
     started: list[Lambda] = []
 
@@ -186,7 +77,8 @@ def start(
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL, timeout=WAIT)
         with zipfile.ZipFile(tmp_path / "dist" / "function.zip") as archive:
             archive.extractall(tmp_path / "task")
-        started.append(Lambda(rie, tmp_path / "root", layer, tmp_path / "task", interpreter))
+        mounts = {"/opt": layer, "/var/task": tmp_path / "task", "/var/lang": interpreter}
+        started.append(Lambda(rie, Root(), tmp_path, mounts, ENVIRONMENT))
         return started[-1]
 
     yield start

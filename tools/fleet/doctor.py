@@ -18,7 +18,7 @@ from tools.fleet.model import Function, LayerInfo, NotUsable
 from tools.fleet.runtimes import MANAGED_PYTHON, OS_ONLY, end_of_life
 from tools.fleet.session import Session
 from tools.fleet.target import published
-from tools.packaging.manifest import SLIM, Manifest
+from tools.packaging.manifest import Manifest
 from tools.packaging.sources import read, shown
 
 _WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
@@ -130,7 +130,7 @@ class Examination:
                 "the layer runs Python functions",
                 f"{self._change} --runtime {supported[-1]}",
             )
-        elif self._variants and all(variant.name == SLIM for variant in self._variants):
+        elif self._variants and all(variant.name == self._manifest.slim.name for variant in self._variants):
             yield Finding(
                 f"{runtime} has no Python, and the slim layer brings none",
                 "the function fails with Runtime.PythonNotFound",

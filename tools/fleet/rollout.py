@@ -22,7 +22,7 @@ from tools.fleet.request import Request
 from tools.fleet.selection import select
 from tools.fleet.session import Session
 from tools.fleet.target import own_layers, targets
-from tools.packaging.manifest import SLIM, Manifest
+from tools.packaging.manifest import Manifest
 from tools.packaging.sources import shown
 
 JOURNALS = ROOT / "rollouts"
@@ -87,7 +87,7 @@ class Job:
         request, variants = self._request, self._manifest.variants
         chosen = tuple(each for each in variants if request.variant in (None, each.name))
         layers = own_layers(chosen, session.place, request.layer_account)
-        main = next(each for each in variants if each.name == (request.variant or SLIM))
+        main = next(each for each in variants if each.name == (request.variant or self._manifest.slim.name))
         if request.command == "attach":  # one layer is added, and it must be known which
             layers = {main.layer_name: layers[main.layer_name]}
         found = targets(request.to, self._manifest, layers, layers[main.layer_name], session.place, session.layers)

@@ -16,7 +16,7 @@ from tools.fleet import ROOT, FleetError
 from tools.fleet.layers import unpacked_size
 from tools.fleet.terminal import remark
 from tools.packaging.archive import UNPACKED_LIMIT
-from tools.packaging.manifest import SLIM, Manifest, Variant
+from tools.packaging.manifest import Manifest, Variant
 from tools.packaging.sources import read, shown
 
 _SMALL = 1_000_000
@@ -44,15 +44,17 @@ def built(variant: Variant, manifest: Manifest, output: Path, dry_run: bool) -> 
     Raises:
         FleetError: it is not there, is of other sources, or is none that AWS Lambda takes.
     """
-    return Zip(variant, _checked(variant, manifest, _read(variant, output, dry_run)))
+    return Zip(variant, _checked(variant, manifest, _read(variant, variant == manifest.slim, output, dry_run)))
 
 
-def _read(variant: Variant, output: Path, dry_run: bool) -> bytes:
+def _read(variant: Variant, is_slim: bool, output: Path, dry_run: bool) -> bytes:
     path = output / variant.zip_name
     if path.is_file():
         return read(path)
-    if variant.name != SLIM:
-        raise FleetError(f"{shown(path)} is missing: build it first (see ./build.sh --help)")
+    if not is_slim:
+        python, _, architecture = variant.name.removeprefix("python").partition("-")
+        command = f"./build.sh layer --python {python} --arch {architecture}"
+        raise FleetError(f"{shown(path)} is missing: run {command}, and repeat")
     if not dry_run:
         _build(output)
         remark(f"built {shown(path)}")

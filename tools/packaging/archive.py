@@ -3,6 +3,7 @@
 import io
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ PLAIN = 0o644
 ZIP_LIMIT = 50 * 1024 * 1024
 UNPACKED_LIMIT = 262_144_000
 
+_DEFLATE_LEVEL = 9
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip knows no earlier date
 _UNIX = 3  # the system whose permission bits external_attr holds
 
@@ -28,22 +30,29 @@ class Entry:
     data: bytes
 
 
-def pack(entries: Iterable[Entry]) -> bytes:
-    """Give the zip of ``entries``, the same bytes on every machine.
+def pack(entries: Iterable[Entry], deflated: bool = False) -> bytes:
+    """Give the zip of ``entries``, the same bytes on every machine; if ``deflated``, where ``deflater`` is the same.
 
-    Stored, not compressed: zlib and zlib-ng deflate to different bytes. Without entries for folders: AWS
-    Lambda makes them itself, and refuses one without run bits.
+    What is small is stored for that reason: zlib and zlib-ng deflate to different bytes. Without entries for folders:
+    AWS Lambda makes them itself, and refuses one without run bits.
     """
+    compression = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compresslevel=_DEFLATE_LEVEL) as archive:
         for entry in sorted(entries, key=lambda entry: entry.path):
-            archive.writestr(_header(entry), entry.data)
+            archive.writestr(_header(entry), entry.data, compression)
     return buffer.getvalue()
+
+
+def deflater() -> str:
+    """Name the library that this Python deflates with, and its version."""
+    # zlib-ng tells a version of zlib, followed by its name; only Python 3.14 and later know its own version.
+    is_ng = "ng" in zlib.ZLIB_RUNTIME_VERSION or getattr(zlib, "ZLIBNG_VERSION", None)
+    return f"{'zlib-ng, as zlib' if is_ng else 'zlib'} {zlib.ZLIB_RUNTIME_VERSION}"
 
 
 def _header(entry: Entry) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(entry.path, _EARLIEST)
-    info.compress_type = zipfile.ZIP_STORED
     info.create_system = _UNIX
     info.external_attr = (stat.S_IFREG | entry.mode) << 16
     return info

@@ -1,6 +1,7 @@
-"""The layer's bytecode: ``runtime.py`` compiled by each supported Python, so that no cold start has to do it."""
+"""The layer's bytecode: its Python files compiled by each supported Python, so that no cold start has to do it."""
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -10,16 +11,17 @@ from tools.packaging import PackagingError, interpreters
 from tools.packaging.archive import PLAIN, Entry
 from tools.packaging.interpreters import Interpreter, NotFoundError
 
-_COMPILER = Path(__file__).with_name("compile_source.py")
-_UNPACKED_AT = "/opt/runtime.py"  # AWS Lambda Developer Guide, chapter-layers
+_COMPILER = Path(__file__).with_name("compile_tree.py")
+_UNPACKED_AT = "/opt"  # AWS Lambda Developer Guide, chapter-layers
 
 
 @dataclass(frozen=True)
 class Bytecode:
-    """A ``.pyc`` of the layer, and the interpreter that made it."""
+    """The ``.pyc`` files of the layer that one interpreter made."""
 
-    entry: Entry
+    entries: tuple[Entry, ...]
     interpreter: Interpreter
+    not_compiled: tuple[str, ...]  # files that are no valid Python, each with the reason
 
 
 def make(source: bytes, versions: Iterable[str]) -> list[Bytecode | NotFoundError]:
@@ -32,10 +34,29 @@ def make(source: bytes, versions: Iterable[str]) -> list[Bytecode | NotFoundErro
         return list(pool.map(partial(_make, source), versions))
 
 
+def compile_all(interpreter: Interpreter, sources: Mapping[str, bytes]) -> Bytecode:
+    """Compile the Python files among ``sources``, by their paths below ``/opt``.
+
+    Raises:
+        PackagingError: the interpreter fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="bytecode-") as name:
+        folder = Path(name)
+        for path, source in sources.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(source)
+        limit = interpreters.COMPILING_LIMIT
+        refused = interpreters.run(interpreter.command, _COMPILER, folder, _UNPACKED_AT, limit=limit)
+        compiled = sorted(folder.rglob("*.pyc"))
+        entries = tuple(Entry(path.relative_to(folder).as_posix(), PLAIN, path.read_bytes()) for path in compiled)
+    reasons = (line.replace("\t", ": ") for line in refused.decode(errors="replace").splitlines())
+    return Bytecode(entries, interpreter, tuple(reasons))
+
+
 def record(zip_name: str, made: Iterable[Bytecode]) -> bytes:
     """Give the lines that say which interpreters made the bytecode in the zip, for whoever builds it again."""
-    interpreters_used = (bytecode.interpreter for bytecode in made)
-    return "".join(f"{zip_name}  {used.cache_tag}  {used.build}\n" for used in interpreters_used).encode()
+    used = (bytecode.interpreter for bytecode in made)
+    return "".join(f"{zip_name}  {each.cache_tag}  {each.build}\n" for each in used).encode()
 
 
 def _make(source: bytes, version: str) -> Bytecode | NotFoundError:
@@ -44,7 +65,9 @@ def _make(source: bytes, version: str) -> Bytecode | NotFoundError:
     except NotFoundError as error:
         return error
     try:
-        compiled = interpreters.run(interpreter.path, _COMPILER, _UNPACKED_AT, stdin=source)
+        made = compile_all(interpreter, {"runtime.py": source})
     except PackagingError as error:
         raise PackagingError(f"runtime.py cannot be compiled: {error}") from error
-    return Bytecode(Entry(f"__pycache__/runtime.{interpreter.cache_tag}.pyc", PLAIN, compiled), interpreter)
+    if made.not_compiled:
+        raise PackagingError(f"runtime.py cannot be compiled: {made.not_compiled[0]}")
+    return made

@@ -2,21 +2,24 @@
 
 import argparse
 import hashlib
+import itertools
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from tools.packaging import PackagingError, archive, bytecode, dist, function, layer, manifest
-from tools.packaging.bytecode import Bytecode
-from tools.packaging.interpreters import NotFoundError
+from tools.packaging import PackagingError, archive, builds, dist, manifest, pins
+from tools.packaging.builds import Build
 from tools.packaging.sources import shown
+from tools.packaging.target import GLIBC
 
 ROOT = Path(__file__).resolve().parents[2]
 
 _MAX_LISTED = 40
+_LISTED_DEPTH = 3  # levels of folders that are told apart where there are more files
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,15 +27,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"build.sh: error: {message} (see ./build.sh --help)\n")
-
-
-@dataclass(frozen=True)
-class _Build:
-    """What goes into the output folder, and what the report says besides."""
-
-    zips: dict[str, bytes]
-    notes: dict[str, bytes] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,14 +50,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     common.add_argument("-o", "--output", metavar="DIR", type=_folder)
     common.add_argument("--bytecode", metavar="LIST", type=_versions)
     parser = _Parser(add_help=False, allow_abbrev=False, parents=[common])
-    commands = parser.add_subparsers(metavar="COMMAND")
-    command = commands.add_parser("function", add_help=False, allow_abbrev=False, parents=[common])
-    command.add_argument("function", metavar="FOLDER", type=_folder)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
+    function = commands.add_parser("function", add_help=False, allow_abbrev=False, parents=[common])
+    function.add_argument("function", metavar="FOLDER", type=_folder)
+    layer = commands.add_parser("layer", add_help=False, allow_abbrev=False, parents=[common])
+    layer.add_argument("--python", metavar="VERSION", required=True, type=_version)
+    layer.add_argument("--arch", required=True, choices=manifest.ARCHITECTURES)
+    layer.add_argument("--interpreter", metavar="FILE|DIR|URL")
+    layer.add_argument("--sha256", metavar="HASH", type=_hash)
+    layer.add_argument("--target", choices=tuple(GLIBC), default=next(iter(GLIBC)))
+    commands.add_parser("pin", add_help=False, allow_abbrev=False, parents=[common]).add_argument(
+        "--versions", metavar="FILE", type=Path
+    )
     # Here and not in add_argument, where the sub-command's defaults would undo options given before it.
     defaults = argparse.Namespace(function=None, output=_folder(f"{ROOT}/dist"), dry_run=False, bytecode=None)
     options = parser.parse_args(arguments, defaults)
-    if options.function and options.bytecode is not None:
-        parser.error("--bytecode goes with building the layer, a function has none")
+    if options.command and options.bytecode is not None:
+        parser.error("--bytecode goes with building the slim layer; other zips have none, or that of one Python")
+    if options.command == "layer" and options.sha256 and not options.interpreter:
+        parser.error("--sha256 goes with --interpreter; the others have theirs in layer-manifest.json")
     return options
 
 
@@ -82,55 +87,43 @@ def _versions(text: str) -> tuple[str, ...]:
     return tuple(version for version in supported if version in asked)
 
 
+def _version(text: str) -> str:
+    supported = _manifest().python_versions
+    if text not in supported:
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown, give one of {', '.join(supported)}")
+    return text
+
+
+def _hash(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise argparse.ArgumentTypeError("a sha256 has 64 of the characters 0-9 a-f")
+    return text.lower()
+
+
 def _manifest() -> manifest.Manifest:
     return manifest.load(ROOT / manifest.FILE_NAME)
 
 
 def _run(options: argparse.Namespace) -> list[str]:
+    if options.command == "pin":
+        return pins.refresh(ROOT / manifest.FILE_NAME, options.versions, options.dry_run)
     output: Path = options.output
-    if options.function:
-        build = _Build(_one_function(options.function, output))
+    if options.command == "function":
+        build = builds.function_zip(options.function, output)
+    elif options.command == "layer":
+        origin = builds.Origin(options.interpreter, options.sha256)
+        build = builds.self_contained_layer(
+            ROOT, _manifest(), options.python, options.arch, origin, options.target, output
+        )
     else:
-        build = _layer_and_sample(output, options.bytecode)
+        build = builds.slim_layer_and_sample(ROOT, _manifest(), options.bytecode, output)
     report = list(_report(output, build, "would write " if options.dry_run else ""))
     if not options.dry_run:
-        dist.write(output, build.zips, build.notes)
+        dist.write(output, build.zips, build.record)
     return report
 
 
-def _layer_and_sample(output: Path, versions: tuple[str, ...] | None) -> _Build:
-    folder, identity = ROOT / "layer", _manifest()
-    function.refuse_overlap(folder, output)
-    sample = _one_function(ROOT / "function", output)
-    entries = layer.layer_entries(folder, identity)
-    made, missing = _bytecode(entries, identity.python_versions if versions is None else versions)
-    if missing and versions is not None:
-        raise PackagingError(f"{missing[0]}: install it, or leave it out of --bytecode")
-    zipped = archive.pack([*entries, *(each.entry for each in made)])
-    note = {dist.INTERPRETERS_NAME: bytecode.record(layer.ZIP_NAME, made)}
-    return _Build({layer.ZIP_NAME: zipped, **sample}, note, list(_remarks(made, missing)))
-
-
-def _bytecode(entries: list[archive.Entry], versions: tuple[str, ...]) -> tuple[list[Bytecode], list[NotFoundError]]:
-    source = next(entry.data for entry in entries if entry.path == "runtime.py")
-    results = bytecode.make(source, versions)
-    made = [result for result in results if isinstance(result, Bytecode)]
-    return made, [result for result in results if isinstance(result, NotFoundError)]
-
-
-def _one_function(folder: Path, output: Path) -> dict[str, bytes]:
-    function.refuse_overlap(folder, output)
-    return {function.zip_name(folder): archive.pack(function.function_entries(folder))}
-
-
-def _remarks(made: list[Bytecode], missing: list[NotFoundError]) -> Iterator[str]:
-    for each in made:
-        yield f"bytecode for {each.interpreter.version}  by {each.interpreter.path}"
-    for error in missing:
-        yield f"bytecode for {error.version}  left out, {error}"
-
-
-def _report(output: Path, build: _Build, verb: str) -> Iterator[str]:
+def _report(output: Path, build: Build, verb: str) -> Iterator[str]:
     # From the zips as read back, which refuses an unsound one before any is written.
     for name, data in build.zips.items():
         yield f"{verb}{shown(output / name)}  {len(data):,} bytes"
@@ -141,13 +134,25 @@ def _report(output: Path, build: _Build, verb: str) -> Iterator[str]:
         yield from (*build.remarks, "")
     count = dist.checksums(output, build.zips).count(b"\n")
     yield f"{verb}{shown(output / dist.SUMS_NAME)}  {count} zip{'s' if count > 1 else ''}"
-    for name, text in build.notes.items():
-        if text:
-            yield f"{verb}{shown(output / name)}"
+    if build.record:
+        yield f"{verb}{shown(output / dist.INTERPRETERS_NAME)}"
 
 
 def _listing(entries: list[archive.Entry]) -> Iterator[str]:
-    for entry in entries[:_MAX_LISTED]:
-        yield f"  {entry.mode:04o} {len(entry.data):>11,}  {entry.path}"
-    if len(entries) > _MAX_LISTED:
-        yield f"  and {len(entries) - _MAX_LISTED:,} more files"
+    lines = [f"  {entry.mode:04o} {len(entry.data):>11,}  {entry.path}" for entry in entries]
+    if len(lines) > _MAX_LISTED:
+        lines = list(_folded_listing(entries))
+    yield from lines[:_MAX_LISTED]
+    if len(lines) > _MAX_LISTED:
+        yield f"  and {len(lines) - _MAX_LISTED:,} more"
+
+
+def _folded_listing(entries: list[archive.Entry]) -> Iterator[str]:
+    """One line for all that lies in one folder, where that is some levels down."""
+    for place, files in itertools.groupby(entries, lambda entry: "/".join(entry.path.split("/")[:_LISTED_DEPTH])):
+        together = list(files)
+        size = sum(len(entry.data) for entry in together)
+        if together[0].path == place:
+            yield f"  {together[0].mode:04o} {size:>11,}  {place}"
+        else:
+            yield f"       {size:>11,}  {place}/ ({len(together):,} file{'s' if len(together) > 1 else ''})"

@@ -1,4 +1,4 @@
-"""The output folder: the zips, their ``SHA256SUMS``, and ``INTERPRETERS``, the ones that made the bytecode in them."""
+"""The output folder: the zips, their ``SHA256SUMS``, and ``INTERPRETERS``, which tells what they were made with."""
 
 import hashlib
 import os
@@ -21,15 +21,23 @@ def checksums(folder: Path, new: Mapping[str, bytes]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
 
 
-def write(folder: Path, zips: Mapping[str, bytes], notes: Mapping[str, bytes]) -> None:
-    """Put the ``zips``, a fresh ``SHA256SUMS`` and the ``notes`` into ``folder``, readable by all whatever the umask.
+def interpreters(folder: Path, new: Mapping[str, bytes], record: bytes) -> bytes:
+    """Give the ``INTERPRETERS`` of ``folder`` once the ``new`` zips are in it; ``record`` has the lines about these."""
+    path = folder / INTERPRETERS_NAME
+    lines = read(path).splitlines(keepends=True) if path.is_file() else []
+    named = ((os.fsdecode(line.partition(b" ")[0]), line) for line in lines)
+    kept = [line for name, line in named if name not in new and (folder / name).is_file()]
+    return b"".join(sorted([*kept, *record.splitlines(keepends=True)]))
 
-    An empty note takes away the one of an earlier build.
+
+def write(folder: Path, zips: Mapping[str, bytes], record: bytes) -> None:
+    """Put the ``zips`` and what is told of them into ``folder``, readable by all whatever the umask.
 
     Raises:
         PackagingError: that cannot be done; ``folder`` is left as it was.
     """
-    files = {**zips, **notes, SUMS_NAME: checksums(folder, zips)}
+    told = {SUMS_NAME: checksums(folder, zips), INTERPRETERS_NAME: interpreters(folder, zips, record)}
+    files = {**zips, **told}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, so on the same file system: a rename there cannot leave half a file.

@@ -1,13 +1,14 @@
 """Handler-only function zips: the files of one folder, and nothing of the runtime."""
 
 import os
+import re
 from pathlib import Path
 
 from tools.packaging import PackagingError
 from tools.packaging.archive import PLAIN, PROGRAM, Entry, check_unpacked_size
-from tools.packaging.layer import ZIP_NAME as LAYER_ZIP_NAME
 from tools.packaging.sources import files_below, read, shown
 
+_LAYER_ZIP_NAME = re.compile(r"layer-(slim|python3\.\d+-(x86_64|arm64))\.zip", re.IGNORECASE)
 _SCRIPT = b"#!"
 _PROGRAM_STARTS = (_SCRIPT, b"\x7fELF")
 
@@ -21,8 +22,8 @@ def zip_name(folder: Path) -> str:
     name = f"{folder.name}.zip"
     if not folder.name or "\\" in name or not name.isprintable():
         raise PackagingError(f"a zip cannot be named after the folder {str(folder)!r}: rename the folder")
-    if name.casefold() == LAYER_ZIP_NAME:  # one file where the file system knows no case
-        raise PackagingError(f"{shown(folder)} would overwrite the layer {LAYER_ZIP_NAME}: rename it")
+    if _LAYER_ZIP_NAME.fullmatch(name):  # whatever its case: one file where the file system knows none
+        raise PackagingError(f"{shown(folder)} would overwrite the layer {name.lower()}: rename it")
     return name
 
 

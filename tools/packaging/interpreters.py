@@ -1,11 +1,12 @@
-"""Finds the Pythons that bytecode is made with: those on PATH, then those of pyenv."""
+"""The Pythons that bytecode is made with: those on PATH, then those of pyenv; and how to run one."""
 
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tools.packaging import PackagingError
 
 _HERE = Path(__file__).parent
 _LIMIT = 20.0  # seconds; shims of version managers may ask a question or start a download
+COMPILING_LIMIT = 300.0  # seconds, for a whole standard library on a slow machine
 
 # Any Python can run it.
 _PROBE = """\
@@ -29,10 +31,23 @@ _SWITCHES = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "PYTHONSAFEP
 class Interpreter:
     """A final release of CPython that starts."""
 
-    path: str
+    command: tuple[str, ...]
     version: str  # as in 3.12
     cache_tag: str  # as in cpython-312, part of the names of its bytecode files
     build: str  # sys.version in one line
+
+    @property
+    def path(self) -> str:
+        """The program; what precedes it in the command is how to start it."""
+        return self.command[-1]
+
+
+class OtherPythonError(PackagingError):
+    """What starts is no Python, or another than the one that is wanted; ``found`` says what it is."""
+
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(f"{path} is {found}")
+        self.found = found
 
 
 class NotFoundError(PackagingError):
@@ -49,15 +64,32 @@ def find(version: str) -> Interpreter:
     rejected = []
     for path in (*_on_path(f"python{version}"), *_on_path("python3"), *_in_pyenv(version)):
         try:
-            return _identify(path, version)
+            return identify((path,), version)
         except PackagingError as error:
             if path.endswith(version):  # a python3 may well be another
                 rejected.append(str(error))
     raise NotFoundError(version, rejected)
 
 
-def run(path: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
-    """Run the Python at ``path`` without site-packages and give its output.
+def identify(command: tuple[str, ...], version: str) -> Interpreter:
+    """Ask the Python that ``command`` starts what it is.
+
+    Raises:
+        OtherPythonError: it is not a final release of CPython ``version``.
+        PackagingError: it does not start.
+    """
+    path = command[-1]
+    match run(command, "-c", _PROBE).decode(errors="replace").splitlines():
+        case [identity, build]:
+            tag = identity.rpartition(" ")[2]
+            if identity == f"cpython {version} final {tag}":
+                return Interpreter(command, version, tag, build)
+            raise OtherPythonError(path, f"{identity.partition(' ')[0]} {build.partition(' ')[0]}")
+    raise OtherPythonError(path, "no Python")
+
+
+def run(command: Sequence[str], *arguments: str | Path, limit: float = _LIMIT) -> bytes:
+    """Run the Python that ``command`` starts without site-packages, for ``limit`` seconds, and give its output.
 
     Raises:
         PackagingError: it does not start, fails, or takes too long.
@@ -65,8 +97,8 @@ def run(path: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
         process = subprocess.Popen(
-            [path, "-S", *arguments],
-            stdin=subprocess.PIPE,
+            [*command, "-S", *arguments],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment | _SWITCHES,
@@ -74,31 +106,24 @@ def run(path: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
             process_group=0,
         )
     except OSError as error:
-        raise PackagingError(f"{path} does not start: {error.strerror}") from error
+        raise PackagingError(f"{command[-1]} does not start: {error.strerror}") from error
     with process:
-        return _output(path, process, stdin)
+        return _output(command[-1], process, limit)
 
 
-def _output(path: str, process: subprocess.Popen[bytes], stdin: bytes) -> bytes:
+def _output(path: str, process: subprocess.Popen[bytes], limit: float) -> bytes:
     try:
-        output, errors = process.communicate(stdin, _LIMIT)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)  # with what a shim has started
-        raise PackagingError(f"{path} does not answer within {_LIMIT:g} s") from error
+        output, errors = process.communicate(timeout=limit)
+    except BaseException as error:  # an interrupt too, which does not reach a process group of its own
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what a shim has started
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise PackagingError(f"{path} does not answer within {limit:g} s") from error
+        raise
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         raise PackagingError(f"{path} fails: {last or f'status {process.returncode}'}")
     return output
-
-
-def _identify(path: str, version: str) -> Interpreter:
-    match run(path, "-c", _PROBE).decode(errors="replace").splitlines():
-        case [identity, build]:
-            tag = identity.rpartition(" ")[2]
-            if identity == f"cpython {version} final {tag}":
-                return Interpreter(path, version, tag, build)
-            raise PackagingError(f"{path} is {identity.partition(' ')[0]} {build.partition(' ')[0]}")
-    raise PackagingError(f"{path} is no Python")
 
 
 def _on_path(name: str) -> Iterator[str]:

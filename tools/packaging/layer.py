@@ -1,6 +1,7 @@
-"""The slim layer: the files below ``layer/`` that the manifest names, for any architecture."""
+"""What every layer holds: the files below ``layer/`` that the manifest names, for any architecture."""
 
 import ast
+import re
 from pathlib import Path
 
 from tools.packaging import PackagingError
@@ -8,7 +9,7 @@ from tools.packaging.archive import Entry
 from tools.packaging.manifest import FILE_NAME, LayerFile, Manifest
 from tools.packaging.sources import files_below, read, shown
 
-ZIP_NAME = "layer-slim.zip"
+_BOOTSTRAP_VERSION = re.compile(rb"^_version=(\S*)$", re.MULTILINE)
 
 
 def layer_entries(folder: Path, manifest: Manifest) -> list[Entry]:
@@ -23,6 +24,7 @@ def layer_entries(folder: Path, manifest: Manifest) -> list[Entry]:
     contents = {entry.path: entry.data for entry in entries}
     if not contents["bootstrap"].startswith(b"#!"):
         raise PackagingError(f"{shown(folder / 'bootstrap')} must begin with a #! line, as in #!/bin/sh")
+    _check_bootstrap_version(folder / "bootstrap", contents["bootstrap"], manifest.version)
     _check_version(folder / "runtime.py", contents["runtime.py"], manifest.version)
     return entries
 
@@ -42,6 +44,12 @@ def _entry(folder: Path, file: LayerFile) -> Entry:
     if b"\r\n" in data:
         raise PackagingError(f"{shown(folder / file.path)} has CRLF line ends: save it with LF")
     return Entry(file.path, file.mode, data)
+
+
+def _check_bootstrap_version(path: Path, source: bytes, expected: str) -> None:
+    found = _BOOTSTRAP_VERSION.search(source)
+    if found is None or found[1].decode(errors="replace") != expected:
+        raise PackagingError(f"{shown(path)} must say _version={expected} in a line of its own, as {FILE_NAME} does")
 
 
 def _check_version(path: Path, source: bytes, expected: str) -> None:

@@ -99,14 +99,6 @@ class Variant:
         return f"layer-{self.name}.zip"
 
 
-SLIM = "slim"
-
-
-def self_contained_name(python: str, architecture: str) -> str:
-    """Give the name of the variant that brings its own Python, as in python3.13-arm64."""
-    return f"python{python}-{architecture}"
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What ``layer-manifest.json`` says, every field within the limits of AWS Lambda."""
@@ -125,12 +117,16 @@ class Manifest:
     @property
     def variants(self) -> tuple[Variant, ...]:
         """The slim layer, then the self-contained ones."""
-        slim = Variant(SLIM, self.name, self.compatible_runtimes, self.compatible_architectures)
-        return (slim, *(self.self_contained(pin.python, pin.architecture) for pin in self.pins))
+        return (self.slim, *(self.self_contained(pin.python, pin.architecture) for pin in self.pins))
+
+    @property
+    def slim(self) -> Variant:
+        """The variant for managed runtimes, which bring their own Python."""
+        return Variant("slim", self.name, self.compatible_runtimes, self.compatible_architectures)
 
     def self_contained(self, python: str, architecture: str) -> Variant:
         """The variant for OS-only runtimes with Python ``python`` (as in 3.13), of one architecture."""
-        name = self_contained_name(python, architecture)
+        name = f"python{python}-{architecture}"
         layer_name = f"{self.name}-{name.replace('.', '-').replace('_', '-')}"  # AWS Lambda allows no dot in it
         return Variant(name, layer_name, self.os_only_runtimes, (architecture,))
 
@@ -162,7 +158,7 @@ def parse(text: bytes) -> Manifest:
         compatible_runtimes=_strings(fields, "compatibleRuntimes"),
         compatible_architectures=_strings(fields, "compatibleArchitectures"),
         files=tuple(_file(value, f"files[{number}]: ") for number, value in enumerate(fields["files"])),
-        os_only_runtimes=_strings(self_contained, "compatibleRuntimes"),
+        os_only_runtimes=_strings(self_contained, "compatibleRuntimes", "selfContained: "),
         pins=tuple(
             _pin(value, f"selfContained: interpreters[{number}]: ")
             for number, value in enumerate(self_contained["interpreters"])
@@ -173,7 +169,7 @@ def parse(text: bytes) -> Manifest:
     )
     _check_identity(manifest)
     for variant in manifest.variants:
-        _check_compatibility(variant)
+        _check_compatibility(variant, "" if variant == manifest.slim else "selfContained: ")
     _check_files(manifest.files)
     _check_pins(manifest.pins)
     _check_published(manifest)
@@ -206,12 +202,12 @@ def _fields(value: Any, keys: dict[str, type], where: str, optional: dict[str, t
     return value
 
 
-def _strings(fields: dict[str, Any], key: str) -> tuple[str, ...]:
+def _strings(fields: dict[str, Any], key: str, where: str = "") -> tuple[str, ...]:
     values = fields[key]
     if not all(isinstance(value, str) and value for value in values):
-        _refuse(f"{key} must hold strings only, none of them empty")
+        _refuse(f"{where}{key} must hold strings only, none of them empty")
     if len(set(values)) < len(values):
-        _refuse(f"{key} names one thing twice")
+        _refuse(f"{where}{key} names one thing twice")
     return tuple(values)
 
 
@@ -259,10 +255,10 @@ def _check_identity(manifest: Manifest) -> None:
         _refuse(f"license has {len(manifest.license)} characters, {_MAX_LICENSE} are allowed")
 
 
-def _check_compatibility(variant: Variant) -> None:
+def _check_compatibility(variant: Variant, where: str) -> None:
     count = len(variant.compatible_runtimes)
     if not 1 <= count <= _MAX_RUNTIMES:
-        _refuse(f"compatibleRuntimes has {count} entries, 1 to {_MAX_RUNTIMES} are allowed")
+        _refuse(f"{where}compatibleRuntimes has {count} entries, 1 to {_MAX_RUNTIMES} are allowed")
     if not variant.compatible_architectures:
         _refuse(f"compatibleArchitectures is empty, name one or both of {', '.join(ARCHITECTURES)}")
     for name in variant.compatible_architectures:

@@ -1,0 +1,43 @@
+"""The first process of the namespaces of `support_root.py`, outside of their root file system: run, never imported.
+
+The argument is the descriptor of a Unix socket. A message `socket` on it is answered with a new TCP socket, which stays
+one of the network here wherever it is used. Any other message is a command as a JSON list, with its standard output and
+error; when that ends, so does this process, with its exit status, and with it all others here.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+SIOCSIFFLAGS = 0x8914  # netdevice(7)
+IFF_UP = 1
+
+
+def main() -> None:
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 2)
+        if message == b"socket":
+            with socket.socket() as made:
+                socket.send_fds(channel, [message], [made.fileno()])
+        elif message:
+            stdout, stderr = descriptors
+            process = subprocess.Popen(json.loads(message), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            threading.Thread(target=end_with, args=[process], daemon=True).start()
+        else:
+            break
+
+
+def end_with(process: "subprocess.Popen[bytes]") -> None:
+    status = process.wait()
+    os._exit(status if status >= 0 else 128 - status)
+
+
+main()
