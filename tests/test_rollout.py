@@ -290,6 +290,25 @@ def test_it_comes_through_throttling_errors_and_broken_connections(fleet: Cloud,
     assert fleet.fleet() == before  # it knew its own changes, even those it got no answer to
 
 
+def test_what_another_did_while_it_was_held_back_is_not_its_own(fleet: Cloud, tmp_path: Path) -> None:
+    before = fleet.fleet()
+
+    def be_slow(call: Call) -> int | None:
+        if call.operation != UPDATE:
+            return None
+        if len(fleet.standin.changes()) == 1:
+            return 429
+        fleet.standin.layers[ACCOUNT, REGION, "alone", "$LATEST"] = [f"{OURS}:2"]
+        fleet.standin.revisions.pop((ACCOUNT, REGION, "alone"))
+        return None
+
+    fleet.standin.faults.on = be_slow
+    told = fleet.json("rollout", "alone", "--to", "2", "--yes", "--journal", tmp_path / "journal")
+    assert told["functions"][0]["outcome"] == "done by others"
+    fleet.done("rollback", tmp_path / "journal", "--yes")
+    assert fleet.fleet() == moved(before, 2, "alone")
+
+
 def test_a_function_that_always_fails_ends_it_and_everything_is_put_back(fleet: Cloud) -> None:
     before = fleet.fleet()
     fleet.standin.faults.on = lambda call: 500 if (call.operation, call.name) == (UPDATE, "middle") else None

@@ -39,6 +39,9 @@ _INVALID = {
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
+_attempts = threading.local()  # botocore sends again in the thread that calls
+
+
 class Pacer:
     """Lets calls go one by one, ``interval`` seconds apart, whichever thread they are from."""
 
@@ -54,10 +57,13 @@ class Pacer:
                 time.sleep(pause)
             self._next = time.monotonic() + self._interval
 
-    def look_at(self, parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
+    def look_at(self, parsed_response: dict[str, Any] | None = None, exception: Any = None, **_: Any) -> None:
         """Hold everyone back once AWS has answered 429; boto3 calls it after each HTTP request."""
-        if (parsed_response or {}).get("ResponseMetadata", {}).get("HTTPStatusCode") == 429:
+        status = (parsed_response or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if status == 429:
             self._next = max(self._next, time.monotonic() + SECONDS_AFTER_THROTTLING)
+        if exception is not None or status >= 500:
+            _attempts.one_was_unclear = True
 
 
 @dataclass(frozen=True)
@@ -182,9 +188,17 @@ def may_have_been_done(error: Exception) -> bool:
     return isinstance(error, _ON_THE_WAY)
 
 
-def was_repeated(error: exceptions.ClientError) -> bool:
-    """Tell whether botocore sent the call more than once: the answer may be to the effect of an earlier sending."""
-    return bool(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0)
+def forget_attempts() -> None:
+    """Begin to watch what becomes of each sending of the next call of this thread."""
+    _attempts.one_was_unclear = False
+
+
+def may_be_an_echo() -> bool:
+    """Tell whether an earlier sending of the last call may have been carried out: no answer came, or a server's error.
+
+    The answer to the last sending may then be to the effect of that one.
+    """
+    return bool(getattr(_attempts, "one_was_unclear", False))
 
 
 def in_words(error: Exception) -> str:

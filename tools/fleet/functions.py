@@ -15,11 +15,12 @@ from tools.fleet.aws import (
     Aws,
     AwsError,
     error_code,
+    forget_attempts,
     in_words,
     is_lost_code,
+    may_be_an_echo,
     may_have_been_done,
     status,
-    was_repeated,
 )
 from tools.fleet.model import Alias, Function
 
@@ -39,7 +40,7 @@ class NotNowError(FleetError):
     """The function is not as it was read.
 
     Args:
-        maybe_ours: the call was sent more than once, so that the change which is in its way may be its own.
+        maybe_ours: the call was sent more than once, and the change which is in its way may be its own.
     """
 
     def __init__(self, text: str, maybe_ours: bool) -> None:
@@ -189,6 +190,7 @@ class Functions:
             raise FleetError(in_words(error)) from None
 
     def _changed(self, operation: str, **parameters: Any) -> Any:
+        forget_attempts()
         try:
             return getattr(self._client, operation)(**parameters)
         except exceptions.ClientError as error:
@@ -205,14 +207,14 @@ def _refused(error: exceptions.ClientError) -> FleetError:
     text = in_words(error)
     match status(error), error_code(error):
         case 412, _:
-            return RevisionError(text, was_repeated(error))
+            return RevisionError(text, may_be_an_echo())
         case 409, "ResourceConflictException":
-            return BusyError(text, was_repeated(error))
+            return BusyError(text, may_be_an_echo())
         case 404, _:
             return GoneError(text)
     if is_lost_code(error_code(error)):
         return NoAccessError(text)
-    return UnclearError(text) if may_have_been_done(error) or was_repeated(error) else FleetError(text)
+    return UnclearError(text) if may_have_been_done(error) or may_be_an_echo() else FleetError(text)
 
 
 def _why(error: exceptions.WaiterError) -> str:
