@@ -301,6 +301,7 @@ NONSENSE: list[tuple[Any, str]] = [
     ([{**ENTRY, "partition": "aws-cn"}], "published[0]: partition 'aws-cn' must be the one in its arn, aws"),
     ([{**ENTRY, "arn": SLIM.replace(NAME, "other")}], f"published[0]: arn '{SLIM.replace(NAME, 'other')}' must be of"),
     ([{**ENTRY, "sha256": "x"}], "published[0]: sha256 'x' must be 64 of the characters 0-9 a-f"),
+    ([{**ENTRY, "version": "x"}], "published[0]: version 'x' must be a semantic version, as in 1.2.3"),
     ([{**ENTRY, "size": 0}], "published[0]: size 0 must be above 0"),
     ([{**ENTRY, "size": True}], "published[0]: size must be a whole number"),
     ([{**ENTRY, "sharedWith": ["me"]}], "published[0]: sharedWith: 'me' must be public, an account or an organization"),

@@ -241,6 +241,8 @@ def _published(value: Any, where: str) -> Published:
     entry = Published(**(fields | {"sharedWith": _strings(fields, "sharedWith")}))
     if wrong := breach(entry):
         _refuse(f"{where}{wrong}")
+    if not _VERSION.fullmatch(entry.version):
+        _refuse(f"{where}version {entry.version!r} must be a semantic version, as in 1.2.3")
     return entry
 
 
