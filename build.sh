@@ -126,6 +126,8 @@ run_tests() {
   python=$(find_python)
   venv_is_ready || make_venv
   .venv/bin/python tests/stand_ins.py # says which tests will be skipped where it cannot make them
+  # All of them on all processors, a file's in one process; what is chosen, as pytest does it, so that --pdb works.
+  [ $# -gt 0 ] || set -- -n auto --dist loadfile
   exec .venv/bin/python -m pytest "$@"
 }
 

@@ -13,6 +13,7 @@ from checkout import Checkout
 from cloud import Cloud
 from harness import Runtime
 from lambda_standin import StandIn, serve
+from support_local import Server, Serving, TaskRoot
 from support_root import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,3 +63,18 @@ def cloud(tmp_path: Path, standin: StandIn, built: Path) -> Iterator[Cloud]:
     standin.reset()
     yield Cloud.over(checkout, standin)
     standin.faults = type(standin.faults)()
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """Serves a function that is made out of its source."""
+    opened: list[Any] = []
+
+    def serve(source: str, *arguments: str | Path, name: str = "a-function", **options: Any) -> tuple[Server, TaskRoot]:
+        opened.append(TaskRoot(tmp_path / name, source))
+        opened.append(Server(opened[-1].path, *arguments, **options))
+        return opened[-1], opened[-2]
+
+    yield serve
+    for context in reversed(opened):
+        context.__exit__(None, None, None)

@@ -189,15 +189,14 @@ def run(*arguments: str | Path, **options: Any) -> Result:
 class Server(Program):
     """`main.py --serve` under way. Whatever its clients do, it must not fall over."""
 
-    def __init__(self, task_root: Path, *arguments: str, **options: Any) -> None:
+    def __init__(self, task_root: Path, *arguments: str | Path, **options: Any) -> None:
         super().__init__("--serve", "-p", "0", "--function", task_root, *arguments, **options)
         self.first_line = self.read_through(b"\n").decode()
         self.url = self.first_line.split()[2] if self.first_line else ""
 
     def connect(self) -> Client:
-        address = urllib.parse.urlsplit(self.url)
-        assert address.hostname and address.port, self.errors()
-        return Client(address.hostname, address.port)
+        assert self.url, self.errors()
+        return Client.to(self.url)
 
     def request(self, *lines: str, body: bytes = b"") -> Answer:
         """The answer to one request on a connection of its own."""
@@ -217,6 +216,9 @@ class Server(Program):
             assert "tools/emulator" not in errors, errors  # a trace of the emulator itself
 
 
+Serving = Callable[..., tuple[Server, TaskRoot]]
+
+
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
@@ -229,6 +231,12 @@ class Client:
     def __init__(self, host: str, port: int) -> None:
         self.socket = socket.create_connection((host, port), timeout=WAIT)
         self._reader = self.socket.makefile("rb")
+
+    @classmethod
+    def to(cls, url: str) -> Self:
+        address = urllib.parse.urlsplit(url)
+        assert address.hostname and address.port
+        return cls(address.hostname, address.port)
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -248,9 +256,9 @@ class Client:
 
     def read_head(self) -> tuple[str, dict[str, str]]:
         """The status line, and the headers by name in lower case."""
-        status_line = self._line()
+        status_line = self.read_line()
         headers = {}
-        while line := self._line():
+        while line := self.read_line():
             name, _, value = line.partition(": ")
             headers[name.lower()] = value
         return status_line, headers
@@ -260,10 +268,10 @@ class Client:
         status_line, headers = self.read_head()
         body = b""
         if "transfer-encoding" in headers:
-            while size := int(self._line(), 16):
+            while size := int(self.read_line(), 16):
                 body += self.read(size)
                 assert self.read(2) == b"\r\n"
-            assert self._line() == ""
+            assert self.read_line() == ""
         else:
             body = self.read(int(headers.get("content-length", "0")))
         return Answer(int(status_line.split()[1]), headers, body)
@@ -278,7 +286,7 @@ class Client:
             self._reader.close()
         self.socket.close()
 
-    def _line(self) -> str:
+    def read_line(self) -> str:
         line = self._reader.readline()
         assert line.endswith(b"\r\n"), line
         return line.removesuffix(b"\r\n").decode("latin-1")

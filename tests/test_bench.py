@@ -63,11 +63,13 @@ def test_cold_starts_are_measured_and_told_as_table_json_and_chart(tmp_path: Pat
 
 
 def test_all_else_is_measured_in_the_quick_way_too(tmp_path: Path) -> None:
-    parts = ("warm", "throughput", "delay")
+    parts = ("warm", "throughput", "delay", "url")
     result = bench(ROOT, "--quick", "--runs", "1", *(f"--only={part}" for part in parts), "-o", tmp_path)
     assert result.returncode == 0, result.stderr
     measured = measurements(tmp_path)
     assert {"warm.p50", "warm.p99", "chunks", "bulk", "delay.p50", "delay.p99"} <= set(measured)
+    assert {"url.first-byte.p50", "url.over-exchange.p50", "url.start"} <= set(measured)
+    assert measured["url.first-byte.p50"]["ratio"]["against"] == "bare exchange"
     assert all(each["contestants"]["layer"]["median"] > 0 for each in measured.values())
 
 

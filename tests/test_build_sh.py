@@ -187,6 +187,8 @@ def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -
 def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
     sandbox.test("-k", "word")
     assert sandbox.log.read_text().splitlines()[-2:] == ["python tests/stand_ins.py", "python -m pytest -k word"]
+    sandbox.test()
+    assert sandbox.log.read_text().splitlines()[-1] == "python -m pytest -n auto --dist loadfile"
 
 
 def test_the_emulator_is_installed_on_linux_only(sandbox: Sandbox) -> None:

@@ -14,32 +14,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support_local import BARE_ENVIRONMENT, ROOT, WAIT, Answer, Server, TaskRoot, run, until
+from support_local import BARE_ENVIRONMENT, ROOT, WAIT, Answer, Server, Serving, TaskRoot, run, until
 
-Serving = Callable[..., tuple[Server, TaskRoot]]
+from tools.emulator import throttle
+from tools.emulator.invocation import InvocationFailed
+from tools.emulator.prelude import CONTENT_TYPE, read_head
 
 ECHO = "def handler(event, context): yield json.dumps(event).encode()"
 PID = "def handler(event, context): yield str(os.getpid()).encode()"
-
-
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
-    """Serves a function that is made out of its source."""
-    opened: list[Any] = []
-
-    def serve(source: str, *arguments: str, **options: Any) -> tuple[Server, TaskRoot]:
-        opened.append(TaskRoot(tmp_path / "a-function", source))
-        opened.append(Server(opened[0].path, *arguments, **options))
-        return opened[1], opened[0]
-
-    yield serve
-    for context in reversed(opened):
-        context.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +141,11 @@ def test_the_answer_names_the_request_as_the_log_does(serving: Serving) -> None:
     assert f"START RequestId: {answer.body.decode()} " in server.errors()
 
 
+def test_the_event_names_the_request_as_the_log_does(echo: Server) -> None:
+    answer = echo.get()
+    assert event_of(answer)["requestContext"]["requestId"] == answer.headers["x-amzn-requestid"]
+
+
 # Failures
 
 
@@ -252,6 +243,277 @@ def test_an_environment_that_died_while_idle_is_replaced(serving: Serving) -> No
     until(lambda: server.get().status == 200)  # the emulator has taken notice of it
 
 
+# The head of an answer
+
+
+COOKIES = ["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2; HttpOnly"]
+
+
+def set_cookies(head: bytes) -> list[str]:
+    lines = head.decode().split("\r\n")
+    return [line.partition(": ")[2] for line in lines if line.lower().startswith("set-cookie: ")]
+
+
+def test_status_headers_and_several_cookies_are_those_of_the_first_item(serving: Serving) -> None:
+    headers = {"X-Own": "v\u00e4lue", "Content-Type": "text/plain"}
+    server, function = serving(f"""
+        def handler(event, context):
+            yield {{"statusCode": 418, "headers": {headers}, "cookies": {COOKIES}}}
+            wait()
+            yield b"body"
+    """)
+    with server.connect() as client:
+        client.ask("GET / HTTP/1.1", "Connection: close")
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.read(1)
+        assert head.startswith(b"HTTP/1.1 418 ")
+        assert set_cookies(head) == COOKIES
+        assert "x-own: v\u00e4lue\r\n".encode() in head and head.count(b"content-type: ") == 1
+        function.let_go()
+        assert client.read_rest() == b"4\r\nbody\r\n0\r\n\r\n"
+
+
+PRELUDE = {"statusCode": 201, "headers": {"x-own": "value"}, "cookies": COOKIES}
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_the_prelude_is_found_however_the_stream_is_cut(size: int) -> None:
+    stream = json.dumps(PRELUDE).encode() + b"\0" * 8 + b"body\0\0\0\0\0\0\0\0more"
+    chunks = (stream[n : n + size] for n in range(0, len(stream), size))
+    head, start = read_head(CONTENT_TYPE, chunks)
+    assert (head.status, head.get("x-own"), head.cookies) == (201, "value", COOKIES)
+    assert start + b"".join(chunks) == b"body\0\0\0\0\0\0\0\0more"
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"{}",
+        b"[]" + b"\0" * 8,
+        b"\xff" + b"\0" * 8,
+        b"[" * 10_000 + b"\0" * 8,
+        b'{"a": "' + b"x" * 20_000 + b'"}' + b"\0" * 8,
+        *(
+            json.dumps(prelude).encode() + b"\0" * 8
+            for prelude in (
+                {"statusCode": 99},
+                {"statusCode": 101},
+                {"statusCode": 600},
+                {"statusCode": "200"},
+                {"statusCode": True},
+                {"headers": {"a": 1}},
+                {"headers": {"a b": "c"}},
+                {"headers": {"a": "b\r\nc: d"}},
+                {"cookies": ["a\nb"]},
+                {"cookies": ["\ud800"]},
+                {"cookies": "a=1"},
+            )
+        ),
+    ],
+)
+def test_a_malformed_prelude_fails_the_invocation(stream: bytes) -> None:
+    with pytest.raises(InvocationFailed, match="prelude") as caught:
+        read_head(CONTENT_TYPE, iter([stream]))
+    assert caught.value.document["errorType"] == "Runtime.InvalidResponseHead"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_ends_at_once_and_the_function_runs_on(serving: Serving, status: int) -> None:
+    server, function = serving(f"""
+        def handler(event, context):
+            yield {{"statusCode": {status}}}
+            if event["rawPath"] == "/":
+                wait()
+                yield b"unseen"
+                tell("at the end")
+    """)
+    with server.connect() as client:
+        client.ask("GET / HTTP/1.1")
+        status_line, headers = client.read_head()
+        assert status_line.startswith(f"HTTP/1.1 {status} ")
+        assert not {"content-length", "transfer-encoding"} & headers.keys()
+        function.let_go()
+        assert function.hear() == "at the end"
+        client.ask("GET /next HTTP/1.1", "Connection: close")
+        assert client.read_head()[0].startswith(f"HTTP/1.1 {status} ")
+        assert client.read_rest() == b""
+
+
+def test_a_redirect_without_a_body_ends(serving: Serving) -> None:
+    server, _ = serving("def handler(event, context): yield {'statusCode': 302, 'headers': {'Location': '/x'}}")
+    answer = server.get()
+    assert (answer.status, answer.headers["location"], answer.body) == (302, "/x", b"")
+
+
+def test_a_length_that_the_function_tells_is_kept_to(serving: Serving) -> None:
+    server, _ = serving("""
+        def handler(event, context):
+            yield {"headers": {"Content-Length": event["rawPath"][1:], "Transfer-Encoding": "gzip"}}
+            yield b"12345"
+    """)
+    with server.connect() as client:
+        client.ask("GET /3 HTTP/1.1")
+        _, headers = client.read_head()
+        assert headers["content-length"] == "3" and "transfer-encoding" not in headers
+        assert client.read_rest() == b"123"
+    assert server.get("/many").body == b"12345"
+
+
+# The buffered mode
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status", "content_type", "body"),
+    [
+        ([b'{"a": ', b"1}"], 200, "application/json", b'{"a": 1}'),
+        ([b'"text"'], 200, "application/json", b'"text"'),
+        ([b"plain ", b"words"], 200, "application/octet-stream", b"plain words"),
+        ([b'{"statusCode": 201, "body": "made"}'], 201, "application/json", b"made"),
+        ([b'{"statusCode": 200, "headers": {"Content-Type": "text/x", "n": 1}}'], 200, "text/x", b""),
+        ([b'{"statusCode": 200, "body": "AAEC", "isBase64Encoded": true}'], 200, "application/json", b"\0\1\2"),
+        ([{"statusCode": 202, "headers": {"content-type": "text/y"}}, b"one ", b"two"], 202, "text/y", b"one two"),
+        ([], 200, "application/octet-stream", b""),
+    ],
+)
+def test_a_buffered_url_answers_at_the_end(
+    serving: Serving, chunks: list[Any], status: int, content_type: str, body: bytes
+) -> None:
+    source = f"def handler(event, context):\n    yield from {chunks!r}\n    wait()"
+    server, function = serving(source, "--invoke-mode", "BUFFERED")
+    function.let_go()
+    answer = server.get()
+    assert (answer.status, answer.headers["content-type"], answer.body) == (status, content_type, body)
+    assert answer.headers["content-length"] == str(len(body)) and "transfer-encoding" not in answer.headers
+
+
+def test_a_buffered_answer_has_its_cookies_and_no_more_than_6_mb(serving: Serving) -> None:
+    server, _ = serving(
+        f"""
+        def handler(event, context):
+            if event["rawPath"] == "/cookies":
+                yield json.dumps({{"statusCode": 200, "cookies": {COOKIES}, "body": "x"}}).encode()
+            elif event["rawPath"] == "/error":
+                yield b"one "
+                raise ValueError("two")
+            elif event["rawPath"] == "/status":
+                yield b'{{"statusCode": 1000}}'
+            elif event["rawPath"] == "/base64":
+                yield b'{{"statusCode": 200, "isBase64Encoded": true, "body": "A"}}'
+            elif event["rawPath"] == "/headers":
+                yield b'{{"statusCode": 200, "headers": ["a"]}}'
+            else:
+                yield b"x" * int(event["rawPath"][1:])
+        """,
+        "--invoke-mode",
+        "BUFFERED",
+    )
+    with server.connect() as client:
+        client.ask("GET /cookies HTTP/1.1", "Connection: close")
+        assert set_cookies(client.read_rest()) == COOKIES
+    assert len(server.get("/6291556").body) == 6_291_556
+    for path, error_type in {
+        "/6291557": "Function.ResponseSizeTooLarge",
+        "/error": "ValueError",
+        "/status": "Runtime.InvalidResponseHead",
+        "/base64": "Runtime.InvalidResponseHead",
+        "/headers": "Runtime.InvalidResponseHead",
+    }.items():
+        answer = server.get(path)
+        assert (answer.status, json.loads(answer.body)["errorType"]) == (502, error_type)
+
+
+# CORS
+
+PREFLIGHT = ("OPTIONS /x HTTP/1.1", "Origin: https://here.example", "Access-Control-Request-Method: PUT")
+HELLO = """
+def handler(event, context):
+    yield {"headers": {"Access-Control-Allow-Origin": "the function's"}}
+    yield b"hello"
+"""
+
+
+def cors_headers(answer: Answer) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
+
+
+def test_a_preflight_is_answered_where_cors_is_configured(serving: Serving) -> None:
+    server, _ = serving(HELLO, "--cors")
+    answer = server.request(*PREFLIGHT, "Access-Control-Request-Headers: x-one,x-two")
+    assert (answer.status, answer.body) == (200, b"")
+    assert cors_headers(answer) == {
+        "access-control-allow-origin": "*",
+        "access-control-allow-methods": "PUT",
+        "access-control-allow-headers": "x-one,x-two",
+    }
+    assert "START" not in server.errors()
+    answer = server.request("GET / HTTP/1.1", "Origin: https://here.example")
+    assert (cors_headers(answer), answer.body) == ({"access-control-allow-origin": "*"}, b"hello")
+    assert cors_headers(server.get()) == {}
+
+
+def test_cors_is_configured_as_the_aws_cli_takes_it(serving: Serving) -> None:
+    configuration = {
+        "AllowOrigins": ["https://here.example"],
+        "AllowMethods": ["GET", "PUT"],
+        "AllowHeaders": ["x-one"],
+        "ExposeHeaders": ["x-two", "x-three"],
+        "AllowCredentials": True,
+        "MaxAge": 300,
+    }
+    server, _ = serving(HELLO, "--cors", json.dumps(configuration))
+    common = {
+        "access-control-allow-origin": "https://here.example",
+        "access-control-allow-credentials": "true",
+        "access-control-expose-headers": "x-two,x-three",
+    }
+    assert cors_headers(server.request(*PREFLIGHT)) == common | {
+        "access-control-allow-methods": "GET,PUT",
+        "access-control-allow-headers": "x-one",
+        "access-control-max-age": "300",
+    }
+    answer = server.request("GET / HTTP/1.1", "Origin: https://here.example")
+    assert (cors_headers(answer), answer.headers["vary"]) == (common, "Origin")
+    other = ("Origin: https://other.example", *PREFLIGHT[2:])
+    assert cors_headers(server.request(PREFLIGHT[0], *other)) == {}
+    assert cors_headers(server.request("GET / HTTP/1.1", "Origin: https://other.example")) == {}
+
+
+def test_options_is_the_functions_where_it_is_no_preflight_or_cors_is_not_configured(
+    serving: Serving, echo: Server
+) -> None:
+    assert event_of(echo.request(*PREFLIGHT))["requestContext"]["http"]["method"] == "OPTIONS"
+    server, _ = serving(ECHO, "--cors", "https://here.example")
+    assert event_of(server.request("OPTIONS / HTTP/1.1"))["requestContext"]["http"]["method"] == "OPTIONS"
+
+
+# The speed limit
+
+
+def test_a_throttled_stream_is_free_for_6_mb_and_then_slowed_to_2_mb_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(throttle.time, "monotonic", lambda: now)
+    monkeypatch.setattr(throttle.time, "sleep", sleep)
+    mebibyte = 1024 * 1024
+    moments = []
+    for _ in throttle.throttled(iter([bytes(mebibyte)] * 12)):
+        moments.append(now - 100)
+    assert moments[:6] == [0] * 6
+    assert moments[6:] == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3])
+    now += 1000
+    assert [now] * 6 == [now for _ in throttle.throttled(iter([bytes(mebibyte)] * 6))]
+
+
+def test_a_throttled_stream_arrives_whole(serving: Serving) -> None:
+    server, _ = serving("def handler(event, context): yield b'x' * 6_500_000", "--throttle")
+    assert server.get().body == b"x" * 6_500_000
+
+
 # Events
 
 
@@ -297,6 +559,28 @@ def test_the_event_has_the_form_of_payload_2_0(echo: Server) -> None:
     assert isinstance(context["apiId"], str) and context["requestId"]
     assert re.fullmatch(r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000", context["time"])
     assert isinstance(context["timeEpoch"], int)
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/%7Euser/a%2Fb//c/../d", "/%7Euser/a%2Fb//c/../d", ""),
+        ("/?", "/", ""),
+        ("/a?b=?c", "/a", "b=?c"),
+        ("http://example.com/a?b", "/a", "b"),
+        ("HTTP://example.com", "/", ""),
+        ("https://example.com?b", "/", "b"),
+    ],
+)
+def test_path_and_query_are_as_they_were_sent(echo: Server, target: str, path: str, query: str) -> None:
+    event = event_of(echo.get(target))
+    assert (event["rawPath"], event["rawQueryString"]) == (path, query)
+
+
+def test_the_trace_of_the_client_goes_on(echo: Server) -> None:
+    trace = "Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=1"
+    answer = echo.request("GET / HTTP/1.1", f"X-Amzn-Trace-Id: {trace}")
+    assert event_of(answer)["headers"]["x-amzn-trace-id"] == trace == answer.headers["x-amzn-trace-id"]
 
 
 def test_a_request_without_a_query_has_none_in_its_event(echo: Server) -> None:
@@ -419,6 +703,8 @@ def test_a_client_that_expects_a_go_ahead_gets_it(echo: Server) -> None:
         b"\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",
         b"GET /two words HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET path HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET / HTTP/1.1\nHost: localhost\n\n",

@@ -122,7 +122,7 @@ def test_the_standard_error_tells_start_end_and_report(made: Made) -> None:
         r"id \1\n"
         r"END RequestId: \1\n"
         r"REPORT RequestId: \1\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 512 MB"
-        r"\tInit Duration: \d+\.\d\d ms\tTime To First Byte: \d+\.\d\d ms\n",
+        r"(\tMax Memory Used: \d+ MB)?\tInit Duration: \d+\.\d\d ms\tTime To First Byte: \d+\.\d\d ms\n",
         result.err,
     )
     assert log, result.err
@@ -421,6 +421,7 @@ MANAGED_RUNTIMES = {
     "LANG",
     "LD_LIBRARY_PATH",
     "PATH",
+    "TMPDIR",
     "TZ",
     "_HANDLER",
     "_X_AMZN_TRACE_ID",

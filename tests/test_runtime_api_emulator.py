@@ -16,8 +16,9 @@ import pytest
 from support_local import HANDLER_SIDE, ROOT, WAIT, Answer, Client, TaskRoot, until
 
 from tools.emulator import environment
+from tools.emulator.configuration import FunctionConfiguration
 from tools.emulator.console import Console
-from tools.emulator.environment import Function, FunctionConfiguration
+from tools.emulator.function import Function
 from tools.emulator.invocation import Invocation, InvocationFailed
 from tools.emulator.runtime_api import RuntimeApi, State
 

@@ -138,7 +138,7 @@ class Tools:
             server, client = (compile_c("server", folder),), compile_c("client", folder)
         except BenchError as error:
             left_out.append(f"the C client, and the Runtime API is one in Python, which takes longer: {error}")
-        for kind in ("streaming", "buffered"):
+        for kind in ("streaming", "buffered", "url"):
             (folder / kind).mkdir()
             shutil.copyfile(HERE / "functions" / f"{kind}.py", folder / kind / "lambda_function.py")
         language = "Python" if client is None else "C"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.bench import BenchError
+from tools.bench.emulator import UrlClient, emulator, start_to_first_byte
 from tools.bench.quota import cpu_quota
-from tools.bench.samples import AWSLAMBDARIC, C_CLIENT, LAYER, Measurement, Target, quantile
+from tools.bench.samples import AWSLAMBDARIC, BARE_EXCHANGE, C_CLIENT, LAYER, Measurement, Target, quantile
 from tools.bench.session import Arena, Contestant, Marks, Session
 
 SMALL = 16  # bytes
@@ -217,11 +218,37 @@ def _peak(bench: Bench) -> Measurement:
     return measurement
 
 
+def function_url(bench: Bench) -> list[Measurement]:
+    """The local emulator: what a Function URL adds to an exchange over the Runtime API, and how soon it answers."""
+    what = "request to a local Function URL, to its first byte"
+    first = Measurement("url.first-byte.p50", f"{what}, p50", "µs", BARE_EXCHANGE)
+    over = Measurement("url.over-exchange.p50", f"{what}: above the bare exchange, p50", "µs")
+    start = Measurement("url.start", "python3 main.py, start to first byte", "ms")
+    layer = bench.contestants[LAYER]
+    bootstrap, python, *_ = layer.command
+    arguments = ("--layer", Path(bootstrap).parent, "--function", layer.task.parent / "url")
+    for contestant in bench.turns("function URL", bench.effort.rounds, LAYER):
+        with _warmed_up(bench, contestant) as session:
+            marks = session.invoke(bench.effort.invocations, chunks=1, size=SMALL).invocations
+        bare = quantile([(each.first - each.answered) / 1e3 for each in marks], 0.5)
+        with emulator(python, "--serve", "-p", "0", *arguments) as process:
+            client = UrlClient(process)
+            numbers = [client.first_byte() for _ in range(bench.effort.invocations)]
+            client.close()
+        through = quantile(numbers[len(numbers) // 10 :], 0.5)  # without those that warm it up
+        first.add(LAYER, through)
+        first.add(BARE_EXCHANGE, bare)
+        over.add(LAYER, through - bare)
+        start.add(LAYER, start_to_first_byte(python, *arguments))
+    return [first, over, start]
+
+
 MEASURED: dict[str, Callable[[Bench], list[Measurement]]] = {
     "coldstart": cold_start,
     "warm": warm,
     "throughput": throughput,
     "delay": delay,
     "memory": memory,
+    "url": function_url,
     "quota": cold_start_in_quota,
 }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 LAYER, AWSLAMBDARIC, C_CLIENT = "layer", "awslambdaric", "C client"
+BARE_EXCHANGE = "bare exchange"  # the layer itself, over the Runtime API of the benchmark
 
 
 def quantile(numbers: Sequence[float], share: float) -> float:

@@ -1,39 +1,30 @@
-"""The command line of the emulator, `main.py`."""
+"""What the commands of `main.py` do: one invocation, or serving until it is interrupted."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
+import itertools
 import os
 import signal
-import sys
-import threading
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from tools.emulator.console import Console
-from tools.emulator.environment import Function, FunctionConfiguration
-from tools.emulator.invocation import InvocationFailed
+from tools.emulator.processes import ROOT, Supervisor
 
-ROOT = Path(__file__).resolve().parents[2]
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+if TYPE_CHECKING:  # imported in `main`, while the supervisor starts
+    from argparse import Namespace
 
-EPILOG = """\
-examples:
-  python3 main.py                                  stream the sample function's answer to the terminal
-  python3 main.py -e '{"sentence": "Hello world"}'
-  python3 main.py --serve                          a local Function URL on port 9000, for curl and browsers
+    from tools.emulator.console import Console
+    from tools.emulator.function import Function
 
-The answer is on the standard output; logs, START, END and REPORT lines are on the standard error.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
-"""
+FAILED, INTERRUPTED = 1, 130
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+class CannotRun(Exception):
+    """Something that was asked for cannot be had here; the message tells what, and what to do."""
 
 
 def main(arguments: list[str], default_event: dict[str, Any]) -> int:
@@ -44,26 +35,57 @@ def main(arguments: list[str], default_event: dict[str, Any]) -> int:
         default_event: what the function is invoked with where the command line says nothing else.
     """
     reserve_standard_descriptors()
-    console = Console()
     try:
         end_on_signals()
-        options = parse(arguments)
-        configuration = FunctionConfiguration(
-            layer=ROOT / "layer",
-            task_root=options.function,
-            handler=options.handler,
-            timeout=options.timeout,
-            memory=options.memory,
-        )
-        function = Function(configuration, console)
-        try:
-            if options.serve:
-                return serve(function, console, options.host, options.port)
-            return invoke_once(function, console, options.event or json.dumps(default_event).encode())
-        finally:
-            function.close()
+        with supervising() as supervisor:
+            return run(arguments, default_event, supervisor)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        os._exit(INTERRUPTED)  # all is in order; one more signal within the interpreter's own end would change the code
+
+
+@contextlib.contextmanager
+def supervising() -> Iterator[Supervisor | OSError]:
+    """The supervisor, or why there is none. It is started before anything else is done, as it takes its time."""
+    try:
+        supervisor = Supervisor()
+    except OSError as error:
+        yield error
+        return
+    try:
+        yield supervisor
+    finally:
+        supervisor.close()
+
+
+def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervisor | OSError) -> int:
+    import json
+
+    from tools.emulator.code import CodeError
+    from tools.emulator.console import Console
+    from tools.emulator.options import parse
+
+    options = parse(arguments)
+    console = Console(options.json)
+    try:
+        if isinstance(supervisor, OSError):
+            reason = f"{supervisor.filename or 'a process'}: {supervisor.strerror}"
+            raise CannotRun(f"cannot start: {reason}; is TMPDIR a folder that can be written?")
+        if options.isolate:
+            try_isolation(supervisor)
+        numbers = itertools.count(1)
+        functions = {
+            name: make_function(name, path, options, console, supervisor, numbers)
+            for name, path in options.functions.items()
+        }
+        if options.serve:
+            return serve(functions, console, options, supervisor)
+        event = options.event or json.dumps(default_event).encode()
+        return invoke_once(functions[next(iter(functions))], console, event, options.throttle)
+    except (CannotRun, CodeError) as error:
+        console.error(str(error))
+        return FAILED
+    finally:
+        console.close()
 
 
 def reserve_standard_descriptors() -> None:
@@ -75,125 +97,72 @@ def reserve_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDONLY)  # the lowest free number; writing to it fails, as it should
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="main.py",
-        description="Run a streaming Lambda function locally: the real layer against a local Runtime API.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "-e", "--event", type=event_bytes, metavar="EVENT", help="JSON, a file that holds it, or - for stdin"
-    )
-    parser.add_argument("--serve", action="store_true", help="serve a local Function URL instead of one invocation")
-    parser.add_argument("--host", help="address for --serve (default: 127.0.0.1)")
-    parser.add_argument("-p", "--port", type=port_number, help="port for --serve, 0 for any free one (default: 9000)")
-    parser.add_argument(
-        "--function",
-        type=folder,
-        default=ROOT / "function",
-        metavar="DIR",
-        help="the function's folder (default: function)",
-    )
-    parser.add_argument("--handler", default="lambda_function.handler", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="default: 30")
-    parser.add_argument("--memory", type=megabytes, default=128, metavar="MB", help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    if options.serve and options.event is not None:
-        parser.error("--event is for one invocation; with --serve the events are made of the requests")
-    if not options.serve and (options.host is not None or options.port is not None):
-        parser.error("--host and --port go with --serve")
-    options.host = "127.0.0.1" if options.host is None else options.host
-    options.port = 9000 if options.port is None else options.port
-    return options
-
-
-def event_bytes(text: str) -> bytes:
-    """The event that --event names. It is checked here, as Lambda refuses what is not JSON before it invokes."""
-    data, source = event_source(text)
-    try:
-        json.loads(data, parse_constant=not_json)
-    except (ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{source} is not JSON: {error}") from None
-    return data
-
-
-def event_source(text: str) -> tuple[bytes, str]:
-    """The bytes of the event, and what to call the place that they are from."""
-    path = Path(text)
-    try:
-        if text == "-" and sys.stdin is None:
-            raise argparse.ArgumentTypeError("the standard input is closed")
-        if text == "-":
-            return sys.stdin.buffer.read(), "the standard input"
-        if text.lstrip()[:1] in ("{", "[", '"') or (not path.exists() and is_json(text)):
-            return text.encode("utf-8", "surrogateescape"), "the argument"
-        return path.read_bytes(), text
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text}: {getattr(error, 'strerror', error)}") from None
-
-
-def is_json(text: str) -> bool:
-    try:
-        json.loads(text, parse_constant=not_json)
-    except ValueError:
-        return False
-    return True
-
-
-def not_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def folder(text: str) -> Path:
-    path = Path(text).resolve()
-    if not text or not path.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
-    return path
-
-
-def port_number(text: str) -> int:
-    return whole_number_within(text, 0, 65535)
-
-
-def megabytes(text: str) -> int:
-    return whole_number_within(text, 128, 10240)
-
-
-def whole_number_within(text: str, low: int, high: int) -> int:
-    if text.isascii() and text.isdigit() and low <= int(text) <= high:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
-
-
-def seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) <= 900:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, and at most 900")
-
-
 def end_on_signals() -> None:
-    """End by SIGTERM as by Ctrl-C: in order, so that no process stays behind.
+    """End by SIGTERM as by Ctrl-C: in order, so that no process stays behind. Further signals change nothing.
 
     SIGINT is named too, as a shell starts its background jobs with that signal ignored.
     """
 
+    signals = itertools.count()
+
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if next(signals) == 0:
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, interrupt)
 
 
-def invoke_once(function: Function, console: Console, event: bytes) -> int:
+def make_function(
+    name: str, path: Path, options: Namespace, console: Console, supervisor: Supervisor, numbers: Iterator[int]
+) -> Function:
+    from tools.emulator.code import Code
+    from tools.emulator.configuration import PYTHON, FunctionConfiguration
+    from tools.emulator.function import Function
+
+    def on_change(changed: str) -> None:
+        console.note(f"{name}: {changed} has changed, the next request loads it")
+        made.replace_environments()
+
+    code = Code(
+        options.layer or [ROOT / "layer"],
+        path,
+        ROOT / "layer",
+        lambda: supervisor.make_folder(f"code-{next(numbers)}"),
+        on_change if options.serve and not (options.no_reload or options.api_only) else None,
+        lambda message: console.error(f"{name}: {message}"),
+    )
+    layout = code.layout
+    configuration = FunctionConfiguration(
+        layout.layer,
+        layout.task_root,
+        options.handler,
+        options.timeout,
+        options.memory,
+        name,
+        options.variables,
+        options.isolate,
+    )
+    if configuration.bundled_python is not None and not configuration.os_only:
+        console.note(f"the layer's interpreter starts in /opt alone (--isolate), {PYTHON} runs {name} in its place")
+    made = Function(configuration, console, options.concurrency, supervisor, code)
+    return made
+
+
+def invoke_once(function: Function, console: Console, event: bytes, throttle: bool) -> int:
     """Stream the answer to one event to the standard output."""
+    from tools.emulator.invocation import InvocationFailed
+
     try:
         with function.invoke(event) as invocation:
             invocation.wait_for_head()
+            chunks = invocation.chunks()
+            if throttle:
+                from tools.emulator.throttle import throttled
+
+                chunks = throttled(chunks)
             last = b""
-            for chunk in invocation.chunks():
+            for chunk in chunks:
                 write_out(chunk)
                 last = chunk
             if os.isatty(1) and not last.endswith(b"\n"):
@@ -213,30 +182,94 @@ def write_out(chunk: bytes) -> None:
         rest = rest[os.write(1, rest) :]
 
 
-def serve(function: Function, console: Console, host: str, port: int) -> int:
-    """Serve a Function URL until it is interrupted."""
+def serve(functions: dict[str, Function], console: Console, options: Namespace, supervisor: Supervisor) -> int:
+    """Serve until it is interrupted."""
+    from tools.emulator.front_door import FrontDoor
     from tools.emulator.function_url import FunctionUrl
+    from tools.emulator.invoke_api import InvokeApi
 
-    try:
-        url = FunctionUrl(function, console, host, port)
-    except (OSError, UnicodeError) as error:
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
-        console.error(
-            f"cannot listen on {host} port {port}: {reason}; choose others with --host and --port (0: any free)"
-        )
-        return FAILED
-    line = (
-        f"Function URL {url.url} (Ctrl-C ends it), try: "
-        f"curl -X POST {url.url} -H 'Content-Type: application/json' "
-        """-d '{"sentence": "Test streaming response"}' --no-buffer"""
+    raise_descriptor_limit()
+    door = FrontDoor(
+        functions,
+        FunctionUrl(console, options.invoke_mode, options.cors, options.throttle),
+        InvokeApi(functions, console, options.throttle),
+        listen(options.host, options.port),
+        next(iter(functions.values())).attach() if options.api_only else None,
     )
+    if options.api_only:
+        console.note(attach_command(door.authority, functions))
     try:
-        write_out(f"{line}\n".encode())
-        threading.Event().wait()
+        write_out("".join(f"{line}\n" for line in first_lines(door.url, door.authority, functions, options)).encode())
+        supervisor.gone.wait()
+        raise CannotRun("the process that starts the execution environments was killed; start again")
     except OSError as error:
         console.error(f"the standard output cannot be written: {error.strerror}")
         return FAILED
     finally:
-        url.close()
-    return 0
+        door.close()
+
+
+def first_lines(url: str, authority: str, functions: dict[str, Function], options: Namespace) -> Iterator[str]:
+    """Where to go, and what to try there."""
+    yield (
+        f"Function URL {url} (Ctrl-C ends it), try: "
+        f"curl -X POST {url} -H 'Content-Type: application/json' "
+        """-d '{"sentence": "Test streaming response"}' --no-buffer"""
+    )
+    if len(functions) > 1:
+        width = max(map(len, functions))
+        yield from (f"{name:{width}}  {url}lambda-url/{name}/" for name in functions)
+    if options.api_only:
+        yield f"AWS_LAMBDA_RUNTIME_API={authority}"
+
+
+def attach_command(authority: str, functions: dict[str, Function]) -> str:
+    """How to start the runtime oneself."""
+    import shlex
+
+    [function] = functions.values()
+    handler, task_root = function.configuration.handler, function.configuration.task_root
+    variables = {"AWS_LAMBDA_RUNTIME_API": authority, "_HANDLER": handler, "LAMBDA_TASK_ROOT": str(task_root)}
+    words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    program = shlex.join(["python3", str(function.configuration.layer / "runtime.py")])
+    return f"waiting for a runtime, as in: {' '.join(words)} {program}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    from tools.emulator import http1
+
+    try:
+        return http1.listen(host, port)
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+        where = f"cannot listen on {host} port {port}: {reason}"
+        raise CannotRun(f"{where}; choose others with --host and --port (0: any free)") from None
+
+
+def raise_descriptor_limit() -> None:
+    """Each connection takes descriptors, and the usual limit is meant for programs with few."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536, hard)
+        )
+
+
+def try_isolation(supervisor: Supervisor) -> None:
+    """See whether the system allows what --isolate needs, before anything relies on it."""
+    root, empty = supervisor.make_folder("isolation-root"), supervisor.make_folder("isolation-empty")
+    places = {"root": str(root), "layer": str(empty), "task": str(empty), "lang": None, "temporary": str(empty)}
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        supervisor.start(["/bin/true"], {}, "/", null, places).ended.wait()
+    except OSError as error:
+        raise CannotRun(
+            f"--isolate is not possible here ({error.strerror}): it needs Linux, and root or the right to make user "
+            "namespaces (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0); "
+            "run without it"
+        ) from None
+    finally:
+        os.close(null)

@@ -1,97 +1,38 @@
-"""Execution environments: a process with Lambda's variables and a Runtime API of its own, and a function's pool.
+"""Execution environments: a process with Lambda's variables and a Runtime API of its own.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import select
 import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tools.emulator.console import Console
-from tools.emulator.invocation import Invocation, InvocationFailed
-from tools.emulator.runtime_api import RuntimeApi
+from tools.emulator.alarms import ALARMS, Alarm
+from tools.emulator.configuration import VERSION, FunctionConfiguration
+from tools.emulator.console import Console, Report, start_line
+from tools.emulator.invocation import LOG_TAIL, Invocation, InvocationFailed
+from tools.emulator.processes import Process, Supervisor, remove
 
-REGION = "us-east-1"
-ACCOUNT = "123456789012"
-VERSION = "$LATEST"
+if TYPE_CHECKING:
+    from tools.emulator.runtime_api import RuntimeApi
+
 INIT_LIMIT = 10  # seconds from the start of the process to its first `next`
 
 
-@dataclass(frozen=True)
-class FunctionConfiguration:
-    """What `CreateFunction` would be told of a function.
-
-    Args:
-        layer: the folder that stands for /opt; its `bootstrap` is started.
-        task_root: the folder that stands for /var/task.
-        handler: `module.function`.
-        timeout: seconds for an invocation.
-        memory: in MB. The function is told of it; it is not enforced.
-    """
-
-    layer: Path
-    task_root: Path
-    handler: str
-    timeout: float
-    memory: int
-
-    @property
-    def name(self) -> str:
-        return self.task_root.name
-
-    @property
-    def arn(self) -> str:
-        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.name}"
-
-    @property
-    def bootstrap(self) -> Path:
-        return self.layer / "bootstrap"
-
-    def variables(self, runtime_api: str) -> dict[str, str]:
-        """The environment as the service makes it on a managed Python runtime, from nothing.
-
-        AWS Lambda Developer Guide, configuration-envvars. There are no credentials: nothing here reaches AWS.
-        """
-        root = str(self.task_root)
-        return {
-            "_HANDLER": self.handler,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",
-            "AWS_LAMBDA_EXEC_WRAPPER": str(self.bootstrap),
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory),
-            "AWS_LAMBDA_FUNCTION_NAME": self.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": VERSION,
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_FORMAT": "Text",
-            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{self.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]") + os.urandom(16).hex(),
-            "AWS_LAMBDA_RUNTIME_API": runtime_api,
-            "AWS_REGION": REGION,
-            "LAMBDA_RUNTIME_DIR": "/var/runtime",
-            "LAMBDA_TASK_ROOT": root,
-            "LANG": "en_US.UTF-8",
-            # Without the service's folders of system libraries: they could take the place of the interpreter's own.
-            "LD_LIBRARY_PATH": f"{root}:{root}/lib:/opt/lib",
-            "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-            "TZ": ":UTC",
-        }
-
-
 class FunctionLog:
-    """What a process prints, standard output and standard error in one, handed to the console as it comes."""
+    """What a process prints, standard output and standard error in one, handed on as it comes."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
         self._lock = threading.Lock()
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -111,7 +52,7 @@ class FunctionLog:
                 except BlockingIOError:
                     return
                 if data:
-                    self._console.output(data)
+                    self._write(data)
                 else:
                     self._ended = True
                     os.close(self._reader)
@@ -127,102 +68,174 @@ class FunctionLog:
 class ExecutionEnvironment:
     """One running process; it serves one invocation at a time.
 
+    Args:
+        folder: a new one, for what belongs to this environment alone; it is removed at its end.
+        on_idle: called when it can serve an invocation again, after one.
+        on_end: called when it has ended.
+
     Raises InvocationFailed (`Runtime.InvalidEntrypoint`) where the process cannot be started.
     """
 
-    def __init__(self, function: FunctionConfiguration, console: Console) -> None:
+    def __init__(
+        self,
+        function: FunctionConfiguration,
+        console: Console,
+        supervisor: Supervisor,
+        folder: Path,
+        on_idle: Callable[[ExecutionEnvironment], None],
+        on_end: Callable[[ExecutionEnvironment], None],
+    ) -> None:
         self._function = function
         self._console = console
+        self._folder = folder
+        self._on_idle = on_idle
+        self._on_end = on_end
+        self._lock = threading.Lock()
         self._invocation: Invocation | None = None
-        self._deadline: threading.Timer | None = None
-        self._log = FunctionLog(console)
-        self._api = RuntimeApi(function.arn, self._on_start, self._on_breach)
+        self._end: InvocationFailed | None = None
+        self._soon_free = False
+        self._doomed = False
+        self._tail = b""
         self._started = time.monotonic()
         self._init_reported = False
-        self._process = self._start_process()
-        self._set_deadline(INIT_LIMIT)
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
+        # A start is over sooner where the process begins it while the emulator still imports what it needs.
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        try:
+            self._log = FunctionLog(self._print)
+            self._process = self._start_process(supervisor, "{}:{}".format(*listener.getsockname()))
+        except (InvocationFailed, OSError):
+            listener.close()
+            raise
+        from tools.emulator.runtime_api import RuntimeApi
+
+        self._api: RuntimeApi = RuntimeApi(function.arn, self._start, self._breach, self._settle, listener)
+        self._alarm: Alarm = ALARMS.set(INIT_LIMIT, lambda: self._time_out("Init", INIT_LIMIT, None))
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._process.status is None
+
+    @property
+    def about_to_be_free(self) -> bool:
+        """Whether its response is complete, or its process at the end."""
+        invocation = self._invocation
+        return self._soon_free or not self.alive or (invocation is not None and invocation.finished)
 
     def invoke(self, invocation: Invocation) -> None:
         """Give the process an invocation; the answer comes through the invocation."""
-        self._invocation = invocation
+        with self._lock:
+            self._invocation = invocation
+            self._soon_free = False
+            ended = self._end
         self._api.hand_over(invocation)
-
-    def settle(self, invocation: Invocation) -> bool:
-        """Wait until the process is done with the invocation. Returns whether it can serve another one.
-
-        It is done when it asks for the next one: a handler may go on working after the last chunk.
-        """
-        alive = self._api.wait_until_idle()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        invocation.ended = time.monotonic()
-        self._log.drain()
-        self._console.report(invocation, self._function.memory, self._take_init_duration(invocation.ended))
-        return alive
+        if ended is not None:
+            invocation.finish(ended.named(invocation.request_id))
+            self._settle()
 
     def kill(self) -> None:
         """End the process and all that it started, as the service does: without a warning."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._watcher.join()
+        self._process.kill()
 
-    def _start_process(self) -> subprocess.Popen[bytes]:
-        # The wrapper's call of a managed runtime: it names the interpreter, so the local run has this one, and not
-        # whichever `python3` is found first.
-        command = [str(self._function.bootstrap), sys.executable, "/var/runtime/bootstrap.py"]
+    def kill_soon(self) -> None:
+        """End it without waiting for that."""
+        with self._lock:
+            self._soon_free = self._doomed = True
+        threading.Thread(target=self.kill, daemon=True).start()
+
+    def _start_process(self, supervisor: Supervisor, runtime_api: str) -> Process:
+        root, temporary = self._folder / "root", self._folder / "tmp"
+        for folder in (root, temporary):
+            folder.mkdir()
+        function = self._function
+        command = function.command
         try:
-            process = subprocess.Popen(
+            return supervisor.start(
                 command,
-                env=self._function.variables(self._api.address),
-                cwd=self._function.task_root,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log.writer,
-                stderr=self._log.writer,
-                start_new_session=True,  # a Ctrl-C in the terminal is for the emulator, which then ends the process
+                function.environment(runtime_api, str(temporary)),
+                function.places[1],
+                self._log.writer,
+                function.isolation(root, temporary),
             )
         except OSError as error:
-            self._api.end(InvocationFailed.because("Runtime.InvalidEntrypoint", str(error)))
-            hint = f"; try: chmod +x {command[0]}" if isinstance(error, PermissionError) else ""
-            message = f"{command[0]} cannot be started: {error.strerror}{hint}"
+            remove(self._folder)
+            denied = error.errno == errno.EACCES and error.filename == command[0]
+            hint = f"; try: chmod +x {function.layer / 'bootstrap'}" if denied else ""
+            message = f"{error.filename or command[0]} cannot be started: {error.strerror}{hint}"
             raise InvocationFailed.because("Runtime.InvalidEntrypoint", message) from None
         finally:
             self._log.start()
-        return process
 
     def _watch(self) -> None:
-        status = self._process.wait()
-        how = f"exit status {status}" if status >= 0 else f"signal: {signal.Signals(-status).name}"
-        self._api.end(InvocationFailed.because("Runtime.ExitError", f"Runtime exited with error: {how}"))
+        """Follow the process to its end."""
+        self._process.ended.wait()
+        failure = InvocationFailed.because("Runtime.ExitError", exit_message(self._process.status or 0))
+        with self._lock:
+            invocation, self._end = self._invocation, failure
+        self._api.end(failure.named(invocation.request_id) if invocation else failure)
+        self._settle()
+        remove(self._folder)
+        self._on_end(self)
 
-    def _on_start(self, invocation: Invocation) -> None:
-        self._console.start(invocation, VERSION)
-        self._set_deadline(invocation.timeout)
+    def _print(self, data: bytes) -> None:
+        self._keep(data)
+        self._console.output(data)
 
-    def _on_breach(self, message: str) -> None:
+    def _keep(self, data: bytes) -> bytes:
+        """Add to the end of the log that a caller may ask for."""
+        with self._lock:
+            self._tail = (self._tail + data)[-LOG_TAIL:]
+            return self._tail
+
+    def _start(self, invocation: Invocation) -> None:
+        self._log.drain()
+        line = start_line(invocation, VERSION)
+        self._keep(f"{line}\n".encode())
+        self._console.start(line)
+        self._set_deadline(invocation)
+
+    def _settle(self) -> None:
+        """The process asks for its next invocation, or has ended: it is done with the one that it was given.
+
+        A handler may go on working after its last chunk, so it is not done before.
+        """
+        with self._lock:
+            invocation = self._invocation
+            if invocation is None or (invocation.started is None and self.alive):
+                return
+            self._soon_free, self._invocation = True, None
+            usable = self.alive and not self._doomed
+        self._alarm.cancel()
+        invocation.ended = time.monotonic()
+        self._log.drain()
+        report = Report(self._function, invocation, self._take_init_duration(invocation.ended), self._peak())
+        tail = self._keep(report.text().encode())
+        self._console.report(report)
+        with self._lock:
+            self._tail = b""
+        if usable:
+            self._on_idle(self)
+        invocation.settle(tail)
+
+    def _breach(self, message: str) -> None:
         self._console.error(message)
-        threading.Thread(target=self.kill, daemon=True).start()  # the caller is one of those that kill() waits for
+        self.kill_soon()
 
-    def _set_deadline(self, seconds: float) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = threading.Timer(seconds, self._time_out, [seconds])
-        self._deadline.daemon = True
-        self._deadline.start()
+    def _set_deadline(self, invocation: Invocation) -> None:
+        self._alarm.cancel()
+        self._alarm = ALARMS.set(invocation.timeout, lambda: self._time_out("Task", invocation.timeout, invocation))
 
-    def _time_out(self, seconds: float) -> None:
-        invocation = self._invocation
-        if invocation is None:
-            return
-        what = "Task" if invocation.started is not None else "Init"
-        message = f"RequestId: {invocation.request_id} Error: {what} timed out after {seconds:.2f} seconds"
-        invocation.finish(InvocationFailed.because("Sandbox.Timedout", message))
-        self.kill()
+    def _time_out(self, what: str, seconds: float, late: Invocation | None) -> None:
+        """The time of an invocation is over, or of the init phase (None), unless the process is beyond that by now."""
+        with self._lock:
+            invocation = self._invocation
+            still_at_it = self._api.initialized is None if late is None else invocation is late
+            if invocation is None or not still_at_it:
+                return
+            self._doomed = True
+        failure = InvocationFailed.because("Sandbox.Timedout", f"{what} timed out after {seconds:.2f} seconds")
+        invocation.finish(failure.named(invocation.request_id))
+        self.kill_soon()
 
     def _take_init_duration(self, now: float) -> float | None:
         """Seconds from the start of the process to its first `next`, or to its end; None where it was told before."""
@@ -231,73 +244,57 @@ class ExecutionEnvironment:
         self._init_reported = True
         return (self._api.initialized or now) - self._started
 
+    def _peak(self) -> int | None:
+        """The most memory that the process had, in KiB; None where the system does not tell (proc(5), VmHWM)."""
+        if self._process.peak is not None:
+            return self._process.peak
+        try:
+            with open(f"/proc/{self._process.pid}/status", "rb") as file:
+                return next((int(line.split()[1]) for line in file if line.startswith(b"VmHWM:")), None)
+        except OSError:
+            return None
 
-class Function:
-    """A function and its execution environments: warm ones are used again, and others started, up to a limit."""
 
-    def __init__(self, configuration: FunctionConfiguration, console: Console, concurrency: int = 10) -> None:
-        self.configuration = configuration
+class AttachedEnvironment(ExecutionEnvironment):
+    """A process that somebody else starts, under a debugger for example: it is not timed out, and not ended."""
+
+    def __init__(
+        self, function: FunctionConfiguration, console: Console, on_idle: Callable[[ExecutionEnvironment], None]
+    ) -> None:
+        from tools.emulator.runtime_api import RuntimeApi
+
+        self._function = function
         self._console = console
-        self._free = threading.BoundedSemaphore(concurrency)
+        self._on_idle = on_idle
         self._lock = threading.Lock()
-        self._warm: list[ExecutionEnvironment] = []
-        self._all: set[ExecutionEnvironment] = set()
-        self._closed = False
+        self._invocation = None
+        self._end = None
+        self._soon_free = False
+        self._doomed = False
+        self._tail = b""
+        self._log = FunctionLog(self._print)
+        self._init_reported = True
+        self._alarm = Alarm(lambda: None)
+        self.api = self._api = RuntimeApi(function.arn, self._start, console.error, self._settle, attached=True)
 
-    @contextlib.contextmanager
-    def invoke(self, event: bytes) -> Iterator[Invocation]:
-        """One invocation, its response to be read within the block, which ends when the environment is done with it.
+    @property
+    def alive(self) -> bool:
+        return True
 
-        Args:
-            event: the payload.
+    def kill(self) -> None:
+        """Leave the process to whoever started it."""
 
-        Raises InvocationFailed where no environment can be started.
-        """
-        with self._free:
-            environment = self._acquire()
-            invocation = Invocation(event, self.configuration.timeout)
-            try:
-                environment.invoke(invocation)
-                yield invocation
-            except InvocationFailed:
-                self._put_back(environment, invocation)
-                raise
-            except BaseException:
-                invocation.finish()  # nobody takes the rest of its response
-                self._drop(environment)
-                raise
-            else:
-                self._put_back(environment, invocation)
+    def _set_deadline(self, invocation: Invocation) -> None:
+        """Let it take its time, it may stand at a breakpoint."""
 
-    def close(self) -> None:
-        """End every environment."""
-        with self._lock:
-            self._closed = True
-            environments = list(self._all)
-        for environment in environments:
-            environment.kill()
+    def _peak(self) -> int | None:
+        return None
 
-    def _acquire(self) -> ExecutionEnvironment:
-        with self._lock:
-            while self._warm:
-                environment = self._warm.pop()
-                if environment.alive:
-                    return environment
-                self._all.discard(environment)
-            if self._closed:
-                raise InvocationFailed.because("Runtime.Unavailable", "the emulator is ending")
-            environment = ExecutionEnvironment(self.configuration, self._console)
-            self._all.add(environment)
-            return environment
 
-    def _put_back(self, environment: ExecutionEnvironment, invocation: Invocation) -> None:
-        if environment.settle(invocation):
-            with self._lock:
-                self._warm.append(environment)
-        else:
-            self._drop(environment)
-
-    def _drop(self, environment: ExecutionEnvironment) -> None:
-        environment.kill()
-        with self._lock:
-            self._all.discard(environment)
+def exit_message(status: int) -> str:
+    """What the platform says of a process that ended by itself."""
+    if status > 0:
+        return f"Runtime exited with error: exit status {status}"
+    if status == 0:
+        return "Runtime exited without providing a reason"
+    return f"Runtime exited with error: signal: {(signal.strsignal(-status) or str(-status)).lower()}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import time
 import urllib.parse
-import uuid
 from typing import Any
 
 from tools.emulator.http1 import Headers, Request
@@ -17,7 +16,9 @@ TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
 TEXT_SUFFIXES = ("+json", "+xml")
 
 
-def function_url_event(request: Request, body: bytes, source_ip: str, port: int, trace_id: str) -> dict[str, Any]:
+def function_url_event(
+    request: Request, body: bytes, source_ip: str, port: int, request_id: str, trace_id: str
+) -> dict[str, Any]:
     """The payload 2.0 event of a request to a Function URL whose AuthType is NONE.
 
     Args:
@@ -25,6 +26,7 @@ def function_url_event(request: Request, body: bytes, source_ip: str, port: int,
         body: as received; base64 in the event unless it is text.
         source_ip: of the client.
         port: that the client connected to.
+        request_id: of the invocation; the log names it too.
         trace_id: for the `x-amzn-trace-id` header that the service adds.
     """
     path, _, query = request.target.partition("?")
@@ -35,7 +37,7 @@ def function_url_event(request: Request, body: bytes, source_ip: str, port: int,
         "rawPath": path,
         "rawQueryString": query,
         "headers": event_headers(request.headers, source_ip, port, trace_id),
-        "requestContext": request_context(request, path, domain, source_ip),
+        "requestContext": request_context(request, path, domain, source_ip, request_id),
         "isBase64Encoded": False,
     }
     cookies = [cookie.strip() for line in request.headers.all("Cookie") for cookie in line.split(";") if cookie.strip()]
@@ -64,7 +66,7 @@ def event_headers(headers: Headers, source_ip: str, port: int, trace_id: str) ->
     return joined
 
 
-def request_context(request: Request, path: str, domain: str, source_ip: str) -> dict[str, Any]:
+def request_context(request: Request, path: str, domain: str, source_ip: str, request_id: str) -> dict[str, Any]:
     now = time.time()
     return {
         "accountId": "anonymous",
@@ -78,7 +80,7 @@ def request_context(request: Request, path: str, domain: str, source_ip: str) ->
             "sourceIp": source_ip,
             "userAgent": request.headers.get("User-Agent"),
         },
-        "requestId": str(uuid.uuid4()),
+        "requestId": request_id,
         "routeKey": "$default",
         "stage": "$default",
         "time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),

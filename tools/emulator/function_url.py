@@ -1,153 +1,183 @@
-"""A local Function URL: each request on any path is an invocation, and its answer is streamed.
+"""A local Function URL: each request on any path is an invocation.
 
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
 """
 
 from __future__ import annotations
 
-import contextlib
-import http
+import base64
 import itertools
 import json
-import time
-import uuid
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+from tools.emulator.answers import Stream, answer, answer_json
 from tools.emulator.console import Console
-from tools.emulator.environment import Function
+from tools.emulator.cors import Cors
 from tools.emulator.events import function_url_event
-from tools.emulator.http1 import Connection, ConnectionEnded, ProtocolError, Request, Server
-from tools.emulator.invocation import Invocation, InvocationFailed
-from tools.emulator.prelude import ResponseHead, read_head
+from tools.emulator.function import Function, Throttled
+from tools.emulator.http1 import Connection, Request
+from tools.emulator.invocation import Invocation, InvocationFailed, new_id, new_trace_id
+from tools.emulator.prelude import CONTENT_TYPE, ResponseHead, head_of, malformed, read_head
 from tools.emulator.runtime_api import LARGEST_PAYLOAD
+from tools.emulator.throttle import throttled
 
-FRAMING = ("transfer-encoding", "connection", "keep-alive", "upgrade")  # between two hops; ours, and not the function's
+BUFFERED, RESPONSE_STREAM = "BUFFERED", "RESPONSE_STREAM"
+# Headers that are between two hops, and those that every answer has from us.
+NOT_THE_FUNCTIONS = (
+    *("transfer-encoding", "connection", "keep-alive", "upgrade"),
+    *("date", "x-amzn-requestid", "x-amzn-trace-id"),
+)
+THROTTLED = {"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded", "Type": "User", "message": "Rate Exceeded."}
+
+
+class Exchange(NamedTuple):
+    """One request, and the way to answer it.
+
+    Args:
+        request_id: as the event, the log and the answer name it.
+        trace_id: for the same three.
+    """
+
+    connection: Connection
+    request: Request
+    request_id: str
+    trace_id: str
+
+    @property
+    def ids(self) -> list[tuple[str, str]]:
+        return [("x-amzn-RequestId", self.request_id), ("x-amzn-Trace-Id", self.trace_id)]
 
 
 class FunctionUrl:
-    """Serves a function at an address. Raises OSError where it cannot listen there.
+    """How requests become invocations, and responses answers.
 
     Args:
-        host: a name or an address.
-        port: 0 lets the system choose.
+        invoke_mode: of `CreateFunctionUrlConfig`.
+        cors: as it is configured; None: OPTIONS is a method as any other.
+        throttle: whether streams have the speed of the service.
     """
 
-    def __init__(self, function: Function, console: Console, host: str, port: int) -> None:
-        self._function = function
+    def __init__(self, console: Console, invoke_mode: str, cors: Cors | None, throttle: bool) -> None:
         self._console = console
-        self._server = Server(self._serve, host, port)
-        self.url = f"http://{self._server.authority}/"
+        self._respond = self._respond_at_the_end if invoke_mode == BUFFERED else self._respond_as_it_comes
+        self._cors = cors
+        self._throttle = throttle
 
-    def close(self) -> None:
-        self._server.close()
+    def serve(self, function: Function, connection: Connection, request: Request, port: int) -> bool:
+        """Answer one request, whose body is still to be read. Returns whether the connection can take another one.
 
-    def _serve(self, connection: Connection) -> None:
+        Args:
+            port: that the client connected to.
+
+        Raises ProtocolError where the body breaks a rule or is too large.
+        """
+        body = connection.read_body(request, LARGEST_PAYLOAD)
+        if self._cors is not None and self._cors.is_preflight(request):
+            return answer(connection, request, 200, self._cors.preflight_headers(request.headers))
+        trace_id = request.headers.get("X-Amzn-Trace-Id") or new_trace_id()
+        exchange = Exchange(connection, request, new_id(), trace_id)
+        event = function_url_event(request, body, connection.peer, port, exchange.request_id, trace_id)
+        return self._invoke(function, exchange, json.dumps(event).encode())
+
+    def _invoke(self, function: Function, exchange: Exchange, event: bytes) -> bool:
         try:
-            while (request := connection.read_request()) is not None:
-                body = self._read_body(connection, request)
-                if not self._answer(connection, request, body) or not request.keep_alive:
-                    return
-        except ProtocolError as error:
-            answer_json(connection, error.status, {"Message": str(error)})
-            connection.linger()
-
-    @staticmethod
-    def _read_body(connection: Connection, request: Request) -> bytes:
-        if request.headers.get("Expect").lower() == "100-continue":
-            connection.check_length(request, LARGEST_PAYLOAD)
-            connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return connection.read_body(request, LARGEST_PAYLOAD)
-
-    def _answer(self, connection: Connection, request: Request, body: bytes) -> bool:
-        """Invoke the function and stream its answer. Returns whether the connection can take another request."""
-        trace_id = f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]}"
-        event = function_url_event(request, body, connection.peer, self._server.port, trace_id)
-        try:
-            with self._function.invoke(json.dumps(event).encode()) as invocation:
-                return self._stream(connection, request, invocation)
+            invocation = function.begin(event, request_id=exchange.request_id, trace_id=exchange.trace_id)
+        except Throttled:
+            fields = [("x-amzn-ErrorType", "TooManyRequestsException"), *exchange.ids]
+            return answer_json(exchange.connection, exchange.request, 429, THROTTLED, fields)
         except InvocationFailed as failure:  # nothing could be started
-            return self._fail(connection, failure, request.method == "HEAD")
+            return self._fail(exchange, failure)
+        try:
+            persistent = self._respond(exchange, invocation)
+        finally:
+            invocation.discard()
+        if persistent:  # the next request on this connection is to find the environment free
+            invocation.wait_until_settled()
+        return persistent
 
-    def _stream(self, connection: Connection, request: Request, invocation: Invocation) -> bool:
-        chunks = invocation.chunks()
+    def _respond_as_it_comes(self, exchange: Exchange, invocation: Invocation) -> bool:
+        chunks = throttled(invocation.chunks()) if self._throttle else invocation.chunks()
         try:
             head, body = read_head(invocation.wait_for_head(), chunks)
         except InvocationFailed as failure:
-            return self._fail(connection, failure, request.method == "HEAD")
-        response = Response(connection, request, head, invocation.request_id)
+            return self._fail(exchange, failure)
+        stream = Stream(exchange.connection, exchange.request, head.status, self._fields(exchange, head))
         try:
             for chunk in itertools.chain([body], chunks):
-                response.write(chunk)
+                stream.write(chunk)
         except InvocationFailed as failure:
             # Status and headers are out. Without the last chunk the client can tell that the answer is cut.
             self._console.failure(failure.document)
             return False
-        return response.finish()
+        return stream.finish()
 
-    def _fail(self, connection: Connection, failure: InvocationFailed, bodiless: bool) -> bool:
-        self._console.failure(failure.document)
-        with contextlib.suppress(ConnectionEnded):
-            answer_json(connection, 502, failure.document, bodiless)
-        return False
-
-
-class Response:
-    """The answer to one request, in chunks; as it is, up to the end of the connection, to an HTTP/1.0 client.
-
-    A client that leaves is not told to the function, which runs on, as on the service.
-    """
-
-    def __init__(self, connection: Connection, request: Request, head: ResponseHead, request_id: str) -> None:
-        self._connection = connection
-        self._bodiless = request.method == "HEAD" or head.status in (204, 304) or head.status < 200
-        self._counted = head.get("content-length") is not None
-        self._chunked = request.version != "HTTP/1.0" and not self._counted and not self._bodiless
-        self._client_left = False
-        fields = [f"HTTP/1.1 {status_line(head.status)}", f"Date: {http_date()}", f"x-amzn-RequestId: {request_id}"]
-        fields += [f"{name}: {value}" for name, value in head.headers if name not in FRAMING]
-        fields += [f"set-cookie: {cookie}" for cookie in head.cookies]
-        if self._chunked:
-            fields.append("Transfer-Encoding: chunked")
-        self.persistent = self._chunked or (self._bodiless and request.version != "HTTP/1.0")
-        if not self.persistent:
-            fields.append("Connection: close")
-        self._send("\r\n".join([*fields, "", ""]).encode())
-
-    def write(self, chunk: bytes) -> None:
-        if chunk and not self._bodiless:
-            self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-
-    def finish(self) -> bool:
-        """End the answer well. Returns whether the connection can take another request."""
-        if self._chunked:
-            self._send(b"0\r\n\r\n")
-        return self.persistent and not self._client_left
-
-    def _send(self, data: bytes) -> None:
-        if self._client_left:
-            return
+    def _respond_at_the_end(self, exchange: Exchange, invocation: Invocation) -> bool:
+        chunks = invocation.chunks()
         try:
-            self._connection.write(data)
-        except ConnectionEnded:
-            self._client_left = True
+            content_type = invocation.wait_for_head()
+            if invocation.streamed and content_type == CONTENT_TYPE:
+                head, start = read_head(content_type, chunks)
+                body = start + collect(chunks, LARGEST_PAYLOAD - len(start))
+            else:
+                head, body = interpret(collect(chunks, LARGEST_PAYLOAD), content_type)
+        except InvocationFailed as failure:
+            return self._fail(exchange, failure)
+        fields = [(name, value) for name, value in self._fields(exchange, head) if name != "content-length"]
+        return answer(exchange.connection, exchange.request, head.status, fields, body)
+
+    def _fields(self, exchange: Exchange, head: ResponseHead) -> list[tuple[str, str]]:
+        """The headers of an answer: the function's, as far as they are its own to tell, its cookies, and ours."""
+        own = [(name, value) for name, value in head.headers if name not in NOT_THE_FUNCTIONS]
+        own = [(name, value) for name, value in own if name != "content-length" or is_length(value)]
+        if self._cors is not None:
+            own = [(name, value) for name, value in own if not name.startswith("access-control-")]
+            own += self._cors.headers(exchange.request.headers)
+        return [*exchange.ids, *own, *(("set-cookie", cookie) for cookie in head.cookies)]
+
+    def _fail(self, exchange: Exchange, failure: InvocationFailed) -> bool:
+        """Answer with the error, where the service says `Internal Server Error` alone."""
+        self._console.failure(failure.document)
+        return answer_json(exchange.connection, exchange.request, 502, failure.document, exchange.ids, last=True)
 
 
-def answer_json(connection: Connection, status: int, document: dict[str, Any], bodiless: bool = False) -> None:
-    body = json.dumps(document).encode()
-    fields = [f"HTTP/1.1 {status_line(status)}", f"Date: {http_date()}", "Content-Type: application/json"]
-    fields += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
-    connection.write("\r\n".join(fields).encode() + (b"" if bodiless else body))
+def collect(chunks: Iterator[bytes], limit: int) -> bytes:
+    """A whole response. Raises InvocationFailed where it is above the limit, and where it ends with an error."""
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            message = f"Response payload size exceeded maximum allowed payload size ({LARGEST_PAYLOAD} bytes)."
+            raise InvocationFailed.because("Function.ResponseSizeTooLarge", message)
+    return bytes(body)
 
 
-def status_line(status: int) -> str:
+def interpret(payload: bytes, content_type: str) -> tuple[ResponseHead, bytes]:
+    """A buffered response in the format 2.0: an object that has a `statusCode`, or any JSON, which is the body.
+
+    What is no JSON has no format there; it is the body, with the content type that the runtime gave it.
+    """
     try:
-        return f"{status} {http.HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"{status} Unknown"
+        document: Any = json.loads(payload)
+    except (ValueError, RecursionError):
+        return ResponseHead(headers=[("content-type", content_type)]), payload
+    if not isinstance(document, dict) or "statusCode" not in document:
+        return ResponseHead(headers=[("content-type", "application/json")]), payload
+    told = document.get("headers")
+    headers = {name: as_text(value) for name, value in told.items()} if isinstance(told, dict) else told
+    head = head_of({**document, "headers": headers}, "application/json")
+    body = as_text(document.get("body", ""))
+    if document.get("isBase64Encoded") is not True:
+        return head, body.encode("utf-8", "replace")
+    try:
+        return head, base64.b64decode(body)
+    except ValueError as error:
+        raise malformed(f"the body is no base64: {error}") from None
 
 
-def http_date() -> str:
-    """The time as HTTP has it, whatever the locale (RFC 9110, 5.6.7)."""
-    from email.utils import formatdate
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
-    return formatdate(usegmt=True)
+
+def is_length(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -125,7 +125,10 @@ class Connection:
         return int(digits)
 
     def read_body(self, request: Request, limit: int) -> bytes:
-        """The whole body, chunked or counted, at most `limit` bytes."""
+        """The whole body, chunked or counted, at most `limit` bytes. A client that waits for a go-ahead gets it."""
+        if request.headers.get("Expect").lower() == "100-continue":
+            self.check_length(request, limit)
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not request.chunked:
             return self.read_counted(request, limit)
         body = bytearray()
@@ -159,7 +162,7 @@ class Connection:
 
     def _fields(self, limit: int) -> Headers:
         fields = []
-        while line := self._line(limit, "the headers"):
+        while line := self._line(limit, "the head"):
             limit -= len(line) + 2
             name, colon, value = line.partition(":")
             if not colon or not name or name.strip(" \t") != name:
@@ -214,25 +217,30 @@ def check_framing(headers: Headers, version: str) -> None:
         raise ProtocolError("there is not exactly one Host header")
 
 
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """A socket that listens at a name or an address; port 0 lets the system choose.
+
+    Raises OSError or UnicodeError where that cannot be.
+    """
+    family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
 class Server:
     """Listens at an address and calls `serve` for each connection, on a thread of its own.
 
     Args:
         serve: called with a connection; it is closed when the call returns.
-        host: a name or an address.
-        port: 0 lets the system choose; `port` then tells.
-
-    Raises OSError where it cannot listen there.
+        listener: listens already; None: a new one on the loopback interface. `host` and `port` tell where.
     """
 
-    def __init__(self, serve: Callable[[Connection], None], host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, serve: Callable[[Connection], None], listener: socket.socket | None = None) -> None:
         self._serve = serve
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
         self._closed = False
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._listener = socket.create_server((host, port), family=family, backlog=1024)
-        self.host = host
+        self._listener = listener or listen()
+        self.host: str = self._listener.getsockname()[0]
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

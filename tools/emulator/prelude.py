@@ -7,8 +7,8 @@ response-transfer-mode-lambda.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from tools.emulator.invocation import OCTET_STREAM, InvocationFailed
@@ -16,18 +16,22 @@ from tools.emulator.invocation import OCTET_STREAM, InvocationFailed
 CONTENT_TYPE = "application/vnd.awslambda.http-integration-response"
 END = b"\0" * 8
 LARGEST = 16 * 1024  # bytes, the end included
+UNFIT = re.compile(r"[\r\n\0\ud800-\udfff]")  # what cannot stand in a header, half characters of JSON among it
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name (RFC 9110, 5.6.2)
 
 
-@dataclass
 class ResponseHead:
-    """Status, headers in their order, and one string for each cookie."""
+    """Status, headers in their order with names in lower case, and one string for each cookie."""
 
-    status: int = 200
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    cookies: list[str] = field(default_factory=list)
+    def __init__(
+        self, status: int = 200, headers: list[tuple[str, str]] | None = None, cookies: list[str] | None = None
+    ) -> None:
+        self.status = status
+        self.headers = headers or []
+        self.cookies = cookies or []
 
     def get(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        return next((value for key, value in self.headers if key == name), None)
 
 
 def read_head(content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHead, bytes]:
@@ -39,30 +43,42 @@ def read_head(content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHead,
     if content_type != CONTENT_TYPE:
         return ResponseHead(headers=[("content-type", content_type)]), b""
     received = b""
-    while END not in received:
-        if len(received) > LARGEST:
+    while (length := received.find(END, 0, LARGEST)) < 0:
+        if len(received) >= LARGEST:
             raise malformed(f"its end is not within the first {LARGEST} bytes")
         chunk = next(chunks, None)
         if chunk is None:
             raise malformed("the response ended before it did")
         received += chunk
-    text, _, body = received.partition(END)
-    return parse(text), body
+    return parse(received[:length]), received[length + len(END) :]
 
 
 def parse(text: bytes) -> ResponseHead:
     try:
         prelude = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise malformed(str(error)) from None
     if not isinstance(prelude, dict):
         raise malformed("it is no JSON object")
-    status, headers, cookies = prelude.get("statusCode", 200), prelude.get("headers", {}), prelude.get("cookies", [])
-    if not (isinstance(status, int) and 100 <= status <= 599 and is_text(headers, dict) and is_text(cookies, list)):
+    return head_of(prelude, OCTET_STREAM)
+
+
+def head_of(document: dict[str, Any], content_type: str) -> ResponseHead:
+    """The head that `statusCode`, `headers` and `cookies` tell of; `content_type` where they name none.
+
+    Raises InvocationFailed where they are not of their types, or cannot stand in a head.
+    """
+    status, headers, cookies = document.get("statusCode", 200), document.get("headers"), document.get("cookies")
+    headers, cookies = {} if headers is None else headers, [] if cookies is None else cookies
+    # Below 200 are those that announce another answer (RFC 9110, 15.2).
+    sound_status = isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599
+    if not (sound_status and is_text(headers, dict) and is_text(cookies, list)):
         raise malformed("statusCode, headers or cookies are not of their types")
+    if not all(TOKEN.fullmatch(name) for name in headers):
+        raise malformed("a header has a name that HTTP does not allow")
     head = ResponseHead(status, [(name.lower(), value) for name, value in headers.items()], cookies)
     if head.get("content-type") is None:
-        head.headers.append(("content-type", OCTET_STREAM))
+        head.headers.append(("content-type", content_type))
     return head
 
 
@@ -71,7 +87,7 @@ def is_text(value: Any, kind: type[dict[Any, Any]] | type[list[Any]]) -> bool:
     if not isinstance(value, kind):
         return False
     texts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-    return all(isinstance(text, str) and not any(c in text for c in "\r\n\0") for text in texts)
+    return all(isinstance(text, str) and not UNFIT.search(text) for text in texts)
 
 
 def malformed(why: str) -> InvocationFailed:

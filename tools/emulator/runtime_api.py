@@ -17,6 +17,7 @@ import base64
 import enum
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ RESPONSE_MODE = "Lambda-Runtime-Function-Response-Mode"
 ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 INVOCATION_ID = "Lambda-Runtime-Invocation-Id"
+CLIENT_CONTEXT = "Lambda-Runtime-Client-Context"
 
 LARGEST_PAYLOAD = 6 * 1024 * 1024 + 100  # bytes, buffered; the service's own limit (6291556)
 
@@ -61,26 +63,38 @@ class RuntimeApi:
     """Serves the runtime of one execution environment, and hands it one invocation at a time.
 
     Args:
-        function_arn: what the context tells the handler.
+        function_arn: what the context tells the handler, where the caller does not name a version or an alias.
         on_start: called when an invocation is about to be handed to the runtime.
         on_breach: called, with what was wrong, when the runtime broke a rule and has to be ended.
+        on_idle: called when the runtime has asked for its next invocation, after one.
+        listener: where the runtime calls; None: a new one.
+        attached: the runtime is somebody else's process, under a debugger for example: it calls at a front door,
+            which hands its connections over to `serve`, and it may be ended and started again at any time.
     """
 
     def __init__(
-        self, function_arn: str, on_start: Callable[[Invocation], None], on_breach: Callable[[str], None]
+        self,
+        function_arn: str,
+        on_start: Callable[[Invocation], None],
+        on_breach: Callable[[str], None],
+        on_idle: Callable[[], None] = lambda: None,
+        listener: socket.socket | None = None,
+        attached: bool = False,
     ) -> None:
         self.state = State.STARTING
         self.initialized: float | None = None  # time.monotonic() of the first `next`
         self._function_arn = function_arn
         self._on_start = on_start
         self._on_breach = on_breach
+        self._on_idle = on_idle
+        self._attached = attached
         self._change = threading.Condition()
         self._invocation: Invocation | None = None
         self._end: InvocationFailed | None = None  # what became of the process
         self._poll = 0  # numbers the calls of `next`, so that one whose connection was lost gives way to another
         self._open_connections = 0
-        self._server = Server(self._serve)
-        self.address = self._server.authority
+        self._server = None if attached else Server(self.serve, listener)
+        self.address = self._server.authority if self._server else ""
 
     # The environment's side
 
@@ -102,7 +116,8 @@ class RuntimeApi:
 
     def end(self, failure: InvocationFailed) -> None:
         """The process is gone: the invocation that it was given ends with this failure, unless it has ended."""
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         with self._change:
             self._poll += 1  # a call of `next` that waits is over
             self._change.notify_all()
@@ -118,21 +133,26 @@ class RuntimeApi:
 
     # The runtime's side
 
-    def _serve(self, connection: Connection) -> None:
+    def serve(self, connection: Connection, request: Request | None = None) -> None:
+        """Serve a connection to its end.
+
+        Args:
+            request: its first, where that was read already.
+        """
         with self._change:
             self._open_connections += 1
         try:
-            self._serve_requests(connection)
+            self._serve_requests(connection, request)
         finally:
             with self._change:
                 self._open_connections -= 1
                 self._change.notify_all()
 
-    def _serve_requests(self, connection: Connection) -> None:
+    def _serve_requests(self, connection: Connection, request: Request | None) -> None:
         keep_alive = True
         while keep_alive:
             try:
-                request = connection.read_request()
+                request = request or connection.read_request()
                 if request is None:
                     return
                 keep_alive = request.keep_alive
@@ -147,6 +167,7 @@ class RuntimeApi:
             except InvocationOver:
                 answer(connection, 410, "InvokeTimeout", "Invoke timeout")
                 return
+            request = None
 
     def _dispatch(self, connection: Connection, request: Request) -> None:
         if (request.method, request.target) == ("GET", f"{PREFIX}/invocation/next"):
@@ -179,8 +200,10 @@ class RuntimeApi:
             self._change.notify_all()
 
     def _next(self, connection: Connection) -> None:
-        self._move("next", State.WAITING, State.STARTING, State.ANSWERED, State.WAITING)
+        legal = State if self._attached else (State.STARTING, State.ANSWERED, State.WAITING)
+        self._move("next", State.WAITING, *legal)
         self._fail(InvocationFailed.because("Runtime.TruncatedResponse", "the runtime left its response unfinished"))
+        self._on_idle()
         invocation = self._await_invocation()
         if invocation is None:
             return
@@ -190,11 +213,13 @@ class RuntimeApi:
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
             f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}\r\n"
             f"Lambda-Runtime-Deadline-Ms: {deadline_ms}\r\n"
-            f"Lambda-Runtime-Invoked-Function-Arn: {self._function_arn}\r\n"
+            f"Lambda-Runtime-Invoked-Function-Arn: {invocation.arn or self._function_arn}\r\n"
             f"Lambda-Runtime-Trace-Id: {invocation.trace_id}\r\n"
             f"{INVOCATION_ID}: {invocation.nonce}\r\n"
-            f"Content-Length: {len(invocation.event)}\r\n\r\n"
         )
+        if invocation.client_context is not None:
+            head += f"{CLIENT_CONTEXT}: {invocation.client_context}\r\n"
+        head += f"Content-Length: {len(invocation.event)}\r\n\r\n"
         connection.write(head.encode() + invocation.event)
 
     def _await_invocation(self) -> Invocation | None:
@@ -225,7 +250,7 @@ class RuntimeApi:
 
     def _streamed(self, connection: Connection, request: Request, invocation: Invocation) -> InvocationFailed | None:
         """Pass the chunks on. Returns the error that the trailers tell of, if any."""
-        invocation.begin(request.headers.get("Content-Type", OCTET_STREAM))
+        invocation.begin(request.headers.get("Content-Type", OCTET_STREAM), streamed=True)
         try:
             for chunk in connection.read_chunks():
                 invocation.send(chunk)
@@ -248,19 +273,22 @@ class RuntimeApi:
     def _invocation_error(self, connection: Connection, request: Request, invocation: Invocation) -> None:
         document = error_document(connection.read_body(request, LARGEST_PAYLOAD))
         self._move("error", State.ANSWERED, State.INVOKED)
-        invocation.finish(InvocationFailed(document))
+        invocation.finish(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
         accept(connection)
 
     def _init_error(self, connection: Connection, request: Request) -> None:
         document = error_document(connection.read_body(request, LARGEST_PAYLOAD))
         self._move("init/error", State.ENDED, State.STARTING)
-        self._fail(InvocationFailed(document))
+        self._fail(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
         accept(connection)
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
         if refusal.fatal:
             message = f"the runtime broke a rule of the Runtime API: {refusal}"
             self._fail(InvocationFailed.because(refusal.error_type, message))
+            with self._change:
+                if self._attached and self.state is not State.ENDED:
+                    self.state = State.ANSWERED
             self._on_breach(message)
         answer(connection, refusal.status, refusal.error_type, str(refusal))
 
@@ -283,7 +311,7 @@ def trailers_error(trailers: Headers, request_headers: Headers) -> InvocationFai
         body = base64.b64decode(trailers.get(ERROR_BODY), validate=True)
     except ValueError as error:
         raise ProtocolError(f"the trailer {ERROR_BODY} is not base64: {error}") from None
-    return InvocationFailed(error_document(body))
+    return InvocationFailed(error_document(body), trailers.get(ERROR_TYPE))
 
 
 def error_document(body: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tools.emulator.cli import event_bytes
+from tools.emulator.options import event_bytes
 from tools.fleet import ROOT, FleetError, UsageError, doctor, prune, publish, report, rollout, verify
 from tools.fleet.aws import Aws, AwsError, in_words
 from tools.fleet.request import Request

@@ -1,0 +1,74 @@
+"""The local emulator as its callers meet it: `main.py` started from nothing, and requests to its Function URL."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from tools.bench import ROOT, BenchError
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextlib.contextmanager
+def emulator(python: str | Path, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`main.py` on an interpreter, until the end of the block."""
+    command = [python, ROOT / "main.py", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def start_to_first_byte(python: str | Path, *arguments: str | Path) -> float:
+    """Milliseconds from the start of `main.py` to the first byte of the answer to its one invocation."""
+    started = time.monotonic_ns()
+    with emulator(python, *arguments) as process:
+        assert process.stdout is not None
+        if not process.stdout.read(1):
+            raise BenchError("main.py gave no answer")
+        return (time.monotonic_ns() - started) / 1e6
+
+
+class UrlClient:
+    """One connection to the Function URL that a process of `main.py --serve` tells of."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        if len(words) < 3:
+            raise BenchError("main.py --serve tells no Function URL")
+        address = urllib.parse.urlsplit(words[2].decode())
+        self._socket = socket.create_connection((address.hostname, address.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def first_byte(self) -> float:
+        """Microseconds from a request to the first byte of its answer's body."""
+        started = time.monotonic_ns()
+        self._socket.sendall(_REQUEST)
+        received = b""
+        while not received.partition(b"\r\n\r\n")[2]:
+            received += self._receive()
+        microseconds = (time.monotonic_ns() - started) / 1e3
+        while not received.endswith(b"\r\n0\r\n\r\n"):
+            received += self._receive()
+        if not received.startswith(b"HTTP/1.1 200 "):
+            raise BenchError(f"the Function URL answers {received[:80]!r}")
+        return microseconds
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _receive(self) -> bytes:
+        data = self._socket.recv(65536)
+        if not data:
+            raise BenchError("the Function URL ended the connection")
+        return data
