@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the Lambda layer and function zips, and test them.
+# Build the Lambda layer and function zips, test them, publish the layer and roll it out.
 #
 # Usage: ./build.sh [-n] [-o DIR] [--bytecode LIST]  the layer, and the sample function
 #        ./build.sh function FOLDER [-n] [-o DIR]    a function, as the folder's name and .zip
@@ -9,6 +9,16 @@
 #        ./build.sh test [PYTEST ARGUMENTS]          the tests; the first run makes .venv
 #        ./build.sh bench [OPTIONS]                  the benchmark; ./build.sh bench --help tells more
 #        ./build.sh -h | --help                      this text
+#
+#        ./build.sh publish [OPTIONS]                publish the layer, in each region once
+#        ./build.sh verify [OPTIONS]                 hold what is published against the manifest
+#        ./build.sh report [OPTIONS]                 which function has which version of the layer
+#        ./build.sh rollout [FUNCTION...] [OPTIONS]  give functions another version of the layer
+#        ./build.sh attach [FUNCTION...] [OPTIONS]   give functions the layer that do not have it
+#        ./build.sh rollback JOURNAL [OPTIONS]       put back what a roll-out changed
+#        ./build.sh prune --keep N [OPTIONS]         delete versions that nothing names
+#        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    what keeps it from streaming, and what mends that
+#                                                    (these have a --help of their own, and use boto3)
 #
 #   -n, --dry-run     show what would be built, write nothing
 #   -o, --output DIR  write to DIR (default: dist beside build.sh)
@@ -72,25 +82,43 @@ stamp() {
   cat tests/requirements.txt tests/requirements-no-deps.txt
 }
 
+# The interpreter of .venv knows boto3, and its packages must not be shadowed by the caller's folder.
+run_fleet() {
+  python=$(find_python)
+  "$root/.venv/bin/python" -c 'import boto3' 2>/dev/null || (cd -- "$root" && make_boto3_venv) || exit 1
+  export PYTHONPATH="$root"
+  exec "$root/.venv/bin/python" -P -X utf8 -m tools.fleet "$@"
+}
+
 venv_is_ready() {
   [ "$(stamp)" = "$(cat .venv/stamp 2>/dev/null)" ] &&
     .venv/bin/python -c 'import boto3, moto, pytest' 2>/dev/null
 }
 
+new_venv() {
+  wanted=$1
+  printf 'build.sh: installing %s into .venv (once)\n' "$wanted" >&2
+  "$python" -m venv --clear .venv >/dev/null 2>&1 ||
+    die "$python could not make .venv: remove .venv, or install the venv module (Debian: apt install python3-venv)"
+}
+
 pip_install() {
   .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >.venv/pip.log 2>&1 ||
-    die "pip could not install the test requirements, see .venv/pip.log (is a package index within reach?)"
+    die "pip could not install $wanted, see .venv/pip.log (is a package index within reach?)"
 }
 
 make_venv() {
-  printf 'build.sh: installing the test requirements into .venv (once)\n' >&2
-  "$python" -m venv --clear .venv >/dev/null 2>&1 ||
-    die "$python could not make .venv: remove .venv, or install the venv module (Debian: apt install python3-venv)"
+  new_venv "the test requirements"
   pip_install -r tests/requirements.txt
   case $(uname -s) in
     Linux) pip_install --no-deps -r tests/requirements-no-deps.txt ;; # the emulator in it is a Linux program
   esac
   stamp >.venv/stamp # last, so that a .venv made half-way is made anew
+}
+
+make_boto3_venv() { # without a stamp, so that the tests make theirs
+  new_venv boto3
+  pip_install "$(sed -n '/^boto3==/p' tests/requirements.txt)"
 }
 
 run_tests() {
@@ -106,6 +134,7 @@ run_tests() {
 case ${1--} in # without a command, or with options only, it builds
   test) shift && run_tests "$@" ;; # -h after it is for pytest
   bench) shift && run_tool tools.bench "$@" ;;
+  publish | verify | report | rollout | attach | rollback | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;
   function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
   *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;

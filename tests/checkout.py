@@ -21,7 +21,16 @@ ENVIRONMENT["PATH"] = ":".join(
 )
 ENVIRONMENT["PYENV_ROOT"] = "/nonexistent"
 
-_BUILD_INPUTS = ("build.sh", "LICENSE", "layer-manifest.json", "layer", "function", "tools/packaging")
+_BUILD_INPUTS = (
+    "build.sh",
+    "LICENSE",
+    "layer-manifest.json",
+    "layer",
+    "function",
+    "tools/packaging",
+    "tools/fleet",
+    "tools/emulator",
+)
 _TEST_INPUTS = ("tests/requirements.txt", "tests/requirements-no-deps.txt")
 
 

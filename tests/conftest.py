@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import Checkout
+from cloud import Cloud
 from harness import Runtime
+from lambda_standin import StandIn, serve
 from support_local import Server, Serving, TaskRoot
 from support_root import unpack
 
@@ -35,6 +39,30 @@ def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
     yield start
     for each in started:
         each.end()
+
+
+@pytest.fixture(scope="session")
+def standin() -> Iterator[StandIn]:
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zips, built once without bytecode, which takes its time."""
+    checkout = Checkout.at(tmp_path_factory.mktemp("built") / "checkout")
+    checkout.build("--bytecode", "none")
+    return checkout.dist
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, standin: StandIn, built: Path) -> Iterator[Cloud]:
+    """A fresh checkout with its zips built, and an empty account."""
+    checkout = Checkout.at(tmp_path / "checkout")
+    shutil.copytree(built, checkout.dist)
+    standin.reset()
+    yield Cloud.over(checkout, standin)
+    standin.faults = type(standin.faults)()
 
 
 @pytest.fixture

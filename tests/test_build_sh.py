@@ -137,8 +137,11 @@ class Sandbox:
         program(path / "python3", FAKE_PYTHON)
 
     def test(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run("test", *words, **environment)
+
+    def run(self, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         self.log.write_text("")
-        return self.checkout.run("test", *words, PATH=str(self.path), CALLS=str(self.log), **environment)
+        return self.checkout.run(*words, cwd=cwd, PATH=str(self.path), CALLS=str(self.log), **environment)
 
     def calls(self) -> list[str]:
         """What the last run did, without its looking around."""
@@ -234,6 +237,44 @@ def test_a_failing_pip_is_one_line_and_tried_again_next_time(sandbox: Sandbox) -
     assert sandbox.venv("pip.log").read_text() == "ERROR: No matching distribution found\n"
     sandbox.test("-k", "word")
     assert sandbox.calls() == FIRST_RUN
+
+
+def test_a_command_of_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    requirements = (sandbox.checkout.root / "tests/requirements.txt").read_text().splitlines()
+    (boto3,) = [line for line in requirements if line.startswith("boto3==")]
+    tool = "python -P -X utf8 -m tools.fleet publish --dry-run"
+    result = sandbox.run("publish", "--dry-run", cwd=tmp_path)  # from elsewhere
+    assert (result.returncode, result.stderr) == (0, "build.sh: installing boto3 into .venv (once)\n")
+    assert sandbox.calls() == [FIRST_RUN[0], f"{INSTALL}{boto3}", tool]
+    result = sandbox.run("publish", "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr, sandbox.calls()) == (0, "", [tool])
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_the_tests_environment_serves_the_commands_of_aws_and_not_the_reverse(sandbox: Sandbox) -> None:
+    sandbox.run("report")
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == FIRST_RUN
+    sandbox.run("report")
+    assert sandbox.calls() == ["python -P -X utf8 -m tools.fleet report"]
+
+
+def test_where_boto3_cannot_be_installed_it_is_one_line(sandbox: Sandbox) -> None:
+    result = sandbox.run("doctor", "x.zip", PIP_FAILS="yes")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[1:] == [
+        "build.sh: error: pip could not install boto3, see .venv/pip.log (is a package index within reach?)"
+    ]
+
+
+@pytest.mark.parametrize("command", ["publish", "verify", "report", "rollout", "attach", "rollback", "prune", "doctor"])
+def test_each_command_of_aws_has_a_help_of_its_own_and_a_line_in_the_overview(command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "tools.fleet", command, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: ./build.sh {command} ") and "--json" in result.stdout
+    assert any(line.split()[:2] == ["./build.sh", command] for line in HEADER)
 
 
 def test_a_python_without_venv_is_one_line(sandbox: Sandbox) -> None:

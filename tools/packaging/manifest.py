@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from tools.packaging import PackagingError
+from tools.packaging.published import KEYS as _PUBLISHED_KEYS
+from tools.packaging.published import Published, breach
 from tools.packaging.sources import read
 
 FILE_NAME = "layer-manifest.json"
@@ -25,6 +27,7 @@ _KEYS: dict[str, type] = {
     "files": list,
     "selfContained": dict,
 }
+_OPTIONAL_KEYS: dict[str, type] = {"published": list}
 _FILE_KEYS: dict[str, type] = {"path": str, "mode": str}
 _SELF_CONTAINED_KEYS: dict[str, type] = {"compatibleRuntimes": list, "interpreters": list}
 _PIN_KEYS: dict[str, type] = {
@@ -35,7 +38,7 @@ _PIN_KEYS: dict[str, type] = {
     "url": str,
     "sha256": str,
 }
-_JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+_JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string", int: "a whole number"}
 
 # Limits of PublishLayerVersion: AWS Lambda API Reference, API_PublishLayerVersion.
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,140}")
@@ -79,9 +82,14 @@ class Pin:
 
 @dataclass(frozen=True)
 class Variant:
-    """One zip of the layer, with what it may be published for."""
+    """One zip of the layer, with what it may be published for.
+
+    Args:
+        layer_name: of the layer it is published as, which holds one variant alone.
+    """
 
     name: str
+    layer_name: str
     compatible_runtimes: tuple[str, ...]
     compatible_architectures: tuple[str, ...]
 
@@ -104,6 +112,7 @@ class Manifest:
     files: tuple[LayerFile, ...]
     os_only_runtimes: tuple[str, ...]
     pins: tuple[Pin, ...]
+    published: tuple[Published, ...]
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -113,11 +122,13 @@ class Manifest:
     @property
     def slim(self) -> Variant:
         """The variant for managed runtimes, which bring their own Python."""
-        return Variant("slim", self.compatible_runtimes, self.compatible_architectures)
+        return Variant("slim", self.name, self.compatible_runtimes, self.compatible_architectures)
 
     def self_contained(self, python: str, architecture: str) -> Variant:
         """The variant for OS-only runtimes with Python ``python`` (as in 3.13), of one architecture."""
-        return Variant(f"python{python}-{architecture}", self.os_only_runtimes, (architecture,))
+        name = f"python{python}-{architecture}"
+        layer_name = f"{self.name}-{name.replace('.', '-').replace('_', '-')}"  # AWS Lambda allows no dot in it
+        return Variant(name, layer_name, self.os_only_runtimes, (architecture,))
 
     @property
     def python_versions(self) -> tuple[str, ...]:
@@ -137,7 +148,7 @@ def load(path: Path) -> Manifest:
 
 def parse(text: bytes) -> Manifest:
     """Check the JSON ``text`` of a manifest; raises ``PackagingError`` at the first breach."""
-    fields = _fields(_json(text), _KEYS, "")
+    fields = _fields(_json(text), _KEYS, "", _OPTIONAL_KEYS)
     self_contained = _fields(fields["selfContained"], _SELF_CONTAINED_KEYS, "selfContained: ")
     manifest = Manifest(
         name=fields["name"],
@@ -152,12 +163,16 @@ def parse(text: bytes) -> Manifest:
             _pin(value, f"selfContained: interpreters[{number}]: ")
             for number, value in enumerate(self_contained["interpreters"])
         ),
+        published=tuple(
+            _published(value, f"published[{number}]: ") for number, value in enumerate(fields.get("published", ()))
+        ),
     )
     _check_identity(manifest)
     for variant in manifest.variants:
         _check_compatibility(variant, "" if variant == manifest.slim else "selfContained: ")
     _check_files(manifest.files)
     _check_pins(manifest.pins)
+    _check_published(manifest)
     return manifest
 
 
@@ -172,17 +187,18 @@ def _json(text: bytes) -> Any:
         _refuse(f"is not JSON: {error}")
 
 
-def _fields(value: Any, keys: dict[str, type], where: str) -> dict[str, Any]:
+def _fields(value: Any, keys: dict[str, type], where: str, optional: dict[str, type] | None = None) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse(f"{where}must be an object")
     for key in keys:
         if key not in value:
             _refuse(f"{where}{key} is missing")
+    known = keys | (optional or {})
     for key, item in value.items():
-        if key not in keys:
-            _refuse(f"{where}unknown key {key!r}, known are {', '.join(keys)}")
-        if not isinstance(item, keys[key]):
-            _refuse(f"{where}{key} must be {_JSON_NAMES[keys[key]]}")
+        if key not in known:
+            _refuse(f"{where}unknown key {key!r}, known are {', '.join(known)}")
+        if type(item) is not known[key]:  # a bool is no whole number
+            _refuse(f"{where}{key} must be {_JSON_NAMES[known[key]]}")
     return value
 
 
@@ -218,6 +234,16 @@ def _pin(value: Any, where: str) -> Pin:
     if not _SHA256.fullmatch(pin.sha256):
         _refuse(f"{where}sha256 {pin.sha256!r} must be 64 of the characters 0-9 a-f")
     return pin
+
+
+def _published(value: Any, where: str) -> Published:
+    fields = _fields(value, _PUBLISHED_KEYS, where)
+    entry = Published(**(fields | {"sharedWith": _strings(fields, "sharedWith")}))
+    if wrong := breach(entry):
+        _refuse(f"{where}{wrong}")
+    if not _VERSION.fullmatch(entry.version):
+        _refuse(f"{where}version {entry.version!r} must be a semantic version, as in 1.2.3")
+    return entry
 
 
 def _check_identity(manifest: Manifest) -> None:
@@ -256,3 +282,13 @@ def _check_files(files: tuple[LayerFile, ...]) -> None:
 def _check_pins(pins: tuple[Pin, ...]) -> None:
     if len({(pin.python, pin.architecture) for pin in pins}) < len(pins):
         _refuse("selfContained: interpreters names a Python for one architecture twice")
+
+
+def _check_published(manifest: Manifest) -> None:
+    layer_names = {variant.name: variant.layer_name for variant in manifest.variants}
+    for number, entry in enumerate(manifest.published):
+        layer_name = layer_names.get(entry.variant, entry.layer_name)
+        if entry.layer_name != layer_name:
+            _refuse(f"published[{number}]: arn {entry.arn!r} must be of the layer {layer_name}")
+    if len({entry.place for entry in manifest.published}) < len(manifest.published):
+        _refuse("published names a variant twice for one account and region")

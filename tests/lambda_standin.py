@@ -1,0 +1,568 @@
+"""A stand-in for the control plane of AWS Lambda, in front of moto: it adds what moto lacks.
+
+It is not the service. What it adds is written from the API Reference and the Developer Guide: the optimistic lock
+(`RevisionId`, 412), updates that take time (`LastUpdateStatus`, 409), pages of 50, limits, unsound zips refused, layers
+of other accounts and their sharing, a `Location` that can be downloaded, and trouble on the way: 429, 5xx and
+connections that break before or after the request was carried out. Error texts are its own: tests look at codes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import socket
+import threading
+import time
+import urllib.parse
+import uuid
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from moto.awslambda.utils import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.iam.models import iam_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.test import run_wsgi_app
+
+PAGE = 50
+FOREIGN_ACCOUNT = "999999999999"
+FOREIGN_KEY = "AKIAFOREIGN000000000"  # the access key of that account
+
+RUNTIMES = {"python3.9", "python3.11", "python3.12", "python3.13", "python3.14", "provided.al2", "provided.al2023"}
+
+FUNCTION = re.compile(r"/2015-03-31/functions/(?P<name>[^/]+)(?:/(?P<rest>.*))?")
+LAYER = re.compile(r"/2018-10-31/layers/(?P<name>[^/]+)/versions(?:/(?P<number>\d+))?(?P<policy>/policy)?")
+
+Environ = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that arrived, in the order of time."""
+
+    at: float
+    account: str
+    region: str
+    service: str
+    operation: str
+    name: str
+    part: str  # what follows the name in the path: a layer's version, an alias
+    body: dict[str, Any]
+
+
+class Refusal(Exception):
+    """An answer that is an error of AWS."""
+
+    def __init__(self, status: int, code: str, **more: str) -> None:
+        super().__init__(code)
+        self.status, self.code, self.more = status, code, more
+
+
+@dataclass
+class Faults:
+    """What is to go wrong.
+
+    Args:
+        on: gives for a call what is to happen to it: 429, 500, "before" or "after" (the connection breaks before or
+            after it is carried out), or None.
+        updates_fail: functions whose updates end as Failed.
+        invocations_fail: functions that answer with an error.
+        expired: every call is refused, as one with an old session token.
+    """
+
+    on: Callable[[Call], int | str | None] = lambda call: None
+    updates_fail: set[str] = field(default_factory=set)
+    invocations_fail: set[str] = field(default_factory=set)
+    expired: bool = False
+
+
+class StandIn:
+    """The WSGI application. What it knows besides moto is kept by account, region and name."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.RLock()
+        self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        self.faults = Faults()
+        self.calls: list[Call] = []
+        self.looks_until_done = 1  # so many reads see an update in progress
+        self.invoked: list[tuple[str, bytes]] = []
+        self.layers: dict[tuple[str, str, str, str], list[str]] = {}  # by function and version
+        self.revisions: dict[tuple[str, str, str], str] = defaultdict(lambda: str(uuid.uuid4()))
+        self.pending: dict[tuple[str, str, str], int] = {}
+        self.failed: set[tuple[str, str, str]] = set()
+        self._post("/moto-api/reset")
+        self._post("/moto-api/config", {"lambda": {"use_docker": False}})
+        iam_backends[FOREIGN_ACCOUNT]["aws"].access_keys[FOREIGN_KEY] = SimpleNamespace(
+            role_arn=None
+        )  # by which moto knows the account
+
+    def counted(self) -> Counter[str]:
+        return Counter(call.operation for call in self.calls)
+
+    def changes(self) -> list[Call]:
+        """The calls that ask for a change of functions."""
+        return [call for call in self.calls if call.operation == "UpdateFunctionConfiguration"]
+
+    # The way through
+
+    def __call__(self, environ: Environ, start_response: Any) -> Any:
+        path = urllib.parse.unquote(environ["PATH_INFO"])
+        if path.startswith("/zip/"):
+            return self._download(path, start_response)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        call = self._call(environ, path, body)
+        with self._lock:
+            self.calls.append(call)
+            fault = self.faults.on(call)
+        if fault == "before":
+            self._break(environ)
+        status, answer, headers = self._answer(environ, path, call, fault)
+        if fault == "after":
+            self._break(environ)
+        data = json.dumps(answer).encode() if not isinstance(answer, bytes) else answer
+        start_response(
+            f"{status} {'OK' if status < 400 else 'Refused'}", [*headers, ("Content-Length", str(len(data)))]
+        )
+        return [data]
+
+    def _answer(self, environ: Environ, path: str, call: Call, fault: int | str | None) -> tuple[int, Any, Any]:
+        json_headers = [("Content-Type", "application/json")]
+        try:
+            if self.faults.expired:
+                raise Refusal(403, "ExpiredTokenException")
+            if fault == 429:
+                raise Refusal(429, "TooManyRequestsException", Reason="CallerRateLimitExceeded")
+            if fault == 500:
+                raise Refusal(500, "ServiceException")
+            if call.service != "lambda":
+                return self._inner(environ)
+            with self._lock:
+                status, answer, *more = self._lambda(environ, call)
+            return status, answer, [*json_headers, *(more[0] if more else ())]
+        except Refusal as refusal:
+            if call.service == "sts":
+                text = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>no</Message></Error></ErrorResponse>"
+                return refusal.status, text.encode(), [("Content-Type", "text/xml")]
+            content = {"Type": "User", "message": f"the stand-in says {refusal.code}", **refusal.more}
+            return refusal.status, content, [*json_headers, ("x-amzn-ErrorType", refusal.code)]
+
+    def _inner(self, environ: Environ) -> tuple[int, bytes, list[tuple[str, str]]]:
+        body, status, headers = run_wsgi_app(self._moto, environ)
+        kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "connection")]
+        return int(status.split()[0]), b"".join(body), kept
+
+    def _moto_json(self, environ: Environ, body: Any = None) -> tuple[int, Any]:
+        if body is not None:
+            data = json.dumps(body).encode()
+            environ = dict(environ, CONTENT_LENGTH=str(len(data)), **{"wsgi.input": io.BytesIO(data)})
+        status, answer, headers = self._inner(environ)
+        if status >= 400:
+            code = dict(headers).get("x-amzn-errortype") or dict(headers).get("X-Amzn-ErrorType") or "ServiceException"
+            raise Refusal(status, code)
+        return status, json.loads(answer) if answer else {}
+
+    @staticmethod
+    def _break(environ: Environ) -> None:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError
+
+    @staticmethod
+    def _call(environ: Environ, path: str, body: bytes) -> Call:
+        key, region, service = _scope(environ.get("HTTP_AUTHORIZATION", ""))
+        account = FOREIGN_ACCOUNT if key == FOREIGN_KEY else DEFAULT_ACCOUNT_ID
+        try:
+            content = json.loads(body) if body else {}
+        except ValueError:
+            content = {}
+        operation, name, part = _operation(environ["REQUEST_METHOD"], path)
+        return Call(time.monotonic(), account, region, service, operation or service, name, part, content)
+
+    # AWS Lambda
+
+    def _lambda(self, environ: Environ, call: Call) -> Any:
+        query = dict(urllib.parse.parse_qsl(environ.get("QUERY_STRING", "")))
+        handle = getattr(self, f"on_{call.operation}", None)
+        if handle:
+            return handle(environ, call, query)
+        status, answer = self._moto_json(environ)
+        return status, self._dressed(call, answer)
+
+    def _key(self, call: Call, name: str | None = None) -> tuple[str, str, str]:
+        return (call.account, call.region, name or call.name)
+
+    def _dressed(self, call: Call, configuration: Any, in_list: bool = False) -> Any:
+        """A FunctionConfiguration as AWS has it: with its layers, its revision, and the state of its last update."""
+        if not isinstance(configuration, dict) or "FunctionArn" not in configuration or "Runtime" not in configuration:
+            return configuration
+        name, version = configuration["FunctionName"], configuration.get("Version", "$LATEST")
+        key = self._key(call, name)
+        held = self.layers.get((*key, version), [])
+        configuration["Layers"] = [{"Arn": arn, "CodeSize": 1000} for arn in held]
+        configuration["RevisionId"] = self.revisions[key] if version == "$LATEST" else f"revision-of-{version}"
+        configuration["State"], configuration["LastUpdateStatus"] = "Active", "Successful"
+        if version == "$LATEST" and key in self.pending:
+            configuration["LastUpdateStatus"] = "InProgress"
+        elif version == "$LATEST" and key in self.failed:
+            configuration["LastUpdateStatus"] = "Failed"
+            configuration["LastUpdateStatusReasonCode"] = "InvalidRuntime"
+        if in_list:
+            del configuration["State"], configuration["LastUpdateStatus"]
+        return configuration
+
+    def _look(self, key: tuple[str, str, str]) -> None:
+        """An update comes to its end after it was looked at so many times; the revision changes once more then."""
+        if key in self.pending:
+            self.pending[key] -= 1
+            if self.pending[key] < 0:
+                del self.pending[key]
+                self.revisions.pop(key)
+
+    def _lock_is_right(self, key: tuple[str, str, str], revision: str | None) -> None:
+        if key in self.pending:
+            raise Refusal(409, "ResourceConflictException")
+        if revision and revision != self.revisions[key]:
+            raise Refusal(412, "PreconditionFailedException")
+
+    def _begin_update(self, call: Call) -> None:
+        key = self._key(call)
+        self.revisions.pop(key, None)
+        self.failed.discard(key)
+        if call.name in self.faults.updates_fail:
+            self.failed.add(key)
+        if self.looks_until_done:
+            self.pending[key] = self.looks_until_done
+
+    def on_CreateFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        body = dict(call.body)
+        layers = body.pop("Layers", [])
+        self._check_layers(call, layers)
+        if "ZipFile" in body.get("Code", {}):
+            _check_zip(body["Code"]["ZipFile"])
+        status, answer = self._moto_json(environ, body)
+        self.layers[(*self._key(call, body["FunctionName"]), "$LATEST")] = layers
+        return status, self._dressed(call, answer)
+
+    def on_ListFunctions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
+        status, answer = self._moto_json(environ)
+        found = [self._dressed(call, each, in_list=True) for each in answer["Functions"]]
+        return status, _page(found, "Functions", query)
+
+    def on_GetFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        self._look(self._key(call))
+        status, answer = self._moto_json(environ)
+        self._dressed(call, answer["Configuration"])
+        location = f"{self.url}/zip/function/{call.account}/{call.region}/{call.name}"
+        answer["Code"] = {"RepositoryType": "S3", "Location": location}
+        return status, answer
+
+    def on_GetFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        self._look(self._key(call))
+        status, answer = self._moto_json(environ)
+        return status, self._dressed(call, answer)
+
+    def on_UpdateFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        body, key = dict(call.body), self._key(call)
+        if query.get("Qualifier"):
+            raise Refusal(400, "InvalidParameterValueException")
+        revision, layers = body.pop("RevisionId", None), body.pop("Layers", None)
+        self._exists(call)
+        self._lock_is_right(key, revision)
+        if layers is not None:
+            self._check_layers(call, layers)
+        status, answer = self._moto_json(environ, body)
+        if layers is not None:
+            self.layers[(*key, "$LATEST")] = list(layers)
+        self._begin_update(call)
+        return status, self._dressed(call, answer)
+
+    def on_UpdateFunctionCode(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        body = dict(call.body)
+        self._exists(call)
+        self._lock_is_right(self._key(call), body.pop("RevisionId", None))
+        if "ZipFile" in body:
+            _check_zip(body["ZipFile"])
+        status, answer = self._moto_json(environ, body)
+        self._begin_update(call)
+        return status, self._dressed(call, answer)
+
+    def on_PublishVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        key = self._key(call)
+        self._exists(call)
+        self._lock_is_right(key, call.body.get("RevisionId"))
+        latest = self.layers.get((*key, "$LATEST"), [])
+        versions = [version for (*held, version) in self.layers if tuple(held) == key and version != "$LATEST"]
+        newest = max(versions, key=int, default=None)
+        # moto looks at what it knows, which is not the layers; AWS gives the last version again where nothing changed.
+        backend = get_backend(call.account, call.region)
+        if newest and self.layers[(*key, newest)] == latest:
+            answer = json.loads(json.dumps(backend.get_function(call.name, newest).get_configuration(), default=str))
+            return 201, self._dressed(call, answer)
+        backend.get_function(call.name).code_or_config_updated = True
+        status, answer = self._moto_json(environ)
+        self.layers[(*key, answer["Version"])] = list(latest)
+        return status, self._dressed(call, answer)
+
+    def on_UpdateAlias(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        alias = get_backend(call.account, call.region).get_alias(call.part, call.name)
+        if call.body.get("RevisionId", alias.revision_id) != alias.revision_id:
+            raise Refusal(412, "PreconditionFailedException")
+        status, answer = self._moto_json(environ)
+        alias.revision_id = answer["RevisionId"] = str(uuid.uuid4())
+        return status, answer
+
+    def on_Invoke(self, environ: Environ, call: Call, query: Any) -> Any:
+        self._exists(call)
+        self.invoked.append((call.name, environ["wsgi.input"].getvalue()))
+        if call.name in self.faults.invocations_fail:
+            return 200, {"errorMessage": "boom", "errorType": "ValueError"}, [("X-Amz-Function-Error", "Unhandled")]
+        return 200, {"answer": 42}
+
+    def on_ListFunctionUrlConfigs(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        function = self._exists(call)
+        configuration = function.url_config
+        found = [configuration.to_dict()] if configuration else []
+        for each in found:
+            each["InvokeMode"] = each["InvokeMode"] if each["InvokeMode"] != "Buffered" else "BUFFERED"
+        return 200, {"FunctionUrlConfigs": found}
+
+    def on_UpdateFunctionUrlConfig(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        status, answer = self._moto_json(environ)
+        if mode := call.body.get("InvokeMode"):
+            self._exists(call).url_config.config["InvokeMode"] = answer["InvokeMode"] = mode
+        return status, answer
+
+    def _exists(self, call: Call) -> Any:
+        try:
+            return get_backend(call.account, call.region).get_function(call.name)
+        except Exception:
+            raise Refusal(404, "ResourceNotFoundException") from None
+
+    # Layers
+
+    def _layer(self, call: Call, name: str, number: int) -> Any:
+        """A layer version that the caller may use, whichever account it is of."""
+        account, region, short = call.account, call.region, name
+        if name.startswith("arn:"):
+            _, _, _, region, account, _, short = name.split(":")[:7]
+        if region != call.region:
+            raise Refusal(403, "AccessDeniedException")
+        try:
+            version = get_backend(account, region).get_layer_version(short, str(number))
+        except Exception:
+            if account != call.account:
+                raise Refusal(403, "AccessDeniedException") from None
+            raise Refusal(404, "ResourceNotFoundException") from None
+        if account != call.account and not _may_use(version, call.account):
+            raise Refusal(403, "AccessDeniedException")
+        return version
+
+    def _check_layers(self, call: Call, arns: list[str]) -> None:
+        if len(arns) > 5:
+            raise Refusal(400, "InvalidParameterValueException")
+        layers, size = [], 0
+        for arn in arns:
+            match = re.fullmatch(r"(arn:[a-z-]+:lambda:[a-z0-9-]+:\d{12}:layer:[a-zA-Z0-9-_]+):(\d+)", arn)
+            if not match:
+                raise Refusal(400, "ValidationException")
+            try:
+                version = self._layer(call, match[1], int(match[2]))
+            except Refusal as refusal:
+                if refusal.status == 404:
+                    raise Refusal(400, "InvalidParameterValueException") from None
+                raise
+            layers.append(match[1])
+            size += _unpacked(version.code_bytes)
+        if len(set(layers)) < len(layers) or size > 262_144_000:
+            raise Refusal(400, "InvalidParameterValueException")
+
+    def on_ListLayerVersions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
+        status, answer = self._moto_json(environ)
+        return status, _page(answer["LayerVersions"], "LayerVersions", query)
+
+    def on_PublishLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        body = call.body
+        if not re.fullmatch(r"[a-zA-Z0-9-_]{1,140}", call.name) or len(body.get("Description", "")) > 256:
+            raise Refusal(400, "ValidationException")
+        if len(body.get("LicenseInfo", "")) > 512 or len(body.get("CompatibleRuntimes", [])) > 15:
+            raise Refusal(400, "ValidationException")
+        if not set(body.get("CompatibleRuntimes", [])) <= RUNTIMES:
+            raise Refusal(400, "InvalidParameterValueException")
+        if "ZipFile" in body["Content"]:
+            _check_zip(body["Content"]["ZipFile"])
+        status, answer = self._moto_json(environ)
+        return status, self._located(call, call.name, answer)
+
+    def on_GetLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        name, number = call.name, int(call.part)
+        version = self._layer(call, name, number)
+        return 200, self._located(call, name, version.get_layer_version())
+
+    def _located(self, call: Call, name: str, answer: Any) -> Any:
+        _, _, _, region, account, _, short = answer["LayerVersionArn"].split(":")[:7]
+        answer["Content"]["Location"] = f"{self.url}/zip/layer/{account}/{region}/{short}/{answer['Version']}"
+        return answer
+
+    def on_AddLayerVersionPermission(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        version = self._layer(call, call.name, int(call.part))
+        if call.body["Action"] != "lambda:GetLayerVersion" or len(call.body["StatementId"]) > 100:
+            raise Refusal(400, "ValidationException")
+        if any(statement["Sid"] == call.body["StatementId"] for statement in _statements(version)):
+            raise Refusal(409, "ResourceConflictException")
+        return self._moto_json(environ)
+
+    def on_GetLayerVersionPolicy(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        self._layer(call, call.name, int(call.part))
+        status, answer = self._moto_json(environ)
+        policy = json.loads(answer["Policy"])
+        for statement in policy["Statement"]:
+            if organization := statement.pop("OrganizationId", None):
+                statement["Condition"] = {"StringEquals": {"aws:PrincipalOrgID": organization}}
+        return status, {**answer, "Policy": json.dumps(policy)}
+
+    def _download(self, path: str, start_response: Any) -> list[bytes]:
+        _, _, kind, account, region, name, *rest = path.split("/")
+        backend = get_backend(account, region)
+        held = backend.get_layer_version(name, rest[0]) if kind == "layer" else backend.get_function(name)
+        data = held.code_bytes
+        start_response("200 OK", [("Content-Type", "application/zip"), ("Content-Length", str(len(data)))])
+        return [data]
+
+    def _post(self, path: str, body: Any = None) -> None:
+        data = json.dumps(body or {}).encode()
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": path,
+            "SERVER_NAME": "standin",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(data),
+            "CONTENT_LENGTH": str(len(data)),
+            "CONTENT_TYPE": "application/json",
+        }
+        run_wsgi_app(self._moto, environ)
+
+
+def _scope(authorization: str) -> tuple[str, str, str]:
+    match = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", authorization)
+    return match.groups() if match else ("", "", "")  # type: ignore[return-value]
+
+
+_OF_FUNCTION = {
+    ("GET", ""): "GetFunction",
+    ("GET", "configuration"): "GetFunctionConfiguration",
+    ("PUT", "configuration"): "UpdateFunctionConfiguration",
+    ("PUT", "code"): "UpdateFunctionCode",
+    ("POST", "versions"): "PublishVersion",
+    ("POST", "invocations"): "Invoke",
+    ("GET", "aliases"): "ListAliases",
+    ("GET", "policy"): "GetPolicy",
+    ("POST", "policy"): "AddPermission",
+    ("POST", "aliases"): "CreateAlias",
+}
+_OF_LAYER = {
+    ("GET", False, False): "ListLayerVersions",
+    ("POST", False, False): "PublishLayerVersion",
+    ("GET", True, False): "GetLayerVersion",
+    ("DELETE", True, False): "DeleteLayerVersion",
+    ("GET", True, True): "GetLayerVersionPolicy",
+    ("POST", True, True): "AddLayerVersionPermission",
+}
+
+
+def _operation(method: str, path: str) -> tuple[str, str, str]:
+    path = path.rstrip("/")
+    if path == "/2015-03-31/functions":
+        return "ListFunctions" if method == "GET" else "CreateFunction", "", ""
+    if match := re.fullmatch(r"/2021-10-31/functions/([^/]+)/urls", path):
+        return "ListFunctionUrlConfigs", match[1], ""
+    if (match := re.fullmatch(r"/2021-10-31/functions/([^/]+)/url", path)) and method == "PUT":
+        return "UpdateFunctionUrlConfig", match[1], ""
+    if match := LAYER.fullmatch(path):
+        operation = _OF_LAYER.get((method, bool(match["number"]), bool(match["policy"])), "")
+        return operation, match["name"], match["number"] or ""
+    if match := FUNCTION.fullmatch(path):
+        name = match["name"].split(":function:")[-1].split(":")[0]
+        rest = match["rest"] or ""
+        if rest.startswith("aliases/"):
+            return {"GET": "GetAlias", "PUT": "UpdateAlias"}.get(method, ""), name, rest.removeprefix("aliases/")
+        return _OF_FUNCTION.get((method, rest), ""), name, ""
+    return "", "", ""
+
+
+def _page(items: list[Any], key: str, query: dict[str, str]) -> dict[str, Any]:
+    start, size = int(query.get("Marker", 0)), min(int(query.get("MaxItems", PAGE)), PAGE)
+    answer: dict[str, Any] = {key: items[start : start + size]}
+    if start + size < len(items):
+        answer["NextMarker"] = str(start + size)
+    return answer
+
+
+def _check_zip(encoded: str) -> None:
+    data = base64.b64decode(encoded)
+    if len(data) > 50 * 1024 * 1024:
+        raise Refusal(413, "RequestEntityTooLargeException")
+    try:
+        size = _unpacked(data)
+    except zipfile.BadZipFile:
+        raise Refusal(400, "InvalidParameterValueException") from None
+    if size > 262_144_000:
+        raise Refusal(400, "InvalidParameterValueException")
+
+
+def _unpacked(data: bytes) -> int:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return sum(info.file_size for info in archive.infolist())
+
+
+def _statements(version: Any) -> list[dict[str, Any]]:
+    return list(version.policy.statements)
+
+
+def _may_use(version: Any, account: str) -> bool:
+    """By the account, or everybody's; who is in which organization it does not know."""
+    return any(
+        account in json.dumps(statement["Principal"])
+        or (statement["Principal"] == "*" and not statement.get("OrganizationId"))
+        for statement in _statements(version)
+    )
+
+
+@contextmanager
+def serve() -> Iterator[StandIn]:
+    """Run a stand-in on a free port of loopback. moto's state is that of the process: one at a time."""
+    application = StandIn()
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler)
+    application.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield application
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        application.reset()
+
+
+class _Handler(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *args: Any) -> None:
+        """Nothing: the calls are in the stand-in's own list."""
+
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        """As meant."""
