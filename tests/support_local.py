@@ -79,7 +79,7 @@ class TaskRoot:
             if not data:
                 break
             seen += data
-        assert seen == b"alive"
+        assert seen and not seen.replace(b"alive", b"")
 
     def __enter__(self) -> Self:
         return self

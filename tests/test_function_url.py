@@ -322,7 +322,7 @@ def test_a_malformed_prelude_fails_the_invocation(stream: bytes) -> None:
 def test_an_answer_without_a_body_ends_at_once_and_the_function_runs_on(serving: Serving, status: int) -> None:
     server, function = serving(f"""
         def handler(event, context):
-            yield {{"statusCode": {status}}}
+            yield {{"statusCode": {status}, "headers": {{"content-length": "0"}} if {status} == 204 else {{}}}}
             if event["rawPath"] == "/":
                 wait()
                 yield b"unseen"
@@ -710,6 +710,8 @@ def test_a_client_that_expects_a_go_ahead_gets_it(echo: Server) -> None:
         b"GET / HTTP/1.1\nHost: localhost\n\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX Y\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX : y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX Y: z\r\n\r\n",
+        b"G\xc9T / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
@@ -734,7 +736,7 @@ def test_a_malformed_request_is_refused(echo: Server, data: bytes) -> None:
     [
         (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6291557\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6291457\r\n\r\n", 413),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1024 * 1024, 431),
@@ -749,14 +751,11 @@ def test_a_request_beyond_what_is_served_is_refused(echo: Server, data: bytes, s
 
 def test_a_body_of_six_megabytes_is_taken_and_a_larger_one_refused(echo: Server) -> None:
     with echo.connect() as client:
-        client.ask("POST / HTTP/1.1", "Content-Type: text/plain", body=b"x" * 6_000_000)
-        assert len(event_of(client.answer())["body"]) == 6_000_000
-    with echo.connect() as client:
-        client.ask("POST / HTTP/1.1", "Content-Length: 6300000")
-        assert client.answer().status == 413
+        client.ask("POST / HTTP/1.1", "Content-Type: text/plain", body=b"x" * 6_291_456)
+        assert len(event_of(client.answer())["body"]) == 6_291_456
     with echo.connect() as client:
         client.ask("POST / HTTP/1.1", "Transfer-Encoding: chunked")
-        client.send(b"600000\r\n" + b"x" * 0x600000 + b"\r\n65\r\n" + b"x" * 0x65)
+        client.send(b"600000\r\n" + b"x" * 0x600000 + b"\r\n1\r\nx")
         assert client.answer().status == 413
     assert echo.get().status == 200
 

@@ -171,6 +171,7 @@ def test_an_asynchronous_invocation_is_accepted_and_runs(connect: Connect, servi
     """)
     answer = connect(server).invoke(FunctionName="a-function", InvocationType="Event", Payload=b"7")
     assert (answer["StatusCode"], answer["Payload"].read()) == (202, b"")
+    assert "ExecutedVersion" not in answer  # it runs later
     function.let_go()
     request_id = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
     assert function.hear() == f"7 {request_id}"
@@ -255,6 +256,7 @@ def test_an_answer_above_6_mb_is_an_error(connect: Connect, serving: Serving) ->
         ({"FunctionName": "a-function", "ClientContext": "%%%"}, 400, "InvalidRequestContentException", "Base64"),
         ({"FunctionName": "a-function", "ClientContext": "QQ=="}, 400, "InvalidRequestContentException", "JSON"),
         ({"FunctionName": "a-function", "ClientContext": "A" * 3584}, 400, "InvalidRequestContentException", "3583"),
+        ({"FunctionName": "a-function", "Payload": b"[NaN]"}, 400, "InvalidRequestContentException", "NaN"),
         (
             {"FunctionName": "a-function", "InvocationType": "Event", "Payload": b"1" * 1_048_577},
             413,
@@ -279,9 +281,10 @@ def test_a_wrong_call_is_refused_as_botocore_reads_it(
 )
 def test_a_payload_above_6_mb_and_another_method_are_refused(answering: Server, path: str) -> None:
     with answering.connect() as connection:
-        connection.ask(f"POST /{path} HTTP/1.1", "Content-Length: 6291557")
+        connection.ask(f"POST /{path} HTTP/1.1", "Content-Length: 6291457")
         answer = connection.answer()
         assert (answer.status, answer.headers["x-amzn-errortype"]) == (413, "RequestTooLargeException")
+        assert b"must be smaller than 6291456 bytes" in answer.body
     assert answering.get(f"/{path}").status == 405
 
 

@@ -208,6 +208,7 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(zipped: Zipped, temporary
         {"link": "../../etc"},
         {"a/link": "../.."},
         {"one": "two/..", "two": "/"},
+        {"link": "one/up/../..", "one": "two", "two/up": ".."},
         {"link": "../outside", "link/file": "x"},
     ],
 )

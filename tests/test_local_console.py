@@ -203,6 +203,20 @@ def test_an_attached_runtime_that_ends_before_it_answers_fails_the_invocation_wh
             assert client.answer().body == b"here"
 
 
+def test_a_request_after_the_end_of_an_idle_runtime_is_for_the_next_one(tmp_path: Path) -> None:
+    source = "def handler(event, context): yield str(os.getpid()).encode()"
+    with TaskRoot(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
+        first = attached.start()
+        with Client.to(attached.url) as client:
+            ask(client)
+            client.answer()
+            first.kill()
+            first.wait()
+            ask(client)
+            second = attached.start()
+            assert client.answer().body == str(second.pid).encode()
+
+
 def test_an_attached_runtime_is_not_timed_out(tmp_path: Path) -> None:
     source = "def handler(event, context): wait(); yield str(context.get_remaining_time_in_millis() < 0).encode()"
     with TaskRoot(tmp_path / "a-function", source) as root, Attached(root.path) as attached:

@@ -556,9 +556,26 @@ def test_a_process_that_ends_without_a_word_fails_the_invocation(invoke: Any, en
 
 def test_a_process_that_never_asks_for_an_invocation_is_timed_out(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "INIT_LIMIT", 0.5)
-    error = invoke("wait()").error()
+    error = invoke("wait()", timeout=0.5).error()
     assert error["errorType"] == "Sandbox.Timedout"
-    assert "Init timed out" in error["errorMessage"]
+    assert error["errorMessage"].endswith(" Error: Task timed out after 0.50 seconds")
+
+
+def test_an_init_phase_that_takes_too_long_is_done_again_within_the_invocation(
+    invoke: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "INIT_LIMIT", 2)
+    source = """
+if not os.path.exists("tried"):
+    open("tried", "x").close()
+    wait()
+time.sleep(2.1)
+i = call(NEXT, END)[1]
+call(f"POST {API}/invocation/{i}/response", STREAM + b"4\\r\\nmade\\r\\n0\\r\\n\\r\\n")
+call(NEXT, END)
+"""
+    assert invoke(source).answer() == b"made"
+    assert "INIT_REPORT Init Duration: 2000.00 ms\tPhase: init\tStatus: timeout\nSTART " in capfd.readouterr().err
 
 
 def test_an_environment_that_died_while_idle_is_not_used_again(tmp_path: Path) -> None:
@@ -574,6 +591,26 @@ def test_an_environment_that_died_while_idle_is_not_used_again(tmp_path: Path) -
             until(lambda idle=idle: not idle.alive)
         function.close()
     assert pids[0] != pids[1]
+
+
+def test_an_end_before_the_invocation_came_is_told_of_with_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke = environment.ExecutionEnvironment.invoke
+
+    def invoke_late(self: environment.ExecutionEnvironment, invocation: Invocation) -> None:
+        until(lambda: self._api.state is State.ENDED)
+        invoke(self, invocation)
+
+    monkeypatch.setattr(environment.ExecutionEnvironment, "invoke", invoke_late)
+    (tmp_path / "bootstrap").write_text("#!/bin/sh\nexit 5\n")
+    (tmp_path / "bootstrap").chmod(0o755)
+    function = Function(FunctionConfiguration(tmp_path, tmp_path, "any.thing", 30, 128), Console())
+    with pytest.raises(InvocationFailed) as caught, function.invoke(b"{}") as invocation:
+        invocation.wait_for_head()
+    message = f"RequestId: {invocation.request_id} Error: Runtime exited with error: exit status 5"
+    assert caught.value.document == {"errorType": "Runtime.ExitError", "errorMessage": message}
+    function.close()
 
 
 @pytest.mark.parametrize(("mode", "hint"), [(0o644, "chmod +x"), (None, "bootstrap")])

@@ -266,8 +266,12 @@ def unpack(path: Path, folder: Path) -> None:
                 if not is_link(info):
                     extract(archive, info, folder)
             # Last, so that nothing can be written through them.
-            for info in filter(is_link, listing):
-                make_link(path, info.filename, os.fsdecode(archive.read(info)), folder)
+            links = list(filter(is_link, listing))
+            for info in links:
+                make_link(folder, info.filename, os.fsdecode(archive.read(info)))
+                check_link(path, folder, info.filename)
+            for info in links:
+                check_link(path, folder, info.filename)  # now that the links which it goes through are there
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise CodeError(f"{path} is no sound zip: {error}") from None
     except (OSError, ValueError) as error:
@@ -305,9 +309,12 @@ def extract(archive: ZipFile, info: ZipInfo, folder: Path) -> None:
     place.chmod(mode or 0o644)
 
 
-def make_link(path: Path, name: str, to: str, folder: Path) -> None:
+def make_link(folder: Path, name: str, to: str) -> None:
     place = folder / name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(to)
-    if not place.resolve().is_relative_to(folder.resolve()):
+
+
+def check_link(path: Path, folder: Path, name: str) -> None:
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise CodeError(f"{path} is refused: the link {name!r} in it leads out of the folder it is unpacked in")

@@ -72,6 +72,8 @@ class ExecutionEnvironment:
         folder: a new one, for what belongs to this environment alone; it is removed at its end.
         on_idle: called when it can serve an invocation again, after one.
         on_end: called when it has ended.
+        on_slow_init: called with its invocation when the init phase is at its limit, for another environment to do it
+            again; None: this is that other one, whose init phase may take as long as an invocation.
 
     Raises InvocationFailed (`Runtime.InvalidEntrypoint`) where the process cannot be started.
     """
@@ -84,6 +86,7 @@ class ExecutionEnvironment:
         folder: Path,
         on_idle: Callable[[ExecutionEnvironment], None],
         on_end: Callable[[ExecutionEnvironment], None],
+        on_slow_init: Callable[[Invocation], None] | None = None,
     ) -> None:
         self._function = function
         self._console = console
@@ -109,7 +112,11 @@ class ExecutionEnvironment:
         from tools.emulator.runtime_api import RuntimeApi
 
         self._api: RuntimeApi = RuntimeApi(function.arn, self._start, self._breach, self._settle, listener)
-        self._alarm: Alarm = ALARMS.set(INIT_LIMIT, lambda: self._time_out("Init", INIT_LIMIT, None))
+        if on_slow_init is None:
+            self._alarm: Alarm = ALARMS.set(function.timeout, lambda: self._time_out(None))
+        else:
+            late = threading.Thread(target=self._give_up_init, args=(on_slow_init,), daemon=True)
+            self._alarm = ALARMS.set(INIT_LIMIT, late.start)
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
@@ -128,9 +135,10 @@ class ExecutionEnvironment:
             self._invocation = invocation
             self._soon_free = False
             ended = self._end
-        self._api.hand_over(invocation)
         if ended is not None:
             invocation.finish(ended.named(invocation.request_id))
+        self._api.hand_over(invocation)
+        if ended is not None:
             self._settle()
 
     def kill(self) -> None:
@@ -223,17 +231,29 @@ class ExecutionEnvironment:
 
     def _set_deadline(self, invocation: Invocation) -> None:
         self._alarm.cancel()
-        self._alarm = ALARMS.set(invocation.timeout, lambda: self._time_out("Task", invocation.timeout, invocation))
+        self._alarm = ALARMS.set(invocation.timeout, lambda: self._time_out(invocation))
 
-    def _time_out(self, what: str, seconds: float, late: Invocation | None) -> None:
-        """The time of an invocation is over, or of the init phase (None), unless the process is beyond that by now."""
+    def _give_up_init(self, do_again: Callable[[Invocation], None]) -> None:
+        """The init phase is at its limit: the service does it again, as a part of the invocation."""
+        with self._lock:
+            invocation = self._api.take_back()
+            if invocation is None:
+                return
+            self._invocation = None
+        self.kill()
+        self._log.drain()
+        self._console.start(f"INIT_REPORT Init Duration: {INIT_LIMIT * 1000:.2f} ms\tPhase: init\tStatus: timeout")
+        do_again(invocation)
+
+    def _time_out(self, late: Invocation | None) -> None:
+        """The time of an invocation is over, or of an init phase in it (None), unless the process is beyond that."""
         with self._lock:
             invocation = self._invocation
             still_at_it = self._api.initialized is None if late is None else invocation is late
             if invocation is None or not still_at_it:
                 return
             self._doomed = True
-        failure = InvocationFailed.because("Sandbox.Timedout", f"{what} timed out after {seconds:.2f} seconds")
+        failure = InvocationFailed.because("Sandbox.Timedout", f"Task timed out after {invocation.timeout:.2f} seconds")
         invocation.finish(failure.named(invocation.request_id))
         self.kill_soon()
 

@@ -145,7 +145,7 @@ class Function:
                     raise Throttled
                 self._change.wait(patience if patience > 0 else PATIENCE_AT_LIMIT)
 
-    def _start(self) -> ExecutionEnvironment:
+    def _start(self, again: bool = False) -> ExecutionEnvironment:
         layout = None if self._code is None else self._code.use()
         configuration = self.configuration
         environment = None
@@ -154,7 +154,13 @@ class Function:
                 configuration = configuration._replace(layer=layout.layer, task_root=layout.task_root)
             folder = self._supervisor.make_folder(f"environment-{configuration.name}-{next(self._numbers)}")
             environment = ExecutionEnvironment(
-                configuration, self._console, self._supervisor, folder, self._put_back, self._forget
+                configuration,
+                self._console,
+                self._supervisor,
+                folder,
+                self._put_back,
+                self._forget,
+                None if again else self._start_again,
             )
         except OSError as error:  # out of descriptors or of disk, for example
             message = f"no execution environment can be made: {error.strerror}"
@@ -169,6 +175,16 @@ class Function:
             if layout is not None and not kept:
                 layout.release()
         return environment
+
+    def _start_again(self, invocation: Invocation) -> None:
+        """Give an invocation whose environment took too long for its init phase to another environment."""
+        with self._change:
+            self._starting += 1
+        try:
+            self._start(again=True).invoke(invocation)
+        except InvocationFailed as failure:
+            invocation.finish(failure)
+            invocation.settle(b"")
 
     def _put_back(self, environment: ExecutionEnvironment) -> None:
         with self._change:

@@ -22,6 +22,7 @@ from tools.emulator.prelude import CONTENT_TYPE, ResponseHead, head_of, malforme
 from tools.emulator.runtime_api import LARGEST_PAYLOAD
 from tools.emulator.throttle import throttled
 
+LARGEST_REQUEST = 6 * 1024 * 1024  # bytes of a request's body (AWS Lambda Developer Guide, gettingstarted-limits)
 BUFFERED, RESPONSE_STREAM = "BUFFERED", "RESPONSE_STREAM"
 # Headers that are between two hops, and those that every answer has from us.
 NOT_THE_FUNCTIONS = (
@@ -72,7 +73,7 @@ class FunctionUrl:
 
         Raises ProtocolError where the body breaks a rule or is too large.
         """
-        body = connection.read_body(request, LARGEST_PAYLOAD)
+        body = connection.read_body(request, LARGEST_REQUEST)
         if self._cors is not None and self._cors.is_preflight(request):
             return answer(connection, request, 200, self._cors.preflight_headers(request.headers))
         trace_id = request.headers.get("X-Amzn-Trace-Id") or new_trace_id()
@@ -129,7 +130,8 @@ class FunctionUrl:
     def _fields(self, exchange: Exchange, head: ResponseHead) -> list[tuple[str, str]]:
         """The headers of an answer: the function's, as far as they are its own to tell, its cookies, and ours."""
         own = [(name, value) for name, value in head.headers if name not in NOT_THE_FUNCTIONS]
-        own = [(name, value) for name, value in own if name != "content-length" or is_length(value)]
+        has_length = head.status != 204  # RFC 9110, 8.6
+        own = [(name, value) for name, value in own if name != "content-length" or (has_length and is_length(value))]
         if self._cors is not None:
             own = [(name, value) for name, value in own if not name.startswith("access-control-")]
             own += self._cors.headers(exchange.request.headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 LARGEST_HEAD = 1024 * 1024  # bytes of request line and headers (AWS Lambda Developer Guide, gettingstarted-limits)
 LARGEST_SLICE = 64 * 1024  # bytes of a body that are handed on at once
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a method, or a header's name (RFC 9110, 5.6.2)
 
 
 class ProtocolError(Exception):
@@ -81,6 +83,15 @@ class Connection:
         except OSError:
             raise ConnectionEnded("an answer") from None
 
+    def peer_left(self) -> bool:
+        """Whether the peer has closed the connection, or reset it, at a time when it has nothing to send."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def linger(self) -> None:
         """Take, for a while, what the peer still sends: closed at once, it might never see the last answer."""
         with contextlib.suppress(OSError):
@@ -103,7 +114,7 @@ class Connection:
         except ConnectionEnded:
             return None
         parts = request_line.split(" ")
-        if len(parts) != 3 or not all(parts) or not parts[0].isalpha():
+        if len(parts) != 3 or not all(parts) or not TOKEN.fullmatch(parts[0]):
             raise ProtocolError(f"the request line is malformed: {request_line[:80]!r}")
         method, target, version = parts
         if version not in ("HTTP/1.1", "HTTP/1.0"):
@@ -165,7 +176,7 @@ class Connection:
         while line := self._line(limit, "the head"):
             limit -= len(line) + 2
             name, colon, value = line.partition(":")
-            if not colon or not name or name.strip(" \t") != name:
+            if not colon or not TOKEN.fullmatch(name):
                 raise ProtocolError(f"a header line is malformed: {line[:80]!r}")
             fields.append((name, value.strip(" \t")))
         return Headers(fields)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 OCTET_STREAM = "application/octet-stream"
 LOG_TAIL = 4096  # bytes of the log that a caller can ask for (AWS Lambda API Reference, API_Invoke: LogType)
@@ -49,6 +50,15 @@ class InvocationFailed(Exception):
 
 class InvocationOver(Exception):
     """The runtime goes on with a response whose invocation has already ended, by its deadline for example."""
+
+
+def check_event(event: bytes | str) -> None:
+    """Raises ValueError or RecursionError where an event is not JSON; NaN and Infinity are none (RFC 8259, 6)."""
+    json.loads(event, parse_constant=refuse_constant)
+
+
+def refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def new_id() -> str:

@@ -20,9 +20,9 @@ from tools.emulator.configuration import ACCOUNT, REGION, VERSION
 from tools.emulator.console import Console
 from tools.emulator.event_stream import CONTENT_TYPE, invoke_complete, payload_chunk
 from tools.emulator.function import Function, Throttled
-from tools.emulator.function_url import collect
+from tools.emulator.function_url import LARGEST_REQUEST, collect
 from tools.emulator.http1 import Connection, ProtocolError, Request
-from tools.emulator.invocation import Invocation, InvocationFailed, new_id
+from tools.emulator.invocation import Invocation, InvocationFailed, check_event, new_id
 from tools.emulator.runtime_api import LARGEST_PAYLOAD
 from tools.emulator.throttle import throttled
 
@@ -109,7 +109,7 @@ class InvokeApi:
             error = throttling()
         except ApiError as refused:
             error = refused
-        fields = [("x-amzn-RequestId", request_id), ("x-amzn-ErrorType", error.kind)]
+        fields = [*id_fields(request_id), ("x-amzn-ErrorType", error.kind)]
         unread = error.status == 413
         persistent = answer_json(connection, request, error.status, error.document, fields, last=unread)
         if unread:
@@ -175,7 +175,7 @@ class InvokeApi:
         if not self._waiting.acquire(blocking=False):
             raise Throttled
         threading.Thread(target=self._invoke_later, args=(call,), daemon=True).start()
-        return answer(connection, request, 202, head_fields(call.request_id))
+        return answer(connection, request, 202, id_fields(call.request_id))  # no version has been executed yet
 
     def _invoke_later(self, call: Call) -> None:
         try:
@@ -221,17 +221,18 @@ class InvokeApi:
 
 def read_body(connection: Connection, request: Request) -> bytes:
     try:
-        return connection.read_body(request, LARGEST_PAYLOAD)
+        return connection.read_body(request, LARGEST_REQUEST)
     except ProtocolError as error:
         if error.status == 413:
-            raise ApiError(413, "RequestTooLargeException", str(error)) from None
+            message = f"Request must be smaller than {LARGEST_REQUEST} bytes for the InvokeFunction operation"
+            raise ApiError(413, "RequestTooLargeException", message) from None
         raise
 
 
 def json_event(body: bytes) -> bytes:
     """The event; a call without one has an empty object."""
     try:
-        json.loads(body or b"{}")
+        check_event(body or b"{}")
     except (ValueError, RecursionError) as error:
         message = f"Could not parse request body into json: {error}"
         raise ApiError(400, "InvalidRequestContentException", message) from None
@@ -252,8 +253,12 @@ def client_context(header: str) -> str | None:
         raise ApiError(400, "InvalidRequestContentException", message) from None
 
 
+def id_fields(request_id: str) -> list[tuple[str, str]]:
+    return [("x-amzn-RequestId", request_id)]
+
+
 def head_fields(request_id: str) -> list[tuple[str, str]]:
-    return [("x-amzn-RequestId", request_id), ("X-Amz-Executed-Version", VERSION)]
+    return [*id_fields(request_id), ("X-Amz-Executed-Version", VERSION)]
 
 
 def throttling() -> ApiError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from tools.emulator.configuration import RESERVED, function_name
+from tools.emulator.invocation import check_event
 from tools.emulator.processes import ROOT
 
 USAGE = 2
@@ -222,7 +222,7 @@ def event_bytes(text: str) -> bytes:
     """The event that --event names. It is checked here, as Lambda refuses what is not JSON before it invokes."""
     data, where = event_source(text)
     try:
-        json.loads(data, parse_constant=not_json)
+        check_event(data)
     except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{where} is not JSON: {error}") from None
     return data
@@ -245,14 +245,10 @@ def event_source(text: str) -> tuple[bytes, str]:
 
 def is_json(text: str) -> bool:
     try:
-        json.loads(text, parse_constant=not_json)
+        check_event(text)
     except ValueError:
         return False
     return True
-
-
-def not_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def port_number(text: str) -> int:

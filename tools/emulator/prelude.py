@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tools.emulator.http1 import TOKEN
 from tools.emulator.invocation import OCTET_STREAM, InvocationFailed
 
 CONTENT_TYPE = "application/vnd.awslambda.http-integration-response"
 END = b"\0" * 8
 LARGEST = 16 * 1024  # bytes, the end included
 UNFIT = re.compile(r"[\r\n\0\ud800-\udfff]")  # what cannot stand in a header, half characters of JSON among it
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name (RFC 9110, 5.6.2)
 
 
 class ResponseHead:

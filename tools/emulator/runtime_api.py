@@ -107,6 +107,14 @@ class RuntimeApi:
         if ended is not None:
             invocation.finish(ended)
 
+    def take_back(self) -> Invocation | None:
+        """The invocation that it was handed; None where the runtime has asked for one by now, or is at its end."""
+        with self._change:
+            if self.state is not State.STARTING:
+                return None
+            invocation, self._invocation = self._invocation, None
+            return invocation
+
     def wait_until_idle(self) -> bool:
         """Wait until the runtime asks for its next invocation. Returns False where it ended instead."""
         with self._change:
@@ -204,7 +212,7 @@ class RuntimeApi:
         self._move("next", State.WAITING, *legal)
         self._fail(InvocationFailed.because("Runtime.TruncatedResponse", "the runtime left its response unfinished"))
         self._on_idle()
-        invocation = self._await_invocation()
+        invocation = self._await_invocation(connection)
         if invocation is None:
             return
         self._on_start(invocation)
@@ -222,7 +230,7 @@ class RuntimeApi:
         head += f"Content-Length: {len(invocation.event)}\r\n\r\n"
         connection.write(head.encode() + invocation.event)
 
-    def _await_invocation(self) -> Invocation | None:
+    def _await_invocation(self, connection: Connection) -> Invocation | None:
         with self._change:
             if self.initialized is None:
                 self.initialized = time.monotonic()
@@ -232,6 +240,8 @@ class RuntimeApi:
                 if self.state is State.ENDED or self._poll != poll:
                     return None
                 self._change.wait()
+            if self._attached and connection.peer_left():
+                return None  # the invocation waits for the runtime that is started next
             self.state = State.INVOKED
             return self._invocation
 
