@@ -19,6 +19,7 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 from checkout import ENVIRONMENT, Checkout
 from lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, StandIn
+from moto.awslambda.utils import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 
 from tools.fleet import aws, cli, functions, prune, publish, rollout, verify, zips
@@ -204,6 +205,11 @@ class Cloud:
             "Environment": {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"}},
         }
         self.client(region=region).create_function(FunctionName=name, Layers=layers, **(options | more))
+
+    def delete(self, name: str) -> None:
+        get_backend(ACCOUNT, REGION).delete_function(name, None)
+        for key in [key for key in self.standin.layers if key[:3] == (ACCOUNT, REGION, name)]:
+            del self.standin.layers[key]
 
     def role(self, region: str) -> str:
         if not self._role:

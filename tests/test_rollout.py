@@ -309,6 +309,28 @@ def test_what_another_did_while_it_was_held_back_is_not_its_own(fleet: Cloud, tm
     assert fleet.fleet() == moved(before, 2, "alone")
 
 
+@pytest.mark.parametrize("updates", [0, 1])
+def test_a_function_that_is_deleted_meanwhile_is_skipped(fleet: Cloud, tmp_path: Path, updates: int) -> None:
+    """Before its update, and while that is waited for."""
+    before = fleet.fleet()
+    updated: list[Call] = []
+
+    def delete(call: Call) -> None:
+        is_time = len(updated) == updates and (updated or call.operation == UPDATE)
+        if call.name == "alone" and is_time and "alone" in fleet.fleet():
+            fleet.delete("alone")
+        updated.extend([call] if call.name == "alone" and call.operation == UPDATE else [])
+
+    fleet.standin.faults.on = delete  # type: ignore[assignment]
+    told = fleet.json("rollout", "--all-using", "--to", "2", "--yes", "--journal", tmp_path / "journal")
+    (alone,) = (each for each in told["functions"] if each["name"] == "alone")
+    assert (alone["outcome"], alone["reason"]) == ("skipped", "it does not exist any more")
+    del before["alone"]
+    assert fleet.fleet() == moved(before, 2, *WITH)
+    fleet.run("rollback", tmp_path / "journal", "--yes")
+    assert fleet.fleet() == before
+
+
 def test_a_function_that_always_fails_ends_it_and_everything_is_put_back(fleet: Cloud) -> None:
     before = fleet.fleet()
     fleet.standin.faults.on = lambda call: 500 if (call.operation, call.name) == (UPDATE, "middle") else None

@@ -102,20 +102,31 @@ class RollOut:
         if self._halt.is_set():
             return
         try:
-            self._advance(record, function)
+            self._advance_or_skip(record, function)
         except NoAccessError as error:
             self._lost = error
             self._halt.set()
         except FleetError as error:
             self._fail(record, str(error))
 
+    def _advance_or_skip(self, record: Record, function: Function | None) -> None:
+        """A function that somebody deleted meanwhile is no failure; an alias of one that is there is."""
+        try:
+            self._advance(record, function)
+        except GoneError:
+            if self._exists(record):
+                raise
+            self._end(record, "skipped", "it does not exist any more")
+
+    def _exists(self, record: Record) -> bool:
+        try:
+            self._functions.get(record.name)
+        except GoneError:
+            return False
+        return True
+
     def _advance(self, record: Record, function: Function | None) -> None:
-        if function is None:
-            try:
-                function = self._functions.get(record.name)
-            except GoneError:
-                self._end(record, "skipped", "it does not exist any more")
-                return
+        function = function or self._functions.get(record.name)
         if record.is_open and function.layers == record.new:
             self._note(record, "changed", revision=function.revision)
         is_ours = record.touched is not None and function.layers == record.new

@@ -98,7 +98,7 @@ class Functions:
         return str(answer.get("RevisionId", ""))
 
     def wait(self, name: str) -> None:
-        """Wait until the last update has come to its end; raises ``FleetError`` where it failed."""
+        """Wait until the last update has come to its end; raises ``FleetError`` where it failed, ``GoneError``."""
         self._wait("function_updated_v2", FunctionName=name)
 
     def come_to_rest(self, name: str, tried: int) -> None:
@@ -116,6 +116,8 @@ class Functions:
             self._client.get_waiter(waiter).wait(WaiterConfig=pace, **parameters)
         except exceptions.WaiterError as error:
             code = ((error.last_response or {}).get("Error") or {}).get("Code", "")
+            if code == "ResourceNotFoundException":
+                raise GoneError(_why(error)) from None
             raise (NoAccessError if is_lost_code(code) else FleetError)(_why(error)) from None
         except AwsError as error:
             raise FleetError(in_words(error)) from None

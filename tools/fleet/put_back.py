@@ -70,6 +70,10 @@ def _end(functions: Functions, journal: Journal, show: Callable[[str, str], None
         functions.wait(record.name)
     except NoAccessError:
         raise
+    except GoneError as error:
+        journal.write("left", function=record.arn, reason=str(error))
+        show(record.name, f"left alone: {error}")
+        return True
     except FleetError as error:
         show(record.name, f"not put back: {error}")
         return False
