@@ -75,12 +75,14 @@ class Faults:
             after it is carried out), or None.
         updates_fail: functions whose updates end as Failed.
         invocations_fail: functions that answer with an error.
+        tags_denied: functions whose tags the caller may not list.
         expired: every call is refused, as one with an old session token.
     """
 
     on: Callable[[Call], int | str | None] = lambda call: None
     updates_fail: set[str] = field(default_factory=set)
     invocations_fail: set[str] = field(default_factory=set)
+    tags_denied: set[str] = field(default_factory=set)
     expired: bool = False
 
 
@@ -266,6 +268,9 @@ class StandIn:
         self._dressed(call, answer["Configuration"])
         location = f"{self.url}/zip/function/{call.account}/{call.region}/{call.name}"
         answer["Code"] = {"RepositoryType": "S3", "Location": location}
+        if call.name in self.faults.tags_denied:
+            answer.pop("Tags", None)
+            answer["TagsError"] = {"ErrorCode": "AccessDeniedException", "Message": "lambda:ListTags is not allowed"}
         return status, answer
 
     def on_GetFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:

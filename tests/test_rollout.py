@@ -81,6 +81,14 @@ def test_the_functions_may_be_named_matched_or_tagged(fleet: Cloud, to: str) -> 
     assert fleet.fleet() == moved(before, 2, "alone", "first", "middle", "tagged")
 
 
+def test_tags_that_cannot_be_read_are_not_taken_for_none(fleet: Cloud) -> None:
+    for name in ("secret", "tagged"):
+        fleet.function(name, [f"{OURS}:1"], Tags={"team": "a"})
+    fleet.standin.faults.tags_denied = {"secret"}
+    said = fleet.refusal("rollout", "--tag", "team=a", "--to", "2", "--yes")
+    assert said == "the tags of secret cannot be read: allow lambda:ListTags, or name the functions"
+
+
 def test_a_stacks_function_is_changed_where_told(fleet: Cloud) -> None:
     before = fleet.fleet()
     fleet.done("rollout", "owned", "--to", "3", "--yes", "--include-cloudformation")

@@ -54,6 +54,8 @@ def select(
         remark(f"reading {len(names):,} functions")
     with ThreadPoolExecutor(WORKERS) as pool:
         found = list(pool.map(lambda name: _read(functions, name, bool(selection.names)), names))
+    if selection.tags:
+        _refuse_unknown_tags([each.name for each in found if each and not each.tags_are_known])
     chosen = [each for each in found if each and _has_tags(each, selection.tags)]
     if not chosen:
         having = "" if attach else " that has the layer"
@@ -84,6 +86,13 @@ def _read(functions: Functions, name: str, must_exist: bool) -> Function | None:
         if must_exist:
             raise FleetError(f"there is no function {name} here: check the name and the region") from None
         return None  # it was deleted since it was listed
+
+
+def _refuse_unknown_tags(names: Sequence[str]) -> None:
+    """Who may not read tags must not take a function for one without them, and leave it out."""
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise FleetError(f"the tags of {names[0]}{more} cannot be read: allow lambda:ListTags, or name the functions")
 
 
 def _has_tags(function: Function, tags: Sequence[str]) -> bool:
