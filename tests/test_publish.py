@@ -482,5 +482,18 @@ def test_a_region_that_is_closed_does_not_hide_the_others(cloud: Cloud) -> None:
     assert [row["function"] for row in told["functions"]] == ["a"] and list(told["failures"]) == ["us-east-1"]
 
 
+def test_a_function_that_is_deleted_meanwhile_does_not_end_the_report(cloud: Cloud) -> None:
+    cloud.layer(count=1)
+    for name in ("a", "b"):
+        cloud.function(name, [f"{OURS}:1"])
+
+    def delete(call: Call) -> None:
+        if (call.operation, call.name) == ("ListAliases", "a"):
+            cloud.delete("a")
+
+    cloud.standin.faults.on = delete  # type: ignore[assignment]
+    assert "b" in [row["function"] for row in cloud.json("report")["functions"]]
+
+
 def test_the_description_of_a_version_is_within_the_limit() -> None:
     assert len(publish.description("n" * 140, "1.2.3-" + "a" * 60)) <= 256

@@ -143,9 +143,14 @@ class Functions:
         return _alias(self._asked("get_alias", FunctionName=name, Name=alias))
 
     def aliases(self, name: str) -> list[Alias]:
-        """All aliases of a function, all pages."""
+        """All aliases of a function, all pages; none where it was deleted meanwhile."""
         pages = self._client.get_paginator("list_aliases").paginate(FunctionName=name)
-        return [_alias(each) for page in pages for each in page.get("Aliases", ())]
+        try:
+            return [_alias(each) for page in pages for each in page.get("Aliases", ())]
+        except exceptions.ClientError as error:
+            if status(error) == 404:
+                return []
+            raise
 
     def move_alias(self, name: str, alias: Alias, version: str, weights: Mapping[str, float]) -> None:
         """Point ``alias`` to ``version``, if it still is as it was read."""
