@@ -480,6 +480,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["rollout", "alone", "--to", "2"], NOBODY, 1, "no AWS credentials "),
     (["rollout", "alone", "--to", "2"], NOWHERE, 2, "no region is set: give --region, "),
     (["rollout", "alone", "--to", "2"], {"AWS_PROFILE": "nobody"}, 1, "The config profile (nobody) could not be found"),
+    (["rollout", "alone", "--to", "2"], {"AWS_ENDPOINT_URL": "localhost"}, 2, "Invalid endpoint: localhost: set AWS"),
     (["rollout", "alone", "--to", "2", "--region", "mars-1"], {}, 2, "'mars-1' is not the name of a region"),
     (
         ["rollout"],

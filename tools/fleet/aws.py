@@ -152,7 +152,10 @@ class Aws:
             max_pool_connections=WORKERS + 1,
             user_agent_extra="python-streaming-runtime",
         )
-        client = self._session.client(service, region_name=region, config=config)
+        try:
+            client = self._session.client(service, region_name=region, config=config)
+        except ValueError as error:  # what botocore says of an endpoint that is no URL
+            raise UsageError(f"{error}: set AWS_ENDPOINT_URL to a URL as https://example.com, or unset it") from None
         client.meta.events.register("before-send", self._pacer.wait)
         client.meta.events.register("response-received", self._pacer.look_at)
         return client
@@ -230,6 +233,10 @@ def _no_credentials(text: str) -> str:
     return f"no AWS credentials ({text.rstrip('.')}): set AWS_PROFILE, or run `aws configure`"
 
 
+def _no_profile(text: str) -> str:
+    return f"{text.rstrip('.')}: set AWS_PROFILE to one that `aws configure list-profiles` tells, or unset it"
+
+
 def _no_answer(text: str) -> str:
     return f"AWS cannot be reached ({text.rstrip('.')}): check the network, AWS_ENDPOINT_URL and the region"
 
@@ -245,5 +252,6 @@ _WORDS: list[tuple[tuple[type[Exception], ...], Callable[[str], str]]] = [
         ),
         _no_credentials,
     ),
+    ((exceptions.ProfileNotFound,), _no_profile),
     (_ON_THE_WAY, _no_answer),
 ]
