@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -443,6 +444,18 @@ def test_ctrl_c_ends_what_is_begun_and_it_can_be_resumed(fleet: Cloud, tmp_path:
     assert "Traceback" not in said and "interrupted; to go on: ./build.sh rollout --resume " in said
     fleet.done("rollout", "--resume", tmp_path / "journal")
     assert fleet.fleet() == moved(before, 2, *WITH)
+
+
+def test_ctrl_c_before_it_has_begun_is_no_traceback(fleet: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "boto3.py").write_text("raise KeyboardInterrupt\n")  # as if it came while boto3 is imported
+    path = f"{tmp_path}{os.pathsep}{fleet.environment['PYTHONPATH']}"
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "tools.fleet", "report"],
+        env=fleet.environment | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 # Progress and results

@@ -2,6 +2,8 @@
 
 import sys
 
-from tools.fleet.cli import main
-
+try:
+    from tools.fleet.cli import main  # boto3 takes its time to be imported
+except KeyboardInterrupt:
+    sys.exit(130)
 sys.exit(main(sys.argv[1:]))
