@@ -593,6 +593,15 @@ def test_a_damaged_manifest_is_one_line(fleet: Cloud) -> None:
     assert said == "layer-manifest.json: published[0]: variant is missing"
 
 
+@pytest.mark.parametrize("nonsense", [{"to": 7}, {"functions": [7]}, {"canary": "x"}, {"all_using": 1}, {"command": 5}])
+def test_a_journal_that_asks_for_nonsense_is_one_line(fleet: Cloud, tmp_path: Path, nonsense: dict[str, Any]) -> None:
+    journal = tmp_path / "journal"
+    request = {"command": "rollout", "all_using": True, "to": "2", **nonsense}
+    journal.write_text(json.dumps({"event": "begin", "format": 1, "request": request}) + "\n")
+    said = fleet.refusal("rollout", "--resume", journal, "--yes")
+    assert said == "the journal is of another version of this tool: use that one"
+
+
 def test_a_damaged_journal_is_one_line(fleet: Cloud, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     fleet.done("rollout", "alone", "--to", "2", "--yes", "--journal", journal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tools.fleet import FleetError
@@ -39,10 +39,13 @@ class Request:
     def of(cls, kept: dict[str, Any]) -> Request:
         """Read it back; raises ``FleetError`` where it was not kept so."""
         try:
-            fields: dict[str, Any] = {
+            values: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
             }
-            return cls(**fields)
+            request = cls(**values)
+            if not all(_is_like(getattr(request, each.name), each.default) for each in fields(cls)):
+                raise TypeError
+            return request
         except TypeError:
             raise FleetError("the journal is of another version of this tool: use that one") from None
 
@@ -63,3 +66,12 @@ class Request:
     def selection(self) -> Selection:
         """Which functions it is about."""
         return Selection(self.functions, self.all_using, self.match, self.tags)
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Tell whether a field can have the ``value``: only texts have no default, or ``None``."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if isinstance(default, bool | int):
+        return type(value) is type(default)
+    return isinstance(value, str) or (value is None and default is None)
