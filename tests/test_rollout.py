@@ -88,6 +88,11 @@ def test_tags_that_cannot_be_read_are_not_taken_for_none(fleet: Cloud) -> None:
     fleet.standin.faults.tags_denied = {"secret"}
     said = fleet.refusal("rollout", "--tag", "team=a", "--to", "2", "--yes")
     assert said == "the tags of secret cannot be read: allow lambda:ListTags, or name the functions"
+    said = fleet.refusal("rollout", "secret", "--to", "2", "--yes")
+    assert said.endswith("cannot be read: allow lambda:ListTags, or give --include-cloudformation")
+    before = fleet.fleet()
+    fleet.done("rollout", "secret", "--to", "2", "--yes", "--include-cloudformation")
+    assert fleet.fleet() == moved(before, 2, "secret")
 
 
 def test_a_stacks_function_is_changed_where_told(fleet: Cloud) -> None:

@@ -85,7 +85,9 @@ def step(function: Function, goal: Goal) -> Step:
         return verdict(Verdict.SKIP, "it has the layer already: ./build.sh rollout changes the version")
     if not function.tags_are_known and not goal.stacks_too:
         return verdict(
-            Verdict.BLOCKED, "its tags, which name the stack it is of, cannot be read: allow lambda:ListTags"
+            Verdict.BLOCKED,
+            "its tags, which name the stack it is of, cannot be read: "
+            "allow lambda:ListTags, or give --include-cloudformation",
         )
     if function.stack and not goal.stacks_too:
         reason = f"CloudFormation owns it (stack {function.stack}): change the stack, or give --include-cloudformation"
