@@ -295,6 +295,7 @@ ENTRY = {
 NONSENSE: list[tuple[Any, str]] = [
     ({}, "published must be a list"),
     ([1], "published[0]: must be an object"),
+    ([{**ENTRY, "variant": "x"}], "published[0]: variant 'x' must be slim, or one as python3.13-arm64"),
     ([{**ENTRY, "arn": "x"}], "published[0]: arn 'x' must be that of a layer version"),
     ([{**ENTRY, "account": "9" * 12}], f"published[0]: account '{'9' * 12}' must be the one in its arn, {ACCOUNT}"),
     ([{**ENTRY, "region": "eu-west-1"}], "published[0]: region 'eu-west-1' must be the one in its arn, "),

@@ -145,6 +145,8 @@ def _grantees(statement: dict[str, Any]) -> Iterator[str]:
 
 def download(location: str) -> bytes:
     """Get the zip behind the ``Location`` of an answer; raises ``FleetError`` where that cannot be done."""
+    if not location.startswith(("https://", "http://")):  # as those of moto are not
+        raise FleetError(f"the zip cannot be downloaded: {location} is no address for that; the rest was looked at")
     for _ in range(_DOWNLOADS):
         try:
             with urllib.request.urlopen(location, timeout=_SECONDS_OF_A_DOWNLOAD) as response:

@@ -123,7 +123,7 @@ def _print(rows: Sequence[Row], deleted: Sequence[LayerVersion], order: Order) -
         ]
         print(terminal.table(("region", "layer version", "what becomes of it"), cells))
     going = sum(row.may_go for row in rows)
-    verb = "deleted" if order.delete else "can be deleted: give --yes"
+    verb = "deleted" if order.delete else "can be deleted: give --yes" if going else "can be deleted"
     print(f"{terminal.count(len(rows), 'version')}, {going} {verb}", flush=True)
 
 

@@ -19,6 +19,7 @@ KEYS: dict[str, type] = {
 
 PUBLIC = "public"
 
+_VARIANT = re.compile(r"slim|python3\.[0-9]+-(x86_64|arm64)")  # also those that are not built any more
 _ARN = re.compile(r"arn:([a-z-]+):lambda:([a-z0-9-]+):([0-9]{12}):layer:([a-zA-Z0-9-_]{1,140}):([1-9][0-9]*)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 GRANTEE = re.compile(rf"{PUBLIC}|[0-9]{{12}}|o-[a-z0-9]{{10,32}}")  # an organization's id: API_Organization
@@ -58,6 +59,8 @@ class Published:
 
 def breach(entry: Published) -> str | None:
     """Say which rule ``entry`` breaks."""
+    if not _VARIANT.fullmatch(entry.variant):
+        return f"variant {entry.variant!r} must be slim, or one as python3.13-arm64"
     arn = _ARN.fullmatch(entry.arn)
     if not arn:
         return f"arn {entry.arn!r} must be that of a layer version"
