@@ -155,7 +155,7 @@ def invoke_once(function: Function, console: Console, event: bytes, throttle: bo
     from tools.emulator.invocation import InvocationFailed
 
     try:
-        with function.invoke(event) as invocation:
+        with function.invoke(event) as invocation, console.answer_first():
             invocation.wait_for_head()
             chunks = invocation.chunks()
             if throttle:

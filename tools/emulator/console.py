@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tools.emulator.configuration import VERSION, FunctionConfiguration
@@ -112,6 +113,7 @@ class Console:
         self._lock = threading.Lock()
         self._line_open = False  # the function has printed part of a line
         self._closed = False
+        self._kept: list[Report] | None = None
 
     def output(self, data: bytes) -> None:
         """What the function printed. Carriage returns keep the lines of one log event together on the service."""
@@ -122,7 +124,24 @@ class Console:
         if not self._as_json:
             self._write(line, DIM)
 
+    @contextlib.contextmanager
+    def answer_first(self) -> Iterator[None]:
+        """Keep reports until the answer is out: whoever sees both in one place sees the end of it before END."""
+        with self._lock:
+            self._kept = []
+        try:
+            yield
+        finally:
+            with self._lock:
+                kept, self._kept = self._kept, None
+            for report in kept:
+                self.report(report)
+
     def report(self, report: Report) -> None:
+        with self._lock:
+            if self._kept is not None:
+                self._kept.append(report)
+                return
         if self._as_json:
             self._write(report.json())
         else:
