@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from support_local import Server, Serving, TaskRoot
 from support_root import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
