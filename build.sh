@@ -34,7 +34,7 @@
 # Needs Python 3.11 or later on PATH. The same sources give the same bytes everywhere, and the
 # layer's bytecode where the same interpreters make it: DIR/INTERPRETERS tells which did.
 # DIR/SHA256SUMS lists every zip in DIR, for sha256sum -c.
-# Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+# Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)

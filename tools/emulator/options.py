@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -66,8 +67,12 @@ def make_parser() -> Parser:
     add("-e", "--event", type=event_bytes, metavar="EVENT", help="JSON, a file that holds it, or - for stdin")
     add("--json", action="store_true", help="one JSON object for each invocation, in place of START, END and REPORT")
 
-    code = parser.add_argument_group("what runs")
-    add = code.add_argument
+    add_code_options(parser.add_argument_group("what runs").add_argument)
+    add_serving_options(parser.add_argument_group("serving").add_argument)
+    return parser
+
+
+def add_code_options(add: Callable[..., object]) -> None:
     add(
         "--function",
         type=function_source,
@@ -94,8 +99,8 @@ def make_parser() -> Parser:
         help="the layers at /opt and the function at /var/task, read-only, and a /tmp of its own (Linux)",
     )
 
-    serving = parser.add_argument_group("serving")
-    add = serving.add_argument
+
+def add_serving_options(add: Callable[..., object]) -> None:
     add("--serve", action="store_true", help="serve Function URLs and the Lambda API instead of one invocation")
     add("--host", help="address for --serve (default: 127.0.0.1)")
     add("-p", "--port", type=port_number, help="port for --serve, 0 for any free one (default: 9000)")
@@ -129,7 +134,6 @@ def make_parser() -> Parser:
         help="start no process: print the AWS_LAMBDA_RUNTIME_API= line for one that you start, with a debugger for "
         "example; it is not timed out (implies --serve)",
     )
-    return parser
 
 
 def check_combinations(parser: Parser, options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tools.packaging import PackagingError, elf, interpreters, target, trim
@@ -48,11 +49,17 @@ class Bundle:
     fit: Fit
     size_before: int  # bytes, before it was trimmed
 
+    @cached_property
+    def loader(self) -> str | None:
+        """The dynamic loader that it brings; None where it takes the system's."""
+        loader = elf.parse(self.files[_PROGRAM]).loader or ""
+        path = loader.removeprefix(f"{target.PREFIX}/")
+        return path if path != loader else None
+
     @property
     def programs(self) -> frozenset[str]:
         """The files that the kernel runs or maps as a program: the interpreter and a loader that it brings."""
-        loader = elf.parse(self.files[_PROGRAM]).loader or ""
-        return frozenset({_PROGRAM, loader.removeprefix(f"{target.PREFIX}/")})
+        return frozenset({_PROGRAM, self.loader or _PROGRAM})
 
     def entries(self) -> Iterator[Entry]:
         """All files as they go into the zip, without bytecode."""
@@ -201,9 +208,8 @@ def unpacked(bundle: Bundle) -> Iterator[Unpacked]:
 
 def _command(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     program = str(folder / _PROGRAM)
-    loader = elf.parse(bundle.files[_PROGRAM]).loader or ""
-    if not loader.startswith(f"{target.PREFIX}/"):
+    if bundle.loader is None:
         return (program,)
-    # Its path is that on AWS Lambda, so the kernel does not find it here.
-    brought = folder / loader.removeprefix(f"{target.PREFIX}/")
+    # The program names it by its place on AWS Lambda, where the kernel does not find it here.
+    brought = folder / bundle.loader
     return (str(brought), "--library-path", str(brought.parent), program)
