@@ -13,15 +13,13 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tools.packaging import elf
 from tools.packaging.archive import UNPACKED_LIMIT, ZIP_LIMIT
 
 _READ_BY_ALL = 0o444
 _RUN_BY_ALL = 0o111
 _UNIX = 3
 _MAX_NAMED = 3
-
-# e_machine of ELF: gABI, figure 4-4, as AWS Lambda names the architectures
-_MACHINES = {62: "x86_64", 183: "arm64"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def _scripts(contents: Contents, mend: str) -> Iterator[Finding]:
     for path, data in contents.files.items():
         if path != "bootstrap" and not data.startswith(b"#!"):
             continue
-        if data.startswith(b"\x7fELF"):
+        if data.startswith(elf.MAGIC):
             continue
         first = data.split(b"\n", 1)[0]
         if b"\r\n" in data:
@@ -184,10 +182,10 @@ def _machines(contents: Contents, architecture: str | None, mend: str) -> Iterat
 
 def elf_machine(data: bytes) -> str:
     """The architecture that an ELF file is made for; empty where ``data`` is none."""
-    if not data.startswith(b"\x7fELF") or len(data) < 20:
+    if not data.startswith(elf.MAGIC) or len(data) < 20:
         return ""
     (machine,) = struct.unpack_from("<H" if data[5] == 1 else ">H", data, 18)
-    return _MACHINES.get(machine, f"ELF machine {machine}")
+    return elf.MACHINES.get(machine, f"ELF machine {machine}")
 
 
 def _sizes(contents: Contents) -> Iterator[Finding]:

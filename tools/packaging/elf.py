@@ -13,7 +13,7 @@ MAGIC = b"\x7fELF"
 
 _DAMAGED = "a damaged ELF file"
 
-_MACHINES = {62: "x86_64", 183: "arm64"}  # e_machine, as AWS Lambda calls them
+MACHINES = {62: "x86_64", 183: "arm64"}  # e_machine, as AWS Lambda calls them
 _LITTLE_ENDIAN_64 = b"\2\1"  # EI_CLASS, EI_DATA
 _FILE_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -70,7 +70,7 @@ def _parse(data: bytes) -> Elf:
         return _text(data, strings + values[tag]) if tag in values else None
 
     return Elf(
-        machine=_MACHINES.get(machine, f"machine {machine}"),
+        machine=MACHINES.get(machine, f"machine {machine}"),
         loader=loader,
         needed=tuple(_text(data, strings + value) for tag, value in dynamic if tag == _DT_NEEDED),
         rpath=named(_DT_RPATH),
