@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkout import Checkout
-from cloud import Cloud
-from harness import Runtime
-from lambda_standin import StandIn, serve
-from support_local import Server, Serving, TaskRoot
-from support_root import unpack
+from support.checkout import Checkout
+from support.cloud import Cloud
+from support.harness import Runtime
+from support.lambda_standin import StandIn, serve
+from support.support_local import Server, Serving, TaskRoot
+from support.support_root import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tools.emulator.processes import ROOT, Supervisor
+from tools.emulator.sandbox.supervisor_client import ROOT, Supervisor
 
 if TYPE_CHECKING:  # imported in `main`, while the supervisor starts
     from argparse import Namespace
 
     from tools.emulator.console import Console
-    from tools.emulator.function import Function
+    from tools.emulator.execution.pool import Function
 
 FAILED, INTERRUPTED = 1, 130
 SIGNAL_PATIENCE = 0.2  # seconds until a signal is handled at the latest
@@ -61,8 +61,8 @@ def supervising() -> Iterator[Supervisor | OSError]:
 def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervisor | OSError) -> int:
     import json
 
-    from tools.emulator.code import CodeError
     from tools.emulator.console import Console
+    from tools.emulator.deployment.sources import CodeError
     from tools.emulator.options import parse
 
     options = parse(arguments)
@@ -117,9 +117,9 @@ def end_on_signals() -> None:
 def make_function(
     name: str, path: Path, options: Namespace, console: Console, supervisor: Supervisor, numbers: Iterator[int]
 ) -> Function:
-    from tools.emulator.code import Code
-    from tools.emulator.configuration import PYTHON, FunctionConfiguration
-    from tools.emulator.function import Function
+    from tools.emulator.deployment.configuration import PYTHON, FunctionConfiguration
+    from tools.emulator.deployment.sources import Code
+    from tools.emulator.execution.pool import Function
 
     def on_change(changed: str) -> None:
         console.note(f"{name}: {changed} has changed, the next request loads it")
@@ -152,14 +152,14 @@ def make_function(
 
 def invoke_once(function: Function, console: Console, event: bytes, throttle: bool) -> int:
     """Stream the answer to one event to the standard output."""
-    from tools.emulator.invocation import InvocationFailed
+    from tools.emulator.execution.invocation import InvocationFailed
 
     try:
         with function.invoke(event) as invocation, console.answer_first():
             invocation.wait_for_head()
             chunks = invocation.chunks()
             if throttle:
-                from tools.emulator.throttle import throttled
+                from tools.emulator.endpoints.bandwidth import throttled
 
                 chunks = throttled(chunks)
             last = b""
@@ -185,9 +185,9 @@ def write_out(chunk: bytes) -> None:
 
 def serve(functions: dict[str, Function], console: Console, options: Namespace, supervisor: Supervisor) -> int:
     """Serve until it is interrupted."""
-    from tools.emulator.front_door import FrontDoor
-    from tools.emulator.function_url import FunctionUrl
-    from tools.emulator.invoke_api import InvokeApi
+    from tools.emulator.endpoints.function_url import FunctionUrl
+    from tools.emulator.endpoints.invoke_api import InvokeApi
+    from tools.emulator.endpoints.router import FrontDoor
 
     raise_descriptor_limit()
     door = FrontDoor(
@@ -238,7 +238,7 @@ def attach_command(authority: str, functions: dict[str, Function]) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    from tools.emulator import http1
+    from tools.emulator.http1 import server as http1
 
     try:
         return http1.listen(host, port)

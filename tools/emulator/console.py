@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tools.emulator.configuration import VERSION, FunctionConfiguration
-from tools.emulator.invocation import Invocation
+from tools.emulator.deployment.configuration import VERSION, FunctionConfiguration
+from tools.emulator.execution.invocation import Invocation
 
 DIM, RED, YELLOW, PLAIN = b"\x1b[2m", b"\x1b[31m", b"\x1b[33m", b"\x1b[0m"
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from tools.emulator.configuration import RESERVED, function_name
-from tools.emulator.invocation import check_event
-from tools.emulator.processes import ROOT
+from tools.emulator.deployment.configuration import RESERVED, function_name
+from tools.emulator.execution.invocation import check_event
+from tools.emulator.sandbox.supervisor_client import ROOT
 
 USAGE = 2
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -214,7 +214,7 @@ def env_file(text: str) -> dict[str, str]:
 
 
 def cors(text: str) -> object:
-    from tools.emulator.cors import Cors
+    from tools.emulator.endpoints.cors import Cors
 
     try:
         return Cors.parse(text)

@@ -5,10 +5,12 @@
 
 from pathlib import Path
 
+from tools.common.errors import ToolError
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class FleetError(Exception):
+class FleetError(ToolError):
     """Something cannot be done; the text is one line that names the cause and the next step."""
 
 

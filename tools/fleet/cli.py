@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tools.common.errors import ToolError
 from tools.emulator.options import event_bytes
-from tools.fleet import ROOT, FleetError, UsageError, doctor, prune, publish, report, rollout, verify
-from tools.fleet.aws import Aws, AwsError, in_words
-from tools.fleet.request import Request
-from tools.packaging import PackagingError, manifest
+from tools.fleet import ROOT, UsageError
+from tools.fleet.aws.session import Aws, AwsError, in_words
+from tools.fleet.commands import doctor, prune, publish, report, rollout, verify
+from tools.fleet.rollout.options import Request
+from tools.packaging import manifest
 from tools.packaging.manifest import Manifest
-from tools.packaging.published import GRANTEE, PUBLIC
+from tools.packaging.manifest_edit import GRANTEE, PUBLIC
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         return FAILED
     except UsageError as error:
         return _fail(str(error), USAGE)
-    except (FleetError, PackagingError, OSError) as error:
+    except (ToolError, OSError) as error:
         return _fail(str(error), FAILED)
     except AwsError as error:
         return _fail(in_words(error), FAILED)

@@ -8,24 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.packaging import (
-    PackagingError,
-    archive,
-    bytecode,
-    distribution,
-    fetch,
-    function,
-    interpreters,
-    layer,
-    self_contained,
-)
-from tools.packaging.archive import Entry
-from tools.packaging.bytecode import Bytecode
-from tools.packaging.distribution import Distribution
-from tools.packaging.interpreters import Interpreter, NotFoundError
+from tools.common.paths import read
+from tools.packaging import PackagingError
+from tools.packaging.interpreter import bundle as self_contained
+from tools.packaging.interpreter import download as fetch
+from tools.packaging.interpreter import source_tree as distribution
+from tools.packaging.interpreter.bundle import Bundle
+from tools.packaging.interpreter.source_tree import Distribution
 from tools.packaging.manifest import Manifest, Pin
-from tools.packaging.self_contained import Bundle
-from tools.packaging.sources import read
+from tools.packaging.zips import archive, bytecode, function, layer
+from tools.packaging.zips import pythons as interpreters
+from tools.packaging.zips.archive import Entry
+from tools.packaging.zips.bytecode import Bytecode
+from tools.packaging.zips.pythons import Interpreter, NotFoundError
 
 _MACHINES = {"x86_64": "x86_64", "aarch64": "arm64"}  # as Linux and as AWS Lambda call it
 

@@ -10,10 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tools.packaging import PackagingError, archive, builds, dist, manifest, pins
+from tools.common.errors import ToolError
+from tools.common.paths import shown
+from tools.packaging import builds, manifest
 from tools.packaging.builds import Build
-from tools.packaging.sources import shown
-from tools.packaging.target import GLIBC
+from tools.packaging.interpreter import pins
+from tools.packaging.interpreter.compatibility import GLIBC
+from tools.packaging.zips import archive
+from tools.packaging.zips import output as dist
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(_run(options)), flush=True)
     except BrokenPipeError:  # whoever reads the report has had enough of it; the files are in place
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
-    except (PackagingError, OSError) as error:
+    except (ToolError, OSError) as error:
         print("build.sh: error:", *str(error).splitlines(), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

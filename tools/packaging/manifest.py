@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+from tools.common.paths import read
 from tools.packaging import PackagingError
-from tools.packaging.published import KEYS as _PUBLISHED_KEYS
-from tools.packaging.published import Published, breach
-from tools.packaging.sources import read
+from tools.packaging.manifest_edit import KEYS as _PUBLISHED_KEYS
+from tools.packaging.manifest_edit import Published, breach
 
 FILE_NAME = "layer-manifest.json"
 

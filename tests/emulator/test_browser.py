@@ -1,0 +1,107 @@
+"""A real browser, headless Chromium: a page, and server-sent events, are seen while they are still being made.
+
+The page itself tells what it shows, with requests of its own, and the handler goes on when it has been told: a browser
+that waited for the end of the page would wait for ever. Where there is no Chromium these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.support_local import Serving, TaskRoot
+
+# `seen(text)` tells the function of it, when the browser has drawn what stands before it.
+PAGE = """
+TELL = '''<script>
+  const seen = text => requestAnimationFrame(() => fetch("/seen", {method: "POST", body: text}));
+</script>'''
+
+def html(text):
+    return f"<p>{text}</p><script>seen(document.body.innerText.trim())</script>".encode()
+
+def handler(event, context):
+    path = event["rawPath"]
+    if path == "/seen":
+        tell(event["body"])
+        yield {"statusCode": 204}
+    elif path == "/page":
+        yield {"headers": {"Content-Type": "text/html; charset=utf-8"}}
+        yield b"<!doctype html><title>page</title><body>" + TELL.encode()
+        for word in ("one", "two", "thr\\u00e9e"):
+            yield html(word)
+            wait()
+    elif path == "/listener":
+        yield {"headers": {"Content-Type": "text/html"}}
+        yield TELL.encode() + b'''<script>
+          const source = new EventSource("/events");
+          source.onmessage = event => seen(`message ${event.data}`);
+          source.addEventListener("end", event => { source.close(); seen(`end ${event.lastEventId}`); });
+        </script>'''
+    elif path == "/events":
+        yield {"headers": {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}}
+        for n in (1, 2):
+            yield f"data: {n}\\n\\n".encode()
+            wait()
+        yield b"event: end\\nid: 7\\ndata:\\n\\n"
+    else:
+        yield {"statusCode": 404}
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium on PATH (Debian: apt install chromium)")
+    return found
+
+
+@pytest.fixture
+def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[[str], TaskRoot]]:
+    """Opens a page of the function in a browser of its own."""
+    server, function = serving(PAGE)
+    browsers: list[subprocess.Popen[bytes]] = []
+
+    def visit(path: str) -> TaskRoot:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        flags += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        flags += ["--remote-debugging-port=0", f"--user-data-dir={tmp_path}/profile"]
+        with (tmp_path / "browser.log").open("wb") as log:
+            browsers.append(
+                subprocess.Popen(
+                    [chromium, *flags, f"{server.url}{path}"],
+                    env={**os.environ, "HOME": str(tmp_path)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+        return function
+
+    yield visit
+    for browser in browsers:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(browser.pid, 9)
+        browser.wait()
+
+
+def test_a_page_is_drawn_while_it_is_being_sent(visit: Callable[[str], TaskRoot]) -> None:
+    function = visit("page")
+    for text in ("one", "one\n\ntwo", "one\n\ntwo\n\nthr\u00e9e"):
+        assert function.hear() == text
+        function.let_go()
+
+
+def test_server_sent_events_are_heard_while_they_are_being_sent(visit: Callable[[str], TaskRoot]) -> None:
+    function = visit("listener")
+    for text in ("message 1", "message 2"):
+        assert function.hear() == text
+        function.let_go()
+    assert function.hear() == "end 7"

@@ -1,0 +1,293 @@
+"""What ``build.sh`` does itself: help, commands and statuses, the search for Python, the ``.venv``."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.checkout import ROOT, Checkout
+
+HEADER = [
+    line.removeprefix("#").removeprefix(" ")
+    for line in (ROOT / "build.sh").read_text().split("\nset -eu\n")[0].splitlines()[1:]
+]
+
+# Stands in for Python and pip: it notes how it was called and makes what the real ones would leave behind.
+FAKE_PYTHON = """#!/bin/sh
+printf '%s %s\\n' "${0##*/}" "$*" >>"$CALLS"
+case "$1 ${2-}" in
+  --version*) echo "Python ${FAKE_VERSION-3.11.9}" ;;
+  "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m pip") [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
+  "-m pytest") exit 5 ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout.at(tmp_path / "checkout")
+
+
+@pytest.fixture
+def bare_path(tmp_path: Path) -> Path:
+    """A folder for PATH with the few programs ``build.sh`` needs, and no Python."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in ("dirname", "sed", "cat", "uname", "mkdir", "cp"):
+        program = shutil.which(name)
+        assert program is not None
+        (path / name).symlink_to(program)
+    return path
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+# Help and usage
+
+PYTHONS = "3.11,3.12,3.13,3.14"
+UNKNOWN_VERSIONS = {
+    "": "",
+    "all": "all",
+    "3.10": "3.10",
+    "3.11.2": "3.11.2",
+    "python3.11": "python3.11",
+    "3.11,3.99": "3.99",
+    "3.11,": "",
+    "3.11, 3.12": " 3.12",
+    "3.11,none": "none",
+}
+BYTECODE_OF_A_FUNCTION = [
+    ["function", "function", "--bytecode", "none"],
+    ["--bytecode", "3.11", "function", "function"],
+]
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["help"], ["function", "--help"], ["-n", "-h"]])
+def test_help_is_the_header_comment(checkout: Checkout, words: list[str]) -> None:
+    assert checkout.build(*words).splitlines() == HEADER
+
+
+def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
+    assert checkout.build("--help", PATH=str(bare_path)).splitlines() == HEADER
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["frobnicate"], "unknown command: frobnicate"),
+        ([""], "unknown command: "),
+        (["function"], "the following arguments are required: FOLDER"),
+        (["function", ""], "argument FOLDER: the name of a folder is empty"),
+        (["function", "a", "b"], "unrecognized arguments: b"),
+        (["--dry"], "unrecognized arguments: --dry"),
+        (["-o"], "argument -o/--output: expected one argument"),
+        (["-o", ""], "argument -o/--output: the name of a folder is empty"),
+        (["-n", "function"], "the following arguments are required: FOLDER"),
+        (["--bytecode"], "argument --bytecode: expected one argument"),
+        *(
+            (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, give none or some of {PYTHONS}")
+            for words, word in UNKNOWN_VERSIONS.items()
+        ),
+        *(
+            (words, "--bytecode goes with building the slim layer; other zips have none, or that of one Python")
+            for words in BYTECODE_OF_A_FUNCTION
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(checkout: Checkout, words: list[str], message: str) -> None:
+    before = checkout.files()
+    result = checkout.run(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"build.sh: error: {message} (see ./build.sh --help)\n"
+    assert checkout.files() == before
+
+
+# The search for Python
+
+
+def test_without_python_it_says_what_it_looked_for(checkout: Checkout, bare_path: Path) -> None:
+    for words in ([], ["function", "."], ["test"]):
+        refusal = checkout.refusal(*words, PATH=str(bare_path))
+        assert refusal.startswith("Python 3.11 or later is needed and was not found on PATH ")
+
+
+def test_a_python_that_does_not_start_is_passed_over(checkout: Checkout, bare_path: Path) -> None:
+    for name in ("python3", "python3.14", "python3.12"):
+        program(bare_path / name, "#!/bin/sh\necho 'this version is not installed' >&2\nexit 127\n")
+    (bare_path / "python3.11").symlink_to(Path(sys.executable).resolve())
+    report = checkout.build(PATH=str(bare_path))
+    assert checkout.dist.joinpath("SHA256SUMS").is_file()
+    shim = f"{bare_path}/python3.14 fails: this version is not installed"
+    assert f"bytecode for 3.14  left out, no final release of CPython 3.14 on PATH or in pyenv ({shim})\n" in report
+
+
+# The tests' own environment
+
+
+class Sandbox:
+    """``build.sh test`` with a stand-in for Python."""
+
+    def __init__(self, checkout: Checkout, path: Path) -> None:
+        self.checkout, self.path, self.log = checkout, path, path.parent / "calls"
+        program(path / "python3", FAKE_PYTHON)
+
+    def test(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.run("test", *words, **environment)
+
+    def run(self, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        self.log.write_text("")
+        return self.checkout.run(*words, cwd=cwd, PATH=str(self.path), CALLS=str(self.log), **environment)
+
+    def calls(self) -> list[str]:
+        """What the last run did, without its looking around."""
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if " -m " in line]
+
+    def venv(self, name: str) -> Path:
+        return self.checkout.root / ".venv" / name
+
+
+@pytest.fixture
+def sandbox(checkout: Checkout, bare_path: Path) -> Sandbox:
+    return Sandbox(checkout, bare_path)
+
+
+INSTALL = "python -m pip install --quiet --disable-pip-version-check "
+FIRST_RUN = [
+    "python3 -m venv --clear .venv",
+    f"{INSTALL}-r tests/requirements.txt",
+    f"{INSTALL}--no-deps -r tests/requirements-no-deps.txt",
+    "python -m pytest -k word",
+]
+
+
+@pytest.fixture
+def on_linux(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("uname").unlink()
+    program(sandbox.path / "uname", "#!/bin/sh\necho Linux\n")
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -> None:
+    result = sandbox.test("-k", "word")
+    assert result.returncode == 5  # that of pytest
+    assert result.stderr == "build.sh: installing the test requirements into .venv (once)\n"
+    assert sandbox.calls() == FIRST_RUN
+    result = sandbox.test("-k", "word")
+    assert (result.returncode, result.stderr) == (5, "")
+    assert sandbox.calls() == FIRST_RUN[-1:]
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
+    sandbox.test("-k", "word")
+    assert sandbox.log.read_text().splitlines()[-2:] == [
+        "python tests/support/stand_ins.py",
+        "python -m pytest -k word",
+    ]
+    sandbox.test()
+    assert sandbox.log.read_text().splitlines()[-1] == "python -m pytest -n auto --dist loadfile"
+
+
+def test_the_emulator_is_installed_on_linux_only(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("uname").unlink()
+    program(sandbox.path / "uname", "#!/bin/sh\necho Darwin\n")
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == [FIRST_RUN[0], FIRST_RUN[1], FIRST_RUN[3]]
+
+
+@pytest.mark.usefixtures("on_linux")
+@pytest.mark.parametrize("damage", ["no stamp", "no python", "broken python", "new requirement", "moved"])
+def test_a_broken_or_outdated_environment_is_made_anew(sandbox: Sandbox, damage: str) -> None:
+    sandbox.test()
+    match damage:
+        case "no stamp":
+            sandbox.venv("stamp").unlink()
+        case "no python":
+            sandbox.venv("bin/python").unlink()
+        case "broken python":
+            program(sandbox.venv("bin/python"), "#!/bin/sh\nexit 1\n")
+        case "new requirement":
+            with (sandbox.checkout.root / "tests/requirements-no-deps.txt").open("a") as file:
+                file.write("another==1.0\n")
+        case "moved":
+            root = sandbox.checkout.root
+            sandbox.checkout = Checkout(root.rename(root.parent / "elsewhere"))
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == FIRST_RUN
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_another_python_version_makes_the_environment_anew(sandbox: Sandbox) -> None:
+    sandbox.test()
+    sandbox.test("-k", "word", FAKE_VERSION="3.12.1")
+    assert sandbox.calls() == FIRST_RUN
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_a_failing_pip_is_one_line_and_tried_again_next_time(sandbox: Sandbox) -> None:
+    result = sandbox.test(PIP_FAILS="yes")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[1:] == [
+        "build.sh: error: pip could not install the test requirements, see .venv/pip.log "
+        "(is a package index within reach?)"
+    ]
+    assert sandbox.venv("pip.log").read_text() == "ERROR: No matching distribution found\n"
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == FIRST_RUN
+
+
+def test_a_command_of_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    requirements = (sandbox.checkout.root / "tests/requirements.txt").read_text().splitlines()
+    (boto3,) = [line for line in requirements if line.startswith("boto3==")]
+    tool = "python -P -X utf8 -m tools.fleet publish --dry-run"
+    result = sandbox.run("publish", "--dry-run", cwd=tmp_path)  # from elsewhere
+    assert (result.returncode, result.stderr) == (0, "build.sh: installing boto3 into .venv (once)\n")
+    assert sandbox.calls() == [FIRST_RUN[0], f"{INSTALL}{boto3}", tool]
+    result = sandbox.run("publish", "--dry-run", cwd=tmp_path)
+    assert (result.returncode, result.stderr, sandbox.calls()) == (0, "", [tool])
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_the_tests_environment_serves_the_commands_of_aws_and_not_the_reverse(sandbox: Sandbox) -> None:
+    sandbox.run("report")
+    sandbox.test("-k", "word")
+    assert sandbox.calls() == FIRST_RUN
+    sandbox.run("report")
+    assert sandbox.calls() == ["python -P -X utf8 -m tools.fleet report"]
+
+
+def test_where_boto3_cannot_be_installed_it_is_one_line(sandbox: Sandbox) -> None:
+    result = sandbox.run("doctor", "x.zip", PIP_FAILS="yes")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[1:] == [
+        "build.sh: error: pip could not install boto3, see .venv/pip.log (is a package index within reach?)"
+    ]
+
+
+@pytest.mark.parametrize("command", ["publish", "verify", "report", "rollout", "attach", "rollback", "prune", "doctor"])
+def test_each_command_of_aws_has_a_help_of_its_own_and_a_line_in_the_overview(command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "tools.fleet", command, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"usage: ./build.sh {command} ") and "--json" in result.stdout
+    assert any(line.split()[:2] == ["./build.sh", command] for line in HEADER)
+
+
+def test_a_python_without_venv_is_one_line(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("mkdir").unlink()
+    result = sandbox.test()
+    assert result.returncode == 1
+    assert "python3 could not make .venv: " in result.stderr.splitlines()[1]
+
+
+def test_the_tests_run_from_the_top_of_the_checkout_wherever_one_is(sandbox: Sandbox, tmp_path: Path) -> None:
+    program(sandbox.path / "python3", FAKE_PYTHON.replace("exit 5", "pwd"))
+    result = sandbox.checkout.run("test", cwd=tmp_path, PATH=str(sandbox.path), CALLS=str(sandbox.log))
+    assert result.stdout == f"{sandbox.checkout.root}\n"

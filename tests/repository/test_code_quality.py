@@ -1,0 +1,45 @@
+"""Linters and type checker over everything, with the settings of ``pyproject.toml``."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.checkout import ROOT
+
+
+def assert_silent(*command: str | Path) -> None:
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("script", ["build.sh", "layer/bootstrap", ".ci/run"])
+def test_shellcheck_finds_nothing(script: str) -> None:
+    assert_silent(Path(sys.executable).with_name("shellcheck"), script)
+
+
+def test_ruff_finds_nothing() -> None:
+    assert_silent(sys.executable, "-m", "ruff", "check")
+
+
+def test_the_code_is_formatted() -> None:
+    assert_silent(sys.executable, "-m", "ruff", "format", "--check")
+
+
+def test_the_types_are_right() -> None:
+    assert_silent(sys.executable, "-m", "mypy")
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = json.loads((ROOT / "layer-manifest.json").read_text())["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None and newest[1] == version
+    assert f"python-streaming-runtime {version}" in (ROOT / "README.md").read_text()
+
+
+def test_no_file_has_the_address_of_a_package_index() -> None:
+    hosts = "|".join(("py" + "pi.org", "python" + "hosted", "registry." + "npmjs", "deb." + "debian"))
+    found = subprocess.run(["git", "grep", "-lE", hosts], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == ""

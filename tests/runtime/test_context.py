@@ -1,0 +1,216 @@
+"""The context object, attribute by attribute beside that of AWS's own Python runtimes."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from support.harness import AWSLAMBDARIC
+
+pytest.importorskip("awslambdaric")
+
+DESCRIBE = """
+import json, os
+
+def described(value):
+    if value is None or isinstance(value, (str, int, float, list, dict)):
+        return [type(value).__name__, value]
+    names = [name for name in dir(value) if not name.startswith("_")]
+    fields = {name: getattr(value, name) for name in names}
+    return {
+        "type": type(value).__name__,
+        "fields": {name: described(field) for name, field in fields.items() if not callable(field)},
+        "methods": [name for name, field in fields.items() if callable(field)],
+    }
+
+def describe(context):
+    remaining = context.get_remaining_time_in_millis()
+    everything = {
+        "context": described(context),
+        "repr": repr(context),
+        "w3c": described(context.w3c()),
+        "w3c is a copy": context.w3c() is not context.w3c(),
+        "remaining": [type(remaining).__name__, remaining > 0],
+        "trace id": os.environ.get("_X_AMZN_TRACE_ID"),
+    }
+    return json.dumps(everything).replace(context.aws_request_id, "the id").encode()
+"""
+OURS = DESCRIBE + "def handler(event, context):\n    yield describe(context)\n"
+THEIRS = DESCRIBE + "def handler(event, context):\n    return describe(context)\n"
+
+CLIENT_CONTEXT = "Lambda-Runtime-Client-Context"
+IDENTITY = "Lambda-Runtime-Cognito-Identity"
+TENANT = "Lambda-Runtime-Aws-Tenant-Id"
+TRACE = "Lambda-Runtime-Trace-Id"
+DEADLINE = "Lambda-Runtime-Deadline-Ms"
+
+CLIENT = {
+    "installation_id": "i-1",
+    "app_title": "An app",
+    "app_version_name": "1.2",
+    "app_version_code": "12",
+    "app_package_name": "org.example.app",
+}
+FULL = {"client": CLIENT, "custom": {"a": "1", "b": [2, {"c": None}]}, "env": {"locale": "de"}}
+W3C = {"traceparent": "00-1-2-01", "tracestate": "a=b", "baggage": "c=d"}
+
+HEADERS = {
+    "nothing": {},
+    "a full client context": {CLIENT_CONTEXT: json.dumps(FULL)},
+    "a client context without a client": {CLIENT_CONTEXT: json.dumps({"custom": {"a": "1"}})},
+    "a client context with an empty client": {CLIENT_CONTEXT: json.dumps({"client": {}, "env": {}})},
+    "a client that says little": {CLIENT_CONTEXT: json.dumps({"client": {"app_title": "An app"}})},
+    "unknown fields": {CLIENT_CONTEXT: json.dumps({"client": {"x": 1}, "services": {"y": 2}})},
+    "values of odd types": {CLIENT_CONTEXT: json.dumps({"client": {"app_title": 5}, "custom": "text", "env": [1]})},
+    "an empty object": {CLIENT_CONTEXT: "{}"},
+    "an empty header": {CLIENT_CONTEXT: "", IDENTITY: ""},
+    "null": {CLIENT_CONTEXT: "null", IDENTITY: "null"},
+    "a W3C trace": {CLIENT_CONTEXT: json.dumps({**FULL, "w3c": W3C})},
+    "nothing but a W3C trace": {CLIENT_CONTEXT: json.dumps({"w3c": W3C})},
+    "half a W3C trace": {CLIENT_CONTEXT: json.dumps({"w3c": {"traceparent": "00-1-2-01"}})},
+    "a W3C trace of odd types": {
+        CLIENT_CONTEXT: json.dumps({"w3c": {"traceparent": 5, "tracestate": None, "baggage": "c=d", "else": "x"}})
+    },
+    "a W3C trace that is no object": {CLIENT_CONTEXT: json.dumps({"custom": {}, "w3c": ["traceparent"]})},
+    "a W3C trace of null": {CLIENT_CONTEXT: json.dumps({"w3c": None})},
+    "non-ASCII text": {CLIENT_CONTEXT: json.dumps({"custom": {"name": "Jürgen 🦊 日本"}}, ensure_ascii=False)},
+    "escaped text": {CLIENT_CONTEXT: json.dumps({"custom": {"name": "Jürgen 🦊 日本"}})},
+    "a Cognito identity": {IDENTITY: json.dumps({"cognitoIdentityId": "id-1", "cognitoIdentityPoolId": "pool-1"})},
+    "half a Cognito identity": {IDENTITY: json.dumps({"cognitoIdentityId": "id-1", "else": "x"})},
+    "a tenant": {TENANT: "tenant-1"},
+    "a trace id": {TRACE: "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=1"},
+    "an ARN with an alias": {"Lambda-Runtime-Invoked-Function-Arn": "arn:aws-cn:lambda:cn-north-1:1:function:f:live"},
+    "a deadline in the past": {DEADLINE: "1000"},
+}
+
+
+def ours(function, headers):
+    return json.loads(function.respond(headers=headers).body)
+
+
+def theirs(function, headers):
+    request_id = function.invoke(headers=headers)
+    request = function.request()
+    assert request.path.endswith(f"/{request_id}/response"), request.body
+    function.accept()
+    return json.loads(request.body)
+
+
+@pytest.fixture
+def both(runtime):
+    return runtime(OURS), runtime(THEIRS, command=AWSLAMBDARIC)
+
+
+def test_the_context_is_that_of_the_managed_runtime(both):
+    described = {case: (ours(both[0], headers), theirs(both[1], headers)) for case, headers in HEADERS.items()}
+    for description in (each for pair in described.values() for each in pair):
+        del description["repr"]  # of which the next test is
+    assert {case: pair for case, pair in described.items() if pair[0] != pair[1]} == {}
+
+
+@pytest.mark.parametrize("case", ["nothing", "a full client context", "a client that says little", "a tenant"])
+def test_the_context_is_shown_as_on_the_managed_runtime(both, case):
+    shown, expected = ours(both[0], HEADERS[case]), theirs(both[1], HEADERS[case])
+    assert shown["repr"] == expected["repr"]
+
+
+def test_the_context_without_the_services_variables_is_that_of_the_managed_runtime(runtime):
+    names = ("FUNCTION_NAME", "FUNCTION_VERSION", "FUNCTION_MEMORY_SIZE", "LOG_GROUP_NAME", "LOG_STREAM_NAME")
+    variables = {f"AWS_LAMBDA_{name}": None for name in names}
+    function = runtime(OURS, variables=variables)
+    managed = runtime(THEIRS, variables=variables, command=AWSLAMBDARIC)
+    assert ours(function, {})["context"]["fields"] == theirs(managed, {})["context"]["fields"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{CLIENT_CONTEXT: "{bad"}, {IDENTITY: "bad"}, {CLIENT_CONTEXT: "NaN,"}, {CLIENT_CONTEXT: "{}", IDENTITY: "{"}],
+)
+def test_a_context_that_is_no_json_fails_as_on_the_managed_runtime(both, headers):
+    function, managed = both
+    for _ in range(2):
+        request, document = function.fail(headers=headers)
+        _, expected = managed.fail(headers=headers)
+        assert document["errorType"] == expected["errorType"] == "Runtime.LambdaContextUnmarshalError"
+        assert document["errorMessage"] == expected["errorMessage"]
+        assert request.headers["lambda-runtime-function-error-type"] == "Runtime.LambdaContextUnmarshalError"
+        assert ours(function, {}) is not None
+
+
+@pytest.mark.parametrize("text", ["[1]", "5", '"text"', "true", "[" * 100_000])
+def test_a_context_that_is_json_but_no_object_is_an_error_of_the_runtime(runtime, text):
+    function = runtime(OURS)
+    for name in (CLIENT_CONTEXT, IDENTITY):
+        _, document = function.fail(headers={name: text})
+        assert document["errorType"] == "Runtime.LambdaContextUnmarshalError"
+    assert ours(function, {})["context"]["type"] == "LambdaContext"
+
+
+def test_the_names_of_headers_have_no_case(runtime):
+    function = runtime(OURS)
+    for headers in ({CLIENT_CONTEXT.lower(): '{"custom": 1}'}, {CLIENT_CONTEXT.upper(): '{"custom": 1}'}):
+        assert ours(function, headers)["context"]["fields"]["client_context"]["fields"]["custom"] == ["int", 1]
+
+
+@pytest.mark.parametrize(
+    ("deadline", "remaining"),
+    [("1000", 0), ("0", 0), ("-5", 0), ("", 0), ("soon", 0), ("1e12", 0), ("9" * 30, int("9" * 30)), ("9" * 5000, 0)],
+    ids=lambda value: str(value)[:6],
+)
+def test_the_remaining_time_is_never_below_0_and_needs_no_good_deadline(runtime, deadline, remaining):
+    code = "def handler(event, context):\n    yield str(context.get_remaining_time_in_millis()).encode()\n"
+    shown = int(runtime(code).respond(headers={DEADLINE: deadline}).body)
+    assert 0 <= remaining - shown < 10**13
+
+
+def test_the_remaining_time_without_a_deadline_is_0(runtime):
+    code = "def handler(event, context):\n    yield str(context.get_remaining_time_in_millis()).encode()\n"
+    function = runtime(code)
+    function.expect_next()
+    function.peer.send(
+        b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: 1\r\nContent-Length: 2\r\n\r\n{}",
+    )
+    assert function.read_response("1").body == b"0"
+
+
+def test_the_remaining_time_runs_down(runtime):
+    code = "import time\ndef handler(event, context):\n    first = context.get_remaining_time_in_millis()\n"
+    code += "    while context.get_remaining_time_in_millis() == first:\n        pass\n"
+    code += "    yield str(first - context.get_remaining_time_in_millis()).encode()\n"
+    in_a_minute = str(int(time.time() * 1000) + 60_000)
+    assert 0 < int(runtime(code).respond(headers={DEADLINE: in_a_minute}).body) < 60_000
+
+
+def test_the_trace_id_is_that_of_each_invocation_and_goes_with_it(both):
+    traces = ["Root=1-a", None, "Root=1-b", "Root=1-c", None]
+    for function, ask in zip(both, (ours, theirs), strict=True):
+        assert [ask(function, {TRACE: trace} if trace else {})["trace id"] for trace in traces] == traces
+
+
+def test_a_trace_id_of_the_environment_does_not_outlive_the_first_invocation(runtime):
+    function = runtime(OURS, variables={"_X_AMZN_TRACE_ID": "Root=1-old"})
+    assert ours(function, {})["trace id"] is None
+
+
+LOG = """
+def write(context):
+    context.log("one")
+    context.log("two\\nthree\\n")
+    context.log({"a": 5})
+    context.log("")
+    print("plain")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_context_log_writes_as_is(runtime, log_format):
+    variables = {"AWS_LAMBDA_LOG_FORMAT": log_format}
+    function = runtime(LOG + "def handler(event, context):\n    write(context)\n    yield b''\n", variables=variables)
+    managed = runtime(
+        LOG + "def handler(event, context):\n    write(context)\n", variables=variables, command=AWSLAMBDARIC
+    )
+    function.respond()
+    managed.invoke()
+    managed.request()
+    assert function.stdout == managed.stdout == "onetwo\nthree\n{'a': 5}plain\n"

@@ -1,0 +1,319 @@
+"""The slim layer on a managed runtime: `/var/lang` with its interpreter and `/var/runtime` with the script that ours
+takes the place of, started as the service does it, through AWS_LAMBDA_EXEC_WRAPPER.
+
+The interpreters are those of this machine, on its own file system; each is mounted where the managed runtime has its
+own. Where the system does not allow that, or has no such interpreter, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import support_root
+from support.harness import VERSION, Runtime
+from support.support_root import ENVIRONMENT, Lambda, Root, RootedRuntime
+
+from tools.packaging import PackagingError
+from tools.packaging.zips import pythons as interpreters
+
+# Of its variables, those that differ from the ones of an OS-only runtime; AWS_EXECUTION_ENV is set by its bootstrap.
+MANAGED = {
+    **ENVIRONMENT,
+    "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
+    "LD_LIBRARY_PATH": "/var/lang/lib:" + ENVIRONMENT["LD_LIBRARY_PATH"],
+    "PATH": "/var/lang/bin:" + ENVIRONMENT["PATH"],
+}
+
+# The service's own, told in "Modifying the runtime environment" of the AWS Lambda Developer Guide.
+BOOTSTRAP = """#!/bin/sh
+export AWS_EXECUTION_ENV=AWS_Lambda_python{version}
+exec $AWS_LAMBDA_EXEC_WRAPPER /var/lang/bin/python{version} /var/runtime/bootstrap.py
+"""
+NEVER_RUN = "raise SystemExit('the script of the managed runtime was run')\n"
+SDK = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
+
+
+@dataclass(frozen=True)
+class Python:
+    """An interpreter, laid out as `/var/lang` is."""
+
+    version: str  # as in 3.13
+    release: str  # as in 3.13.0
+    prefix: Path
+
+    @property
+    def dependencies(self) -> str:
+        return f"/opt/python/lib/python{self.version}/site-packages"
+
+
+@functools.cache
+def find(version: str) -> Python | None:
+    try:
+        path = interpreters.find(version).path
+    except PackagingError:
+        return None
+    probe = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
+    done = subprocess.run([path, "-I", "-c", probe], capture_output=True, text=True, check=True)
+    release, prefix = done.stdout.strip().split(" ", 1)
+    own = [Path(prefix, "bin", f"python{version}"), Path(prefix, "lib", f"python{version}", "site-packages")]
+    return Python(version, release, Path(prefix)) if all(each.exists() for each in own) else None
+
+
+@pytest.fixture(params=["3.11", "3.12", "3.13", "3.14"])
+def python(request: pytest.FixtureRequest) -> Python:
+    python = find(request.param)
+    if python is None:
+        pytest.skip(f"there is no CPython {request.param} with a folder of its own here")
+    return python
+
+
+@functools.cache
+def obstacle() -> str | None:
+    return support_root.obstacle(Root())
+
+
+class ManagedRuntime(RootedRuntime):
+    """A function's process on a managed runtime; `command` is started in the place of that one's bootstrap."""
+
+    def __init__(self, *args: Any, command: list[str] | None = None, **options: Any) -> None:
+        self._command = command or ["/var/runtime/bootstrap"]
+        super().__init__(Root(), *args, **options)
+
+    def start(self, command: list[str], *args: Any) -> subprocess.Popen[bytes]:
+        return super().start(self._command, *args)
+
+
+Start = Callable[..., ManagedRuntime]
+
+
+@pytest.fixture
+def places(python: Python, layer: Path, tmp_path: Path) -> dict[str, Path]:
+    """What is mounted where; all layers are merged into /opt, and a test may add to each."""
+    if (reason := obstacle()) is not None:
+        pytest.skip(reason)
+    opt = shutil.copytree(layer, tmp_path / "opt")
+    (opt / python.dependencies.removeprefix("/opt/")).mkdir(parents=True)
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    (runtime / "bootstrap").write_text(BOOTSTRAP.format(version=python.version))
+    (runtime / "bootstrap").chmod(0o755)
+    (runtime / "bootstrap.py").write_text(NEVER_RUN)
+    return {"/opt": opt, "/var/lang": python.prefix, "/var/runtime": runtime}
+
+
+@pytest.fixture
+def start(places: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
+    """Starts functions: `start(code, variables=...)`, with the options of `ManagedRuntime`."""
+    started: list[Runtime] = []
+
+    def start(code: str | dict[str, str], **options: Any) -> ManagedRuntime:
+        folder = tmp_path / f"function{len(started)}"
+        variables = {**MANAGED, **options.pop("variables", {})}
+        runtime = ManagedRuntime(places["/opt"], folder, code, variables, mounts=places, **options)
+        started.append(runtime)
+        return runtime
+
+    yield start
+    for each in started:
+        each.end()
+
+
+def handler(expression: str) -> str:
+    """A function that yields the value of the expression as JSON."""
+    return f"import json, os, sys\n\ndef handler(event, context):\n    yield json.dumps({expression}).encode()\n"
+
+
+def answer(runtime: Runtime) -> Any:
+    return json.loads(runtime.respond().body)
+
+
+def test_without_the_wrapper_the_script_of_the_managed_runtime_is_run(start: Start) -> None:
+    runtime = start(handler("None"), variables={"AWS_LAMBDA_EXEC_WRAPPER": None})
+    assert runtime.wait() == 1
+    assert runtime.stderr == "the script of the managed runtime was run\n"
+
+
+def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(start: Start, python: Python) -> None:
+    executable, prefix, folder, environment = answer(
+        start(handler("[sys.executable, sys.prefix, os.getcwd(), dict(os.environ)]"))
+    )
+    assert (executable, prefix, folder) == (f"/var/lang/bin/python{python.version}", "/var/lang", "/var/task")
+    for name in ("LC_CTYPE", "OLDPWD", "PWD", "SHLVL", "_"):  # which Python (PEP 538) and shells add
+        environment.pop(name, None)
+    own = {"AWS_EXECUTION_ENV": f"AWS_Lambda_python{python.version}"}
+    own["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{support_root.API_PORT}"
+    assert environment == {**MANAGED, **own}
+
+
+@pytest.mark.parametrize(
+    ("search_path", "added"),
+    [
+        (None, []),
+        ("/var/runtime", []),
+        ("/var/task/vendored:/opt/python:/var/runtime", ["/var/task/vendored"]),
+        ("/opt:/var/task:", []),
+    ],
+)
+def test_the_import_path_has_every_folder_once_and_in_order(
+    start: Start, python: Python, search_path: str | None, added: list[str]
+) -> None:
+    library = f"/var/lang/lib/python{python.version}"
+    assert answer(start(handler("sys.path"), variables={"PYTHONPATH": search_path})) == [
+        "/var/task",
+        python.dependencies,
+        "/opt/python",
+        "/var/runtime",
+        *added,
+        f"/var/lang/lib/python{python.version.replace('.', '')}.zip",
+        library,
+        f"{library}/lib-dynload",
+        f"{library}/site-packages",
+    ]
+
+
+def test_the_sdk_is_the_functions_before_a_dependency_layers_before_the_managed_runtimes(
+    start: Start, python: Python, places: dict[str, Path]
+) -> None:
+    names = ("boto3", "botocore", "s3transfer", "jmespath")  # each in one place less
+    folders = ["/var/task", python.dependencies, "/opt/python", "/var/runtime"]
+    code = {"lambda_function.py": handler(f"[__import__(name).__file__ for name in {names}]")}
+    code["boto3/__init__.py"] = ""
+    for place, folder in enumerate(folders[1:], 1):
+        mounted = next(path for path in places if folder.startswith(path))
+        for name in names[: place + 1]:
+            package = places[mounted] / folder.removeprefix(mounted).lstrip("/") / name
+            package.mkdir()
+            (package / "__init__.py").touch()
+    expected = [f"{folder}/{name}/__init__.py" for folder, name in zip(folders, names, strict=True)]
+    assert answer(start(code)) == expected
+
+
+def test_boto3_itself_works_beside_the_script_of_the_managed_runtime(
+    start: Start, python: Python, places: dict[str, Path]
+) -> None:
+    for name in SDK:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            pytest.skip(f"{name} is not installed")
+        origin = Path(spec.origin)
+        source = origin.parent if origin.name == "__init__.py" else origin
+        target = places["/var/runtime"] / source.name
+        target.mkdir() if source.is_dir() else target.touch()
+        places[f"/var/runtime/{source.name}"] = source
+    client = "import boto3\nclient = boto3.client('sts')\n"
+    runtime = start(client + handler("[boto3.__file__, client.meta.endpoint_url]"))
+    assert answer(runtime) == ["/var/runtime/boto3/__init__.py", "https://sts.eu-west-1.amazonaws.com"]
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "runtime"])
+def test_a_function_may_have_a_module_of_the_name_of_ours(start: Start, name: str) -> None:
+    other = {"bootstrap": "runtime", "runtime": "bootstrap"}[name]
+    code = {f"{name}.py": f"import {other}\n" + handler(f"[__file__, {other}.__file__]"), f"{other}.py": ""}
+    runtime = start(code, variables={"_HANDLER": f"{name}.handler"})
+    assert answer(runtime) == [f"/var/task/{name}.py", f"/var/task/{other}.py"]
+
+
+GATED = """
+def handler(event, context):
+    yield b"first"
+    with open("gate") as gate:
+        gate.read()
+    yield b"second"
+"""
+
+
+def test_a_chunk_arrives_before_the_next_one_is_made(start: Start) -> None:
+    runtime = start(GATED)
+    os.mkfifo(runtime.task / "gate")
+    (runtime.task / "gate").chmod(0o644)
+    for _ in range(2):
+        runtime.expect_response(runtime.invoke())
+        assert runtime.peer is not None
+        assert runtime.peer.read_chunk() == b"first"
+        (runtime.task / "gate").write_bytes(b"")
+        assert [runtime.peer.read_chunk(), runtime.peer.read_chunk()] == [b"second", b""]
+        assert runtime.peer.read_trailers() == {}
+        runtime.accept()
+    runtime.expect_next()
+    assert (runtime.stdout, runtime.stderr) == ("", "")
+
+
+def introduction(python: Python, request_id: str = "", variant: str = "slim") -> str:
+    name = f"python-streaming-runtime {VERSION}"
+    facts = f"{variant}, CPython {python.release} at /var/lang/bin/python{python.version}"
+    return f"{name} ({facts}): {request_id and f'RequestId: {request_id} '}an error of the function is in the log\n"
+
+
+def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Start, python: Python) -> None:
+    runtime = start("def handler(event, context):\n    yield b''\n    raise ValueError(event['n'])\n")
+    documents = [runtime.fail({"n": n})[1] for n in (1, 2)]
+    runtime.expect_next()
+    assert [document["errorMessage"] for document in documents] == ["1", "2"]
+    assert runtime.stderr == introduction(python, documents[0]["requestId"])
+    assert runtime.stdout.count("[ERROR] ValueError: ") == 2
+
+
+def test_a_function_that_cannot_be_loaded_is_told_with_them_too(start: Start, python: Python) -> None:
+    runtime = start("import nothing_of_this_name")
+    _, document = runtime.read_init_error()
+    assert runtime.wait() == 1
+    assert document["errorType"] == "Runtime.ImportModuleError"
+    assert runtime.stderr == introduction(python)
+
+
+def test_a_self_contained_layer_leaves_its_own_interpreter_and_certificates_alone(
+    start: Start, python: Python, places: dict[str, Path]
+) -> None:
+    bundled = places["/opt"] / "cpython" / "bin" / "python3"
+    bundled.parent.mkdir(parents=True)
+    bundled.write_text("#!/bin/sh\necho Python 3.13.0\n")
+    bundled.chmod(0o755)
+    (places["/opt"] / "cpython" / "VARIANT").write_text("python3.13-arm64\n")
+    runtime = start(handler("[sys.executable, os.environ.get('SSL_CERT_FILE'), event['n']]"))
+    _, document = runtime.fail({})
+    assert document["errorType"] == "KeyError"
+    assert json.loads(runtime.respond({"n": 1}).body) == [f"/var/lang/bin/python{python.version}", None, 1]
+    assert runtime.stderr == introduction(python, document["requestId"], "python3.13-arm64")
+
+
+def test_no_process_is_started_on_the_way_to_the_first_invocation(start: Start) -> None:
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed")
+    runtime = start(handler("os.fork()"), command=["/usr/bin/prlimit", "--nproc=0", "/var/runtime/bootstrap"])
+    _, document = runtime.fail()
+    assert document["errorType"] == "BlockingIOError"  # not even the handler can start one
+
+
+def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Path], python: Python) -> None:
+    for name in ("bootstrap", "runtime.py"):
+        places[f"/{name}"] = places["/opt"] / name
+    places["/opt"] = places["/opt"] / "python"
+    command = ["/bootstrap", f"/var/lang/bin/python{python.version}", "/var/runtime/bootstrap.py"]
+    assert answer(start(handler("sys.path[0]"), command=command)) == "/var/task"
+
+
+def test_the_emulator_of_aws_is_answered_again_and_again(
+    places: dict[str, Path], python: Python, tmp_path: Path
+) -> None:
+    program = support_root.find_emulator()
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "lambda_function.py").write_text(handler("[event, sys.executable]"))
+    mounts = {**places, "/var/task": tmp_path / "task"}
+    command = ("/var/runtime/bootstrap", "lambda_function.handler")
+    function = Lambda(program, Root(), tmp_path, mounts, MANAGED, command)
+    try:
+        for n in range(5):
+            expected = json.dumps([{"n": n}, f"/var/lang/bin/python{python.version}"]).encode()
+            assert function.invoke({"n": n}) == (200, expected)
+    finally:
+        function.close()

@@ -1,0 +1,481 @@
+"""What bootstrap says where nothing can start: one line in the log, and the same sentence to the Runtime API, at once.
+
+Each is told by every shell that may be `/bin/sh` where it matters: bash on Amazon Linux, dash on Debian, busybox's in
+the smallest containers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import fake_cpython, stand_ins, support_root
+from support.fake_cpython import ELSEWHERE, HERE, LOADERS, NAMES
+from support.harness import PATIENCE, VERSION, Runtime
+from support.support_root import ENVIRONMENT, Namespaces, Root
+
+HANDLER = "def handler(event, context):\n    yield b'answered'\n"
+START = f'exec {sys.executable} "$@"'
+BUSYBOX = stand_ins.root(stand_ins.X86_64) / "bin" / "busybox"
+SHELLS = {"bash": ["bash", "--posix"], "dash": ["dash"], "busybox": ["busybox", "ash"]}
+
+pytestmark = pytest.mark.skipif(HERE == 0, reason="Lambda has no function for the architecture of this machine")
+
+
+@functools.cache
+def find_shell(name: str) -> list[str]:
+    program, *options = SHELLS[name]
+    path = shutil.which(program) or (str(BUSYBOX) if name == "busybox" and BUSYBOX.exists() else None)
+    if path is None or subprocess.run([path, *options, "-c", ":"], capture_output=True).returncode:
+        pytest.skip(f"{program} is not installed")
+    return [path, *options]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    """The command that runs a script."""
+    return find_shell(request.param)
+
+
+@pytest.fixture
+def opt(layer: Path, tmp_path: Path) -> Path:
+    """A copy of the layer, to be spoilt."""
+    return Path(shutil.copytree(layer, tmp_path / "opt"))
+
+
+def tools(folder: Path, *names: str) -> str:
+    """A folder for PATH with nothing but these programs in it."""
+    folder.mkdir()
+    for name in names:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        (folder / name).symlink_to(path)
+    return str(folder)
+
+
+def wrapper(folder: Path, mode: int = 0o755) -> str:
+    path = folder / "wrapper"
+    path.write_text('#!/bin/sh\nexec "$@"\n')
+    path.chmod(mode)
+    return str(path)
+
+
+def bundle(opt: Path, interpreter: bytes | str, machine: int = HERE, mode: int = 0o755) -> Path:
+    """Make the layer a self-contained one."""
+    path = opt / "cpython" / "bin" / "python3"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(interpreter.encode() if isinstance(interpreter, str) else interpreter)
+    path.chmod(mode)
+    (opt / "cpython" / "VARIANT").write_text(f"python3.13-{NAMES[machine]}\n")
+    return path
+
+
+def refusal(function: Runtime, error_type: str, introduction: str, prefix: str = "") -> str:
+    """The one line, less what it begins with, once it has been told in both places.
+
+    Args:
+        prefix: of the Runtime API's paths.
+    """
+    request, document = function.read_init_error()
+    assert function.wait() == 1
+    assert request.line == f"POST {prefix}/2018-06-01/runtime/init/error HTTP/1.1"
+    assert request.headers["lambda-runtime-function-error-type"] == error_type
+    assert request.headers["content-type"] == "application/json"
+    said = document.pop("errorMessage")
+    assert document == {"errorType": error_type, "requestId": "", "stackTrace": []}
+    lines = [line for line in function.stderr.splitlines() if not re.search("Killed|Segmentation fault", line)]
+    assert (function.stdout, lines) == ("", [said])  # with those, shells tell themselves how a process has ended
+    assert said.startswith(introduction)
+    return said.removeprefix(introduction)
+
+
+# What may be wrong with the interpreter in a self-contained layer, and what is said of it.
+
+
+def is_not_executable(opt: Path) -> str:
+    bundle(opt, "", mode=0o644)
+    return "Permission denied"
+
+
+def is_empty(opt: Path) -> str:
+    bundle(opt, "")
+    return "does not start;|Success"
+
+
+def is_plain_text(opt: Path) -> str:
+    bundle(opt, "version https://git-lfs.github.com/spec/v1\n")
+    return "version: (command )?not found"
+
+
+def ends_with_an_error(opt: Path) -> str:
+    bundle(opt, "#!/bin/sh\nexit 7\n")
+    return r"\(status 7\)"
+
+
+def says_too_much(opt: Path) -> str:
+    bundle(opt, f"#!/bin/sh\necho '\"{'word ' * 100}\"'\necho more\nexit 7\n")
+    return rf"\(\?{'word ' * 59}word\)"
+
+
+def is_killed(opt: Path) -> str:
+    bundle(opt, "#!/bin/sh\nkill -KILL $$\n")
+    return r"\(status 137\)"
+
+
+def needs_a_library(opt: Path) -> str:
+    bundle(opt, fake_cpython.elf(HERE, LOADERS[HERE], ["libnonesuch.so.1"]))
+    return "libnonesuch.so.1: cannot open shared object file"
+
+
+def needs_a_newer_glibc(opt: Path) -> str:
+    bundle(opt, fake_cpython.program(versions={"libc.so.6": ["GLIBC_2.99"]}))
+    return "version `GLIBC_2.99' not found"
+
+
+def needs_another_loader(opt: Path) -> str:
+    bundle(opt, fake_cpython.program(loader="/nonesuch/ld.so"))
+    return "not found"
+
+
+def is_a_folder(opt: Path) -> str:
+    bundle(opt, "").unlink()
+    (opt / "cpython/bin/python3").mkdir()
+    return "Is a directory|Permission denied"
+
+
+def is_a_dangling_link(opt: Path) -> str:
+    bundle(opt, "").unlink()
+    (opt / "cpython/bin/python3").symlink_to("python3.13")
+    return "not found|No such file or directory"
+
+
+FAULTS = [
+    *(is_not_executable, is_empty, is_plain_text, ends_with_an_error, says_too_much, is_killed, needs_a_library),
+    *(needs_a_newer_glibc, needs_another_loader, is_a_folder, is_a_dangling_link),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_bundled_interpreter_that_does_not_start_is_named_with_the_cause(
+    runtime: Callable[..., Runtime], opt: Path, shell: list[str], fault: Callable[[Path], str]
+) -> None:
+    cause = fault(opt)
+    function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")])
+    name = f"python3.13-{NAMES[HERE]}"
+    introduction = f"python-streaming-runtime {VERSION} ({name}, {opt}/cpython/bin/python3): "
+    said = refusal(function, "Runtime.PythonNotStarted", introduction)
+    assert said.startswith("the Python in this layer does not start")
+    assert re.search(cause, said), said
+    assert said.endswith(f"attach layer-{name}.zip to provided.al2023, as the last layer")
+
+
+def test_a_bundled_interpreter_of_another_architecture_is_told_from_one_that_does_not_start(
+    runtime: Callable[..., Runtime], opt: Path, shell: list[str]
+) -> None:
+    bundle(opt, fake_cpython.program(ELSEWHERE), ELSEWHERE)
+    if subprocess.run(["sh", "-c", f"'{opt}/cpython/bin/python3'"], capture_output=True).returncode == 255:
+        pytest.skip("this machine runs programs of other architectures")
+    function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")])
+    name, own = NAMES[ELSEWHERE], NAMES[HERE]
+    introduction = f"python-streaming-runtime {VERSION} (python3.13-{name}, {opt}/cpython/bin/python3): "
+    assert refusal(function, "Runtime.PythonNotStarted", introduction) == (
+        f"the Python in this layer is for {name} and this function is {own}: "
+        f"attach layer-python3.13-{own}.zip in place of this layer"
+    )
+
+
+def test_a_python_on_the_path_that_does_not_start_is_refused_too(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, shell: list[str]
+) -> None:
+    if Path("/var/lang/bin/python3").exists():
+        pytest.skip("there is a /var/lang/bin/python3 here")
+    path = tools(tmp_path / "bin", "curl", "uname")
+    program = tmp_path / "bin" / "python3"
+    program.write_text("#!/bin/sh\necho python3: not configured >&2\nexit 127\n")
+    program.chmod(0o755)
+    function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")], variables={"PATH": path})
+    introduction = f"python-streaming-runtime {VERSION} (slim, {program}): "
+    assert refusal(function, "Runtime.PythonNotStarted", introduction) == (
+        "this Python does not start (python3: not configured): "
+        f"attach layer-python3.13-{NAMES[HERE]}.zip, which brings one, in place of this layer"
+    )
+
+
+def test_what_the_loader_complains_of_does_not_keep_an_interpreter_from_starting(
+    runtime: Callable[..., Runtime], opt: Path
+) -> None:
+    bundle(opt, f'#!/bin/sh\n[ "$1" != -V ] || echo "ld.so: object cannot be preloaded: ignored." >&2\n{START}\n')
+    assert runtime(HANDLER, layer=opt, arguments=[""]).respond().body == b"answered"
+
+
+# No Python
+
+
+@pytest.mark.parametrize("wrapper", [None, "/opt/bootstrap", "itself"])
+def test_without_any_python_the_layer_to_attach_is_named(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, shell: list[str], wrapper: str | None
+) -> None:
+    if Path("/var/lang/bin/python3").exists():
+        pytest.skip("there is a /var/lang/bin/python3 here")
+    variables = {"PATH": tools(tmp_path / "bin", "curl", "uname")}
+    if wrapper is not None:
+        variables["AWS_LAMBDA_EXEC_WRAPPER"] = wrapper.replace("itself", str(opt / "bootstrap"))
+    function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")], variables=variables)
+    introduction = f"python-streaming-runtime {VERSION} (slim, no Python): "
+    said = refusal(function, "Runtime.PythonNotFound", introduction)
+    assert said.startswith("no Python found (looked for cpython/bin/python3 beside bootstrap, /var/lang/bin/python3,")
+    assert f"attach layer-python3.13-{NAMES[HERE]}.zip, which brings it, in place of this layer" in said
+    assert (", and AWS_LAMBDA_EXEC_WRAPPER brings them none:" in said) == (wrapper is not None)
+
+
+@pytest.mark.parametrize("poster", ["curl", "bash"])
+@pytest.mark.parametrize(
+    ("host", "address", "prefix"),
+    [
+        ("127.0.0.1", "{host}:{port}", ""),
+        ("127.0.0.1", "http://{host}:{port}/.rt/", "/.rt"),
+        ("::1", "[{host}]:{port}", ""),
+    ],
+)
+def test_the_runtime_api_is_told_whatever_its_address_looks_like(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, poster: str, host: str, address: str, prefix: str
+) -> None:
+    bundle(opt, "")
+    variables = {"PATH": tools(tmp_path / "bin", poster)}
+    function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables, host=host, address=address)
+    refusal(function, "Runtime.PythonNotStarted", f"python-streaming-runtime {VERSION} (python3.13-", prefix)
+
+
+@pytest.mark.parametrize("arguments", [["/nonesuch/python3.13", "/var/runtime/bootstrap.py"], ["/opt/python"], []])
+def test_what_is_no_interpreter_is_not_taken_for_one(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    if Path("/var/lang/bin/python3").exists():
+        pytest.skip("there is a /var/lang/bin/python3 here")
+    (tmp_path / "python3-folder").mkdir()
+    arguments = [str(tmp_path / "python3-folder") if each == "/opt/python" else each for each in arguments]
+    path = tools(tmp_path / "bin", "curl")
+    function = runtime(HANDLER, command=[str(opt / "bootstrap"), *arguments], variables={"PATH": path})
+    refusal(function, "Runtime.PythonNotFound", f"python-streaming-runtime {VERSION} (slim, no Python): ")
+
+
+# A Python that is too old
+
+
+def version_of(python: Path) -> tuple[int, ...]:
+    probe = [python, "-c", "import sys; print('%d %d %d' % sys.version_info[:3])"]
+    try:
+        done = subprocess.run(probe, capture_output=True, text=True)
+    except OSError:
+        return ()
+    return tuple(map(int, done.stdout.split())) if done.returncode == 0 else ()
+
+
+CANDIDATES = [
+    *sorted(Path.home().glob(".pyenv/versions/[23].*/bin/python")),
+    *(Path(path) for path in map(shutil.which, ("python2", "python3.8", "python3.9", "python3.10")) if path),
+]
+OLD_PYTHONS = {path: version for path in CANDIDATES if () < (version := version_of(path)) < (3, 11)}
+
+
+@pytest.mark.parametrize("way", ["managed", "bundled", "wrapped"])
+@pytest.mark.parametrize("old", OLD_PYTHONS or [None], ids=str)
+def test_a_python_older_than_3_11_is_refused_with_its_version(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, old: Path | None, way: str
+) -> None:
+    if old is None:
+        pytest.skip("there is no Python older than 3.11 here")
+    variables, arguments = {}, [str(old), "/var/runtime/bootstrap.py"]
+    if way != "managed":
+        bundle(opt, f'#!/bin/sh\nexec {old} "$@"\n')
+        arguments = [""]
+    if way == "wrapped":
+        variables["AWS_LAMBDA_EXEC_WRAPPER"] = wrapper(tmp_path)
+    function = runtime(HANDLER, layer=opt, arguments=arguments, variables=variables)
+    said = refusal(function, "Runtime.PythonTooOld", f"python-streaming-runtime {VERSION} (")
+    version = ".".join(map(str, OLD_PYTHONS[old]))
+    assert f"needs Python 3.11 or newer, found {version}: use a managed python3.11 or newer runtime, or" in said
+    assert said.endswith(f"with layer-python3.13-{NAMES[HERE]}.zip in place of this layer")
+
+
+# What another layer has written over
+
+
+SPOILT = {
+    "missing": (None, "ModuleNotFoundError: No module named 'runtime'"),
+    "older": ("VERSION = '0.0.9'\n", "VERSION is '0.0.9'"),
+    "foreign": ("import json\n", "VERSION is None"),
+    "broken": ("def main(:\n", "SyntaxError: "),
+    "failing": ("raise ValueError('\\ud800\\0\\n\"')\n", "ValueError: ?ud800?x00?n?"),
+    "talkative": ("raise ValueError('word ' * 100_000)\n", "ValueError: word word "),
+    "ending": ("raise SystemExit(0)\n", "SystemExit: 0"),
+}
+
+
+def spoil(opt: Path, kind: str) -> str:
+    """Put something else in the place of runtime.py. Returns what is said of it."""
+    text, said = SPOILT[kind]
+    (opt / "runtime.py").unlink()
+    if text is not None:
+        (opt / "runtime.py").write_text(text)
+    return said
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("wrapped", [False, True], ids=["", "wrapped"])
+def test_a_runtime_that_is_not_of_this_version_is_never_run(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, kind: str, wrapped: bool
+) -> None:
+    cause = spoil(opt, kind)
+    variables = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin"}
+    if wrapped:
+        variables["AWS_LAMBDA_EXEC_WRAPPER"] = wrapper(tmp_path)
+    else:
+        shutil.rmtree(opt / "__pycache__")  # it would be run in the place of its source, which is as good
+    function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables)
+    said = refusal(function, "Runtime.LayerConflict", f"python-streaming-runtime {VERSION} (slim, ")
+    assert f"runtime.py beside bootstrap is not of this version ({cause}" in said
+    assert said.endswith(
+        "another layer has written over it: attach one version of this layer only, and as the last one"
+    )
+
+
+# Whatever is in a path
+
+
+ODD = "a \"b\" \\n $(exit) `exit` %s 'ü' \n\t\udcff"
+
+
+@pytest.mark.parametrize("poster", ["curl", "bash"])
+def test_what_is_posted_is_json_and_the_log_one_line_whatever_is_in_a_path(
+    runtime: Callable[..., Runtime], layer: Path, tmp_path: Path, shell: list[str], poster: str
+) -> None:
+    opt = Path(shutil.copytree(layer, tmp_path / ODD / "opt"))
+    bundle(opt, f"#!/bin/sh\nprintf '%s\\n' \"$0\" >&2\nexit {signal.SIGTERM}\n")
+    variables = {"PATH": tools(tmp_path / "bin", poster, "uname")}
+    function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")], variables=variables)
+    plain = f"{tmp_path}/a ?b? ?n $(exit) `exit` %s '??' ???/opt/cpython/bin/python3"
+    introduction = f"python-streaming-runtime {VERSION} (python3.13-{NAMES[HERE]}, {plain}): "
+    said = refusal(function, "Runtime.PythonNotStarted", introduction)
+    assert said.startswith(f"the Python in this layer does not start ({str(tmp_path)[:20]}")
+
+
+def test_a_layer_works_whatever_is_in_its_path(runtime: Callable[..., Runtime], layer: Path, tmp_path: Path) -> None:
+    opt = Path(shutil.copytree(layer, tmp_path / ODD / "opt"))
+    bundle(opt, f"#!/bin/sh\n{START}\n")
+    assert runtime(HANDLER, layer=opt, arguments=[""]).respond().body == b"answered"
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": wrapper(tmp_path / ODD)}
+    assert runtime(HANDLER, layer=opt, arguments=[""], variables=variables).respond().body == b"answered"
+    wrapper(tmp_path / ODD, 0o644)
+    function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables)
+    said = refusal(function, "Runtime.InvalidWrapper", f"python-streaming-runtime {VERSION} (python3.13-")
+    assert "names a file that is not executable, " in said
+
+
+# The Runtime API is not what it should be
+
+
+def test_a_runtime_api_that_is_silent_or_gone_does_not_keep_it_from_ending(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path
+) -> None:
+    bundle(opt, "")
+    with socket.socket() as nobody:  # bound, but not listening
+        nobody.bind(("127.0.0.1", 0))
+        gone = f"127.0.0.1:{nobody.getsockname()[1]}"
+        addresses = ["{host}:{port}", gone, "", "127.0.0.1", "http://"]
+        functions = [
+            runtime(HANDLER, layer=opt, arguments=[""], address=address, variables={"PATH": path})
+            for path in (tools(tmp_path / "1", "curl"), tools(tmp_path / "2", "bash"), tools(tmp_path / "3"))
+            for address in addresses
+        ]
+        assert [function.wait() for function in functions] == [1] * len(functions)
+    assert {function.stderr.count("\n") for function in functions} == {1}
+
+
+# What the way to the runtime costs
+
+
+@pytest.mark.parametrize("start", ["managed", "self-contained"])
+def test_no_tool_is_needed_and_the_interpreter_is_asked_for_its_version_where_it_may_not_start(
+    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, shell: list[str], start: str
+) -> None:
+    calls = tmp_path / "calls"
+    stub = f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>{calls}\n{START}\n"
+    arguments = []
+    if start == "managed":
+        program = tmp_path / "python3.13"
+        program.write_text(stub)
+        program.chmod(0o755)
+        arguments = [str(program), "/var/runtime/bootstrap.py"]
+    else:
+        bundle(opt, stub)
+    command = [*shell, str(opt / "bootstrap"), *arguments]
+    assert runtime(HANDLER, command=command, variables={"PATH": "/nonesuch"}).respond().body == b"answered"
+    started = [line for line in calls.read_text().split("\n") if line.startswith("-")]
+    assert [line[:20] for line in started] == [*(["-V"] if start != "managed" else []), "-u -B -S -c import o"]
+
+
+# Certificates
+
+
+@pytest.fixture(scope="module")
+def bare_root() -> Root:
+    """The root file system without Python, in which a test may put what it wants into /etc/pki/tls."""
+    if not stand_ins.is_prepared():
+        pytest.skip("there are no stand-ins below .venv: ./build.sh test makes them, or says why it cannot")
+    root = Root(stand_ins.root(stand_ins.X86_64))
+    if (reason := support_root.obstacle(root)) is not None:
+        pytest.skip(reason)
+    return root
+
+
+BUNDLE, SINGLE = "/etc/pki/tls/certs/ca-bundle.crt", "/etc/pki/tls/cert.pem"
+
+
+@pytest.mark.parametrize(
+    ("present", "variables", "expected"),
+    [
+        ([], {}, []),
+        ([SINGLE], {}, [f"SSL_CERT_FILE={SINGLE}"]),
+        ([BUNDLE], {}, [f"SSL_CERT_FILE={BUNDLE}"]),
+        ([SINGLE, BUNDLE], {}, [f"SSL_CERT_FILE={BUNDLE}"]),
+        ([SINGLE], {"SSL_CERT_FILE": ""}, [f"SSL_CERT_FILE={SINGLE}"]),
+        ([SINGLE], {"SSL_CERT_FILE": "/mine"}, ["SSL_CERT_FILE=/mine"]),
+        ([SINGLE, BUNDLE], {"SSL_CERT_DIR": "/mine"}, ["SSL_CERT_DIR=/mine"]),
+    ],
+)
+def test_only_the_bundled_interpreter_gets_the_systems_certificates_and_the_functions_own_come_first(
+    bare_root: Root, opt: Path, tmp_path: Path, present: list[str], variables: dict[str, str], expected: list[str]
+) -> None:
+    bundle(opt, '#!/bin/sh\n[ "$1" != -V ] || exec echo Python 3.13.0\nenv | grep ^SSL_ || :\n')
+    (opt / "python3.13").symlink_to("cpython/bin/python3")  # stands for that of a managed runtime
+    tls = tmp_path / "tls"
+    (tls / "certs").mkdir(parents=True)
+    for path in present:
+        (tls / path.removeprefix("/etc/pki/tls/")).touch()
+    managed = ["/opt/python3.13", "/var/runtime/bootstrap.py"]
+    given = [f"{name}={value}" for name, value in variables.items()]
+    for arguments, found in (([], expected), (managed, given)):
+        assert said_in(bare_root, tmp_path, ["/opt/bootstrap", *arguments], variables, opt, tls) == found
+
+
+def said_in(root: Root, folder: Path, command: list[str], variables: dict[str, str], opt: Path, tls: Path) -> list[str]:
+    namespaces = Namespaces(root)
+    log = folder / "log"
+    with log.open("wb") as output:
+        mounts = {"/opt": opt, "/etc/pki/tls": tls}
+        namespaces.run(command, {**ENVIRONMENT, **variables}, mounts, output, output)
+    status = namespaces.process.wait(PATIENCE)
+    namespaces.close()
+    assert status == 0, log.read_text()
+    return log.read_text().splitlines()

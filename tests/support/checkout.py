@@ -1,0 +1,90 @@
+"""A copy of the product in a folder of its own, and the real ``build.sh`` run in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The caller's, less the switches of Python and less version managers, a shim of which takes longer than a whole build.
+# The Python that runs the tests comes first on PATH.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYENV"))}
+ENVIRONMENT["PATH"] = ":".join(
+    [
+        str(Path(sys.executable).resolve().parent),
+        *(folder for folder in os.environ["PATH"].split(":") if Path(folder).name != "shims"),
+    ]
+)
+ENVIRONMENT["PYENV_ROOT"] = "/nonexistent"
+
+_BUILD_INPUTS = (
+    "build.sh",
+    "LICENSE",
+    "layer-manifest.json",
+    "layer",
+    "function",
+    "tools/common",
+    "tools/packaging",
+    "tools/fleet",
+    "tools/emulator",
+)
+_TEST_INPUTS = ("tests/requirements.txt", "tests/requirements-no-deps.txt")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path) -> "Checkout":
+        for name in (*_BUILD_INPUTS, *_TEST_INPUTS):
+            target = root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / name, target)
+        return cls(root)
+
+    @property
+    def dist(self) -> Path:
+        return self.root / "dist"
+
+    def run(
+        self, *arguments: str | Path, cwd: Path | None = None, umask: int = 0o022, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``build.sh`` with ``environment`` besides the caller's, in ``cwd`` (default: the checkout)."""
+        return subprocess.run(
+            [self.root / "build.sh", *arguments],
+            cwd=cwd or self.root,
+            env=ENVIRONMENT | environment,
+            umask=umask,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def build(self, *arguments: str | Path, **options: Any) -> str:
+        """Run ``build.sh``, which must succeed without a word on stderr, and give its report."""
+        result = self.run(*arguments, **options)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    def refusal(self, *arguments: str | Path, **options: Any) -> str:
+        """Run ``build.sh``, which must refuse in one line and change no file, and give that line."""
+        before = self.files()
+        result = self.run(*arguments, **options)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("build.sh: error: ") and result.stderr.count("\n") == 1
+        assert self.files() == before
+        return result.stderr.removeprefix("build.sh: error: ").rstrip("\n")
+
+    def files(self) -> dict[str, bytes | None]:
+        """Give every path in the checkout with its content (``None``: not a file)."""
+        paths = sorted(self.root.rglob("*"))
+        return {str(path): path.read_bytes() if path.is_file() else None for path in paths}

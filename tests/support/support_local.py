@@ -1,0 +1,313 @@
+"""The emulator as its users meet it: a function's folder, `main.py` as a process, and HTTP down to the bytes.
+
+A test and a handler wait for each other at named pipes, so that no test measures time. `WAIT` only ends a wait that
+would never end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+ROOT = Path(__file__).resolve().parents[2]
+WAIT = 30.0  # seconds
+BARE_ENVIRONMENT = {"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
+
+HANDLER_SIDE = """\
+import json, os, subprocess, sys, threading, time
+
+def wait():
+    with open("gate", "rb", 0) as pipe:
+        pipe.read(1)
+
+def tell(text):
+    with open("news", "w") as pipe:
+        pipe.write(text)
+
+def keep_life_sign(in_a_child=False):
+    descriptor = os.open("life", os.O_WRONLY)
+    os.write(descriptor, b"alive")
+    if in_a_child:
+        subprocess.Popen(["sleep", "3600"], pass_fds=[descriptor])
+
+"""
+
+
+class TaskRoot:
+    """A function's folder. It is the working directory of the handler, whose source can call `HANDLER_SIDE`.
+
+    `wait()` of the handler ends with `let_go()` of the test; `tell(text)` is what `hear()` gives; and after
+    `keep_life_sign()` the test can `outlive()` the process, and the child that it has started.
+    """
+
+    def __init__(self, folder: Path, source: str, module: str = "lambda_function") -> None:
+        self.path = folder
+        folder.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(HANDLER_SIDE + textwrap.dedent(source))
+        for name in ("gate", "news", "life"):
+            os.mkfifo(folder / name)
+        self._gate = os.open(folder / "gate", os.O_RDWR)
+        self._news = os.open(folder / "news", os.O_RDWR)
+        self._life = os.open(folder / "life", os.O_RDONLY | os.O_NONBLOCK)
+
+    def let_go(self) -> None:
+        os.write(self._gate, b"!")
+
+    def hear(self) -> str:
+        wait_for_data(self._news, "the handler tells nothing")
+        return os.read(self._news, 4096).decode()
+
+    def outlive(self) -> None:
+        """Wait for the end of every process that holds the life sign."""
+        seen = b""
+        while True:
+            wait_for_data(self._life, "a process stays behind")
+            data = os.read(self._life, 4096)
+            if not data:
+                break
+            seen += data
+        assert seen and not seen.replace(b"alive", b"")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in (self._gate, self._news, self._life):
+            os.close(descriptor)
+
+
+class Result(NamedTuple):
+    code: int
+    out: bytes
+    err: str
+
+
+class Program:
+    """`main.py` under way, in a process group of its own, as a terminal starts it.
+
+    Args:
+        merged: its standard error goes where its standard output goes.
+    """
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        command: tuple[str | Path, ...] = (sys.executable, ROOT / "main.py"),
+        env: Mapping[str, str] = BARE_ENVIRONMENT,
+        cwd: str | Path = "/",
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        merged: bool = False,
+    ) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.STDOUT if merged else self._log,
+            start_new_session=True,
+        )
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes of the standard output, as soon as they are there."""
+        data = b""
+        while len(data) < size and (piece := self._read_some(size - len(data))):
+            data += piece
+        return data
+
+    def read_through(self, end: bytes) -> bytes:
+        data = b""
+        while not data.endswith(end) and (byte := self._read_some(1)):
+            data += byte
+        return data
+
+    def read_rest(self) -> bytes:
+        data = b""
+        while piece := self._read_some(65536):
+            data += piece
+        return data
+
+    def close_stdout(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def interrupt(self, signum: int = signal.SIGINT) -> None:
+        """What Ctrl-C in a terminal does: the whole process group gets the signal."""
+        os.killpg(self.process.pid, signum)
+
+    def end(self) -> Result:
+        out = self.read_rest() if self.process.stdout and not self.process.stdout.closed else b""
+        return Result(self.process.wait(WAIT), out, self.errors())
+
+    def errors(self) -> str:
+        return os.pread(self._log.fileno(), 10_000_000, 0).decode()
+
+    def _read_some(self, most: int) -> bytes:
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        wait_for_data(descriptor, "main.py writes nothing")
+        return os.read(descriptor, most)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(WAIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            if self.process.stdout:
+                self.process.stdout.close()
+            self._log.close()
+
+
+def run(*arguments: str | Path, **options: Any) -> Result:
+    """Run `main.py` to its end."""
+    with Program(*arguments, **options) as program:
+        return program.end()
+
+
+class Server(Program):
+    """`main.py --serve` under way. Whatever its clients do, it must not fall over."""
+
+    def __init__(self, task_root: Path, *arguments: str | Path, **options: Any) -> None:
+        super().__init__("--serve", "-p", "0", "--function", task_root, *arguments, **options)
+        self.first_line = self.read_through(b"\n").decode()
+        self.url = self.first_line.split()[2] if self.first_line else ""
+
+    def connect(self) -> Client:
+        assert self.url, self.errors()
+        return Client.to(self.url)
+
+    def request(self, *lines: str, body: bytes = b"") -> Answer:
+        """The answer to one request on a connection of its own."""
+        with self.connect() as client:
+            client.ask(*lines, body=body)
+            return client.answer()
+
+    def get(self, path: str = "/") -> Answer:
+        return self.request(f"GET {path} HTTP/1.1")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        errors = self.errors()
+        super().__exit__(kind, error, trace)
+        if kind is None:
+            assert "tools/emulator" not in errors, errors  # a trace of the emulator itself
+
+
+Serving = Callable[..., tuple[Server, TaskRoot]]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Client:
+    """An HTTP connection that shows every byte."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port), timeout=WAIT)
+        self._reader = self.socket.makefile("rb")
+
+    @classmethod
+    def to(cls, url: str) -> Self:
+        address = urllib.parse.urlsplit(url)
+        assert address.hostname and address.port
+        return cls(address.hostname, address.port)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def ask(self, *lines: str, body: bytes = b"") -> None:
+        """Send a request: its first line, headers beyond `Host` and `Content-Length`, and its body."""
+        head = [lines[0], "Host: localhost", *lines[1:]]
+        if body:
+            head.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+
+    def read(self, size: int) -> bytes:
+        return self._reader.read(size)
+
+    def read_rest(self) -> bytes:
+        return self._reader.read()
+
+    def read_head(self) -> tuple[str, dict[str, str]]:
+        """The status line, and the headers by name in lower case."""
+        status_line = self.read_line()
+        headers = {}
+        while line := self.read_line():
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        return status_line, headers
+
+    def answer(self) -> Answer:
+        """A whole answer that is counted or in chunks, and not one byte more."""
+        status_line, headers = self.read_head()
+        body = b""
+        if "transfer-encoding" in headers:
+            while size := int(self.read_line(), 16):
+                body += self.read(size)
+                assert self.read(2) == b"\r\n"
+            assert self.read_line() == ""
+        else:
+            body = self.read(int(headers.get("content-length", "0")))
+        return Answer(int(status_line.split()[1]), headers, body)
+
+    def reset(self) -> None:
+        """Leave without a goodbye."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._reader.close()
+        self.socket.close()
+
+    def read_line(self) -> str:
+        line = self._reader.readline()
+        assert line.endswith(b"\r\n"), line
+        return line.removesuffix(b"\r\n").decode("latin-1")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def wait_for_data(descriptor: int, complaint: str) -> None:
+    """Wait until there is something to read, or the end of it."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(WAIT * 1000), complaint
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what nothing tells of but the system's own state."""
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        os.sched_yield()

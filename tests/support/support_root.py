@@ -1,0 +1,326 @@
+"""A function in its real place: `/opt/bootstrap` in a root file system and namespaces of its own.
+
+The layer is at `/opt` and the function at `/var/task`, both read-only as everything but `/tmp`, the user is not root,
+and the network is a loopback interface of its own, as is nothing outside. A test gets its sockets from there, so it can
+be the Runtime API, a client of the Runtime Interface Emulator, or whatever else the function may connect to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+from support import harness
+from support.support_local import WAIT, until
+
+ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
+FIRST_PROCESS = Path(__file__).with_name("first_process.py")
+UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts")
+
+# What the service sets on an OS-only runtime, and nothing else but `AWS_LAMBDA_RUNTIME_API`. AWS Lambda Developer
+# Guide, configuration-envvars; the credentials are made up.
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128",
+    "AWS_LAMBDA_FUNCTION_NAME": "f",
+    "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+    "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+    "AWS_LAMBDA_LOG_FORMAT": "Text",
+    "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/f",
+    "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/23/[$LATEST]0",
+    "AWS_REGION": "eu-west-1",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "AWS_SESSION_TOKEN": "made up",
+    "LAMBDA_RUNTIME_DIR": "/var/runtime",
+    "LAMBDA_TASK_ROOT": "/var/task",
+    "LANG": "en_US.UTF-8",
+    "LD_LIBRARY_PATH": "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+    "PATH": "/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+    "TZ": ":UTC",
+    "_HANDLER": "lambda_function.handler",
+}
+USER, GROUP = 993, 990
+API_PORT, EMULATOR_PORT = 9001, 8080  # the Runtime Interface Emulator's, nobody else's in a network of its own
+INVOKE = "/2015-03-31/functions/function/invocations"
+
+# The kernel then runs every aarch64 program of the user namespace with the emulator, which it opens here and now (F).
+# https://docs.kernel.org/admin-guide/binfmt-misc.html
+REGISTER_AARCH64 = r"""
+mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+printf '%s' ":qemu-aarch64:M::$magic:$mask:$emulator:F" >/proc/sys/fs/binfmt_misc/register
+"""
+
+# The machine's own file system, but for /opt and /var, which are put together anew.
+MACHINE_ROOT = """
+mount -t tmpfs tmpfs "$root"
+mkdir "$root/opt" "$root/var" "$root/proc" "$root/tmp"
+for path in /* /var/*; do
+  case $path in
+    /opt | /var | /proc | /tmp | /var/task | /var/lang) ;;
+    *)
+      if [ -L "$path" ]; then
+        cp -P "$path" "$root$path"
+      elif [ -d "$path" ]; then
+        mkdir "$root$path"
+        mount --rbind "$path" "$root$path"
+      fi ;;
+  esac
+done
+"""
+
+# One that is there, with the devices that every program may expect.
+OTHER_ROOT = """
+mount --bind "$source" "$root"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for name in full null random urandom zero; do
+  : >"$root/dev/$name"
+  mount --bind "/dev/$name" "$root/dev/$name"
+done
+ln -s /proc/self/fd "$root/dev/fd"
+"""
+
+# Arguments: an empty folder, the root file system's source, the emulator; pairs of what is mounted and where, and --;
+# the command, which is started with those options of unshare that make it leave for the new root. Where something is
+# mounted is there, or is made; so in a root made of the machine's it must be at the top or below /opt or /var.
+# nosuid and nodev are there for mounts that have them already, which nobody may take away in a user namespace.
+ENTER = """
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+root=$1 source=$2 emulator=$3
+shift 3
+{prepare}
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+while [ "$1" != -- ]; do
+  [ -e "$root$2" ] || if [ -d "$1" ]; then mkdir -p "$root$2"; else : >"$root$2"; fi
+  mount --bind "$1" "$root$2"
+  mount -o remount,ro,bind,nosuid,nodev "$root$2"
+  shift 2
+done
+shift
+mount -o remount,ro,bind,nosuid,nodev "$root"
+exec unshare --root "$root" --wd /var/task "$@"
+"""
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a layer as the service does it, modes and all."""
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            path = Path(opened.extract(entry, folder))
+            path.chmod(entry.external_attr >> 16 & 0o777)
+    return folder
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root file system: a folder, or None for one made of the machine's; and the emulator that its programs need."""
+
+    folder: Path | None = None
+    emulator: Path | None = None
+
+    @property
+    def in_user_namespace(self) -> bool:
+        """Whether it takes a user namespace: to an ordinary user, and for emulated programs, which are set up in it."""
+        return os.geteuid() != 0 or self.emulator is not None
+
+
+class Namespaces:
+    """New namespaces, which end with the command that is run in them or with `close`."""
+
+    def __init__(self, root: Root, stderr: IO[bytes] | None = None) -> None:
+        self.root = root
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.settimeout(WAIT)
+        options = ["--user", "--map-root-user"] if root.in_user_namespace else []
+        with theirs:
+            self.process = subprocess.Popen(
+                [*UNSHARE, *options, sys.executable, "-I", FIRST_PROCESS, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def socket(self) -> socket.socket:
+        """A TCP socket of the network in there."""
+        self._channel.send(b"socket")
+        _, descriptors, _, _ = socket.recv_fds(self._channel, 16, 1)
+        return socket.socket(fileno=descriptors[0])
+
+    def listen(self, port: int) -> socket.socket:
+        listener = self.socket()
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        return listener
+
+    def connect(self, port: int) -> socket.socket:
+        """A connection; ConnectionRefusedError while nobody listens on the port."""
+        connection = self.socket()
+        try:
+            connection.settimeout(WAIT)
+            connection.connect(("127.0.0.1", port))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def run(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        mounts: Mapping[str, Path],
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+    ) -> None:
+        """Start `command` in the root file system with this environment alone; `mounts` are by their place in it."""
+        source, emulator = self.root.folder or "", self.root.emulator or ""
+        prepare = (REGISTER_AARCH64 if emulator else "") + (OTHER_ROOT if source else MACHINE_ROOT)
+        # In a user namespace there is no user but one, which a second namespace gives another number.
+        user = [f"--map-user={USER}", f"--map-group={GROUP}"] if self.root.in_user_namespace else []
+        user = user or [f"--setuid={USER}", f"--setgid={GROUP}"]
+        arguments = [tempfile.mkdtemp(prefix="root-", dir=Path(stdout.name).parent), source, emulator]
+        pairs = [str(each) for target, path in mounts.items() for each in (path, target)]
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        enter = ["sh", "-c", ENTER.format(prepare=prepare), "sh", *map(str, arguments), *pairs, "--"]
+        message = json.dumps([*enter, *user, "/usr/bin/env", "-i", *variables, *command]).encode()
+        socket.send_fds(self._channel, [message], [stdout.fileno(), stderr.fileno()])
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # with the first process of a pid namespace all others end
+        self.process.wait(WAIT)
+        self._channel.close()
+
+
+def obstacle(root: Root) -> str | None:
+    """Why nothing can be run in the root file system here, None if it can."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return "there is no unshare on PATH"
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
+        namespaces = Namespaces(root, log)
+        with contextlib.suppress(OSError):  # it has ended already, and said why
+            namespaces.run(["/bin/true"], {}, {"/var/task": Path(folder)}, log, log)
+        try:
+            status = namespaces.process.wait(WAIT)
+        finally:
+            namespaces.close()
+        said = " ".join(Path(log.name).read_text(errors="replace").split()) or f"status {status}"
+        return f"the system does not allow namespaces with a root file system: {said}" if status else None
+
+
+def find_emulator() -> Path:
+    """AWS's Runtime Interface Emulator, which comes with `aws-sam-cli`; a test without it is skipped."""
+    package = importlib.util.find_spec("samcli")
+    if package is None or package.origin is None:
+        pytest.skip("aws-sam-cli, which the Runtime Interface Emulator comes with, is not installed")
+    architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
+    program = Path(package.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{architecture}"
+    if sys.platform != "linux" or not program.is_file():
+        pytest.skip(f"aws-sam-cli has no Runtime Interface Emulator for {sys.platform} on {platform.machine()}")
+    return program
+
+
+class RootedRuntime(harness.Runtime):
+    """A function's process in a root file system, against a Runtime API that the test itself plays.
+
+    Args:
+        mounts: what else is mounted read-only, by its place.
+        Others as those of `harness.Runtime`.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        layer: Path,
+        folder: Path,
+        code: str | dict[str, str],
+        variables: Mapping[str, str | None] | None = None,
+        mounts: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.namespaces = Namespaces(root)
+        self._mounts = {"/opt": layer, **(mounts or {})}
+        super().__init__(layer, folder, code, {**ENVIRONMENT, **(variables or {})}, command=["/opt/bootstrap"])
+
+    def listen(self, host: str) -> socket.socket:
+        return self.namespaces.listen(API_PORT)
+
+    def start(
+        self, command: list[str], environment: dict[str, str], stdout: IO[bytes], stderr: IO[bytes], *_: object
+    ) -> subprocess.Popen[bytes]:
+        self.namespaces.run(command, environment, {**self._mounts, "/var/task": self.task}, stdout, stderr)
+        return self.namespaces.process
+
+    def end(self) -> None:
+        super().end()
+        self.namespaces.close()
+
+
+class Lambda:
+    """A function in a root file system under the Runtime Interface Emulator; an invocation is a request to that.
+
+    Args:
+        program: the emulator.
+        command: what it starts for the function, and the handler's name.
+        environment: of the emulator, which passes it on.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        root: Root,
+        folder: Path,
+        mounts: Mapping[str, Path],
+        environment: Mapping[str, str],
+        command: tuple[str, ...] = ("/opt/bootstrap", "lambda_function.handler"),
+    ) -> None:
+        self._log = folder / "lambda.log"
+        self.namespaces = Namespaces(root)
+        place = "/aws-lambda-rie"
+        with self._log.open("wb") as log:
+            self.namespaces.run([place, *command], environment, {**mounts, place: program}, log, log)
+        until(self._is_listening)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def invoke(self, event: object) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", EMULATOR_PORT, timeout=WAIT)
+        connection.sock = self.namespaces.connect(EMULATOR_PORT)
+        try:
+            connection.request("POST", INVOKE, json.dumps(event))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self.namespaces.close()
+
+    def _is_listening(self) -> bool:
+        assert self.namespaces.process.poll() is None, self.log
+        try:
+            self.namespaces.connect(EMULATOR_PORT).close()
+        except OSError:  # nobody listens yet, or it has ended just now
+            return False
+        return True

@@ -1,0 +1,115 @@
+"""The events that Lambda makes of HTTP requests.
+
+https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html, "Request and response payloads": format 2.0.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+import urllib.parse
+from typing import Any
+
+from tools.emulator.http1.server import Headers, Request
+
+TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
+TEXT_SUFFIXES = ("+json", "+xml")
+
+
+def function_url_event(
+    request: Request, body: bytes, source_ip: str, port: int, request_id: str, trace_id: str
+) -> dict[str, Any]:
+    """The payload 2.0 event of a request to a Function URL whose AuthType is NONE.
+
+    Args:
+        request: its head.
+        body: as received; base64 in the event unless it is text.
+        source_ip: of the client.
+        port: that the client connected to.
+        request_id: of the invocation; the log names it too.
+        trace_id: for the `x-amzn-trace-id` header that the service adds.
+    """
+    path, _, query = request.target.partition("?")
+    domain = request.headers.get("Host", "localhost")
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": event_headers(request.headers, source_ip, port, trace_id),
+        "requestContext": request_context(request, path, domain, source_ip, request_id),
+        "isBase64Encoded": False,
+    }
+    cookies = [cookie.strip() for line in request.headers.all("Cookie") for cookie in line.split(";") if cookie.strip()]
+    if cookies:
+        event["cookies"] = cookies
+    if query:
+        event["queryStringParameters"] = query_parameters(query)
+    if body:
+        event |= encoded_body(body, request.headers.get("Content-Type"))
+    return event
+
+
+def event_headers(headers: Headers, source_ip: str, port: int, trace_id: str) -> dict[str, str]:
+    """Names in lower case, repeated values joined; cookies have a key of their own in the event."""
+    joined: dict[str, str] = {}
+    for name, value in headers.fields:
+        key = name.lower()
+        joined[key] = f"{joined[key]},{value}" if key in joined else value
+    joined.pop("cookie", None)
+    joined |= {
+        "x-amzn-trace-id": trace_id,
+        "x-forwarded-for": source_ip,
+        "x-forwarded-port": str(port),
+        "x-forwarded-proto": "http",
+    }
+    return joined
+
+
+def request_context(request: Request, path: str, domain: str, source_ip: str, request_id: str) -> dict[str, Any]:
+    now = time.time()
+    return {
+        "accountId": "anonymous",
+        "apiId": "local",
+        "domainName": domain,
+        "domainPrefix": domain.partition(".")[0].partition(":")[0],
+        "http": {
+            "method": request.method,
+            "path": urllib.parse.unquote(path),
+            "protocol": request.version,
+            "sourceIp": source_ip,
+            "userAgent": request.headers.get("User-Agent"),
+        },
+        "requestId": request_id,
+        "routeKey": "$default",
+        "stage": "$default",
+        "time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
+        "timeEpoch": int(now * 1000),
+    }
+
+
+def query_parameters(query: str) -> dict[str, str]:
+    """Decoded; the values of a repeated name joined with a comma."""
+    joined: dict[str, str] = {}
+    for name, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
+
+
+def encoded_body(body: bytes, content_type: str) -> dict[str, Any]:
+    if is_text(content_type):
+        try:
+            return {"body": body.decode("utf-8"), "isBase64Encoded": False}
+        except UnicodeDecodeError:
+            pass
+    return {"body": base64.b64encode(body).decode("ascii"), "isBase64Encoded": True}
+
+
+def is_text(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return (
+        not media_type
+        or media_type.startswith("text/")
+        or media_type in TEXT_TYPES
+        or media_type.endswith(TEXT_SUFFIXES)
+    )

@@ -1,0 +1,166 @@
+"""Processes that cannot outlive the emulator: the emulator's side of the supervisor that starts and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import marshal
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRATCH_NAME = "python-streaming-runtime-"
+ENDED_WITH_SUPERVISOR = -9  # what becomes of a process whose supervisor was killed
+
+
+class Process:
+    """A process that the supervisor has started, the first of a session. `pid` is for looking at, not for killing."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.pid = 0
+        self.peak: int | None = None  # KiB of memory, at the end
+        self.status: int | None = None  # as `subprocess` has it
+        self.problem: tuple[int, bytes] | None = None  # errno, and what cannot be used
+        self.started = threading.Event()
+        self.ended = threading.Event()
+        self._supervisor = supervisor
+
+    def kill(self) -> None:
+        """End it, and what it has started; returns when that is done."""
+        self._supervisor.send("kill", self.pid)
+        self.ended.wait()
+
+
+class Supervisor:
+    """Starts the supervisor's process at once, and others through it.
+
+    Raises OSError where that cannot be started, or the scratch folder cannot be made. `gone` is set when it has ended.
+    """
+
+    def __init__(self) -> None:
+        temporary = os.environ.get("TMPDIR") or "/tmp"
+        self.scratch = Path(temporary).absolute() / f"{SCRATCH_NAME}{os.urandom(8).hex()}"
+        self.scratch.mkdir(mode=0o700)
+        self._lock = threading.Lock()
+        self._number = 0
+        self._starting: dict[int, Process] = {}
+        self._running: dict[int, Process] = {}
+        self._closed = False
+        self.gone = threading.Event()
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._pid = self._spawn(theirs.fileno())
+            except OSError:
+                self.scratch.rmdir()
+                raise
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        folder: str,
+        log: int,
+        isolation: dict[str, str | None] | None = None,
+    ) -> Process:
+        """Start a program in a session of its own.
+
+        Args:
+            folder: its working folder.
+            log: the descriptor that its standard output and standard error become.
+            isolation: the arguments of `isolation.enter`, where it is to have a file system of its own.
+
+        Raises OSError, with the name of what cannot be used, where it cannot be started.
+        """
+        words = [os.fsencode(word) for word in command]
+        variables = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+        with self._lock:
+            if self._closed or self.gone.is_set():
+                raise OSError(errno.ESRCH, "the emulator is ending", command[0])
+            self._number += 1
+            process = self._starting[self._number] = Process(self)
+            self._write(("start", self._number, words, variables, os.fsencode(folder), isolation), [log])
+        process.started.wait()
+        if process.problem is not None:
+            number, what = process.problem
+            raise OSError(number, os.strerror(number), os.fsdecode(what))
+        return process
+
+    def send(self, *message: Any) -> None:
+        with self._lock:
+            self._write(message, [])
+
+    def close(self) -> None:
+        """End every process, and the supervisor; the scratch folder is gone then."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            with contextlib.suppress(OSError):
+                self._channel.shutdown(socket.SHUT_WR)
+        self._reader.join()
+        self._channel.close()
+        os.waitpid(self._pid, 0)
+        if self.scratch.exists():  # the supervisor was killed
+            remove(self.scratch)
+
+    def make_folder(self, name: str) -> Path:
+        """A new folder that is removed at the end."""
+        folder = self.scratch / name
+        folder.mkdir()
+        return folder
+
+    def _spawn(self, channel: int) -> int:
+        program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tools.emulator.sandbox.supervisor_process import main; main()"
+        command = [sys.executable, "-S", "-E", "-P", "-B", "-c", program, str(ROOT), str(self.scratch)]
+        null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+        # In this order: the descriptor itself may be one of those that are opened anew.
+        return os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, channel, 3), *null])
+
+    def _write(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
+        data = marshal.dumps(message)
+        frame = len(data).to_bytes(4) + data
+        try:
+            sent = socket.send_fds(self._channel, [frame], descriptors) if descriptors else 0
+            self._channel.sendall(frame[sent:])
+        except OSError:
+            return  # the supervisor was killed; the reader tells all that wait
+
+    def _read(self) -> None:
+        with self._channel.makefile("rb") as stream:
+            while head := stream.read(4):
+                self._handle(*marshal.loads(stream.read(int.from_bytes(head))))
+        self.gone.set()
+        with self._lock:
+            left = [*self._starting.values(), *self._running.values()]
+        for process in left:
+            process.problem = process.problem or (errno.ESRCH, b"the supervisor")
+            process.status = ENDED_WITH_SUPERVISOR
+            process.started.set()
+            process.ended.set()
+
+    def _handle(self, kind: str, *details: Any) -> None:
+        with self._lock:
+            process = self._running.pop(details[0]) if kind == "ended" else self._starting.pop(details[0])
+            if kind == "started":
+                process.pid = details[1]
+                self._running[process.pid] = process
+        if kind == "ended":
+            _, process.status, process.peak = details
+            process.ended.set()
+        else:
+            process.problem = (details[1], details[2]) if kind == "failed" else None
+            process.started.set()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be."""
+    import shutil  # not needed to start, and it imports all formats of archives
+
+    shutil.rmtree(folder, ignore_errors=True)

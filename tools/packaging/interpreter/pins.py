@@ -1,0 +1,148 @@
+"""Brings the pinned interpreters of ``layer-manifest.json`` up to date.
+
+The versions come from the package pbs-installer, whose ``versions.json`` lists the archives of python-build-standalone
+with their hashes: so the hash that a later download has to match comes by another way than the download itself.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tools.common.paths import read, shown
+from tools.packaging import PackagingError
+from tools.packaging.manifest import FILE_NAME, Pin, parse
+
+_PACKAGE = "pbs-installer"
+_LISTING = "pbs_installer/versions.json"
+
+# The stripped archives for glibc; x86_64 and no x86_64_v2 or later, for AWS Lambda does not say what CPUs it has.
+_ARCHIVE = re.compile(
+    r"cpython-(?P<version>(?P<python>3\.\d+)\.(?P<patch>\d+))\+(?P<release>\d{8})"
+    r"-(?P<machine>x86_64|aarch64)-unknown-linux-gnu-install_only_stripped\.tar\.gz"
+)
+_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
+
+
+def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
+    """Pin the newest release of each Python that the manifest at ``path`` pins, and tell what changed.
+
+    Args:
+        listing: a ``versions.json`` of pbs-installer (None: that of its newest version, which pip fetches).
+
+    Raises:
+        PackagingError: the listing cannot be had, is none, or lacks a Python that is pinned.
+    """
+    text = read(path)
+    manifest = parse(text)
+    newest = _newest(_parsed(read(listing) if listing else _fetched()))
+    pins = [_renewed(pin, newest) for pin in manifest.pins]
+    changed = _changed(path, text, pins)
+    if not dry_run and changed != text:
+        _write(path, changed)
+    return [_told(old, new) for old, new in zip(manifest.pins, pins, strict=True)]
+
+
+def _fetched() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="pbs-installer-") as folder:
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-deps", "--only-binary=:all:"]
+        result = subprocess.run([*command, "--dest", folder, _PACKAGE], capture_output=True, text=True)
+        wheels = list(Path(folder).glob("*.whl"))
+        if result.returncode or not wheels:
+            reason = result.stderr.strip().rpartition("\n")[2] or f"status {result.returncode}"
+            raise PackagingError(
+                f"pip could not fetch {_PACKAGE}: {reason}; fetch it by other means and give its versions.json "
+                "with --versions"
+            )
+        try:
+            return zipfile.ZipFile(wheels[0]).read(_LISTING)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise PackagingError(f"{wheels[0].name} holds no {_LISTING}: give one with --versions") from error
+
+
+def _parsed(listing: bytes) -> Iterator[Pin]:
+    """Give every archive in the listing that a layer could be made of; raises ``PackagingError`` where it is none."""
+    try:
+        for entry in json.loads(listing):
+            if not entry["python_version"]["freethreaded"]:
+                yield from _archives(entry["files"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise PackagingError(f"versions.json is not as pbs-installer has it: {error!r}") from error
+
+
+def _archives(files: list[dict[str, Any]]) -> Iterator[Pin]:
+    for file in files:
+        if match := _ARCHIVE.fullmatch(file["filename"]):
+            yield Pin(
+                python=match["python"],
+                architecture=_ARCHITECTURES[match["machine"]],
+                version=match["version"],
+                release=match["release"],
+                url=file["url"],
+                sha256=file["sha256"],
+            )
+
+
+def _newest(pins: Iterator[Pin]) -> dict[tuple[str, str], Pin]:
+    newest: dict[tuple[str, str], Pin] = {}
+    for pin in pins:
+        known = newest.get((pin.python, pin.architecture))
+        if known is None or _age(known) < _age(pin):
+            newest[pin.python, pin.architecture] = pin
+    return newest
+
+
+def _age(pin: Pin) -> tuple[int, str]:
+    return int(pin.version.rpartition(".")[2]), pin.release
+
+
+def _renewed(pin: Pin, newest: dict[tuple[str, str], Pin]) -> Pin:
+    found = newest.get((pin.python, pin.architecture))
+    if found is None:
+        raise PackagingError(
+            f"versions.json has no Python {pin.python} for {pin.architecture}: it has left {_PACKAGE}, or the layer "
+            f"should no longer bring it; take it out of {FILE_NAME} then"
+        )
+    return found if _age(found) > _age(pin) else pin
+
+
+def _changed(path: Path, text: bytes, pins: list[Pin]) -> bytes:
+    """Change the values of the pins in the ``text`` of the manifest at ``path``, and nothing else of it."""
+    renewed = iter(pins)
+
+    def replace(match: re.Match[str]) -> str:
+        old, new = json.loads(match[0]), asdict(next(renewed))
+        pin = match[0]
+        for key, value in new.items():
+            pin = pin.replace(json.dumps(old[key]), json.dumps(value))
+        return pin
+
+    changed = re.sub(r'\{[^{}]*"sha256"[^{}]*\}', replace, text.decode()).encode()
+    if parse(changed).pins != tuple(pins):
+        raise PackagingError(f"cannot change the pins in {shown(path)}: write each as one object with plain strings")
+    return changed
+
+
+def _write(path: Path, text: bytes) -> None:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".manifest-", dir=path.parent) as staging:
+            new = Path(staging) / path.name
+            new.write_bytes(text)
+            new.chmod(path.stat().st_mode & 0o777)
+            new.replace(path)
+    except OSError as error:
+        raise PackagingError(f"cannot write {shown(path)}: {error.strerror}") from error
+
+
+def _told(old: Pin, new: Pin) -> str:
+    name = f"{old.python} {old.architecture:6}"
+    if old == new:
+        return f"{name}  {old.version} of {old.release} is the newest"
+    return f"{name}  {old.version} of {old.release} becomes {new.version} of {new.release}"
