@@ -117,7 +117,10 @@ class Supervisor:
         return folder
 
     def _spawn(self, channel: int) -> int:
-        program = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tools.emulator.sandbox.supervisor_process import main; main()"
+        program = (
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+            "from tools.emulator.sandbox.supervisor_process import main; main()"
+        )
         command = [sys.executable, "-S", "-E", "-P", "-B", "-c", program, str(ROOT), str(self.scratch)]
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
         # In this order: the descriptor itself may be one of those that are opened anew.
