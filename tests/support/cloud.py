@@ -19,9 +19,9 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 from moto.awslambda.utils import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
+
 from support.checkout import ENVIRONMENT, Checkout
 from support.lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, StandIn
-
 from tools.fleet import cli
 from tools.fleet.aws import functions
 from tools.fleet.aws import session as aws

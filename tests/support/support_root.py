@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+
 from support import harness
 from support.support_local import WAIT, until
 
