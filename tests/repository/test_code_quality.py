@@ -1,7 +1,5 @@
 """Linters and type checker over everything, with the settings of ``pyproject.toml``."""
 
-import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,13 +28,6 @@ def test_the_code_is_formatted() -> None:
 
 def test_the_types_are_right() -> None:
     assert_silent(sys.executable, "-m", "mypy")
-
-
-def test_the_version_is_the_same_everywhere() -> None:
-    version = json.loads((ROOT / "layer-manifest.json").read_text())["version"]
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest is not None and newest[1] == version
-    assert f"python-streaming-runtime {version}" in (ROOT / "README.md").read_text()
 
 
 def test_no_file_has_the_address_of_a_package_index() -> None:
