@@ -1,0 +1,258 @@
+"""The parts of the runtime that `runtime.py` puts together. The only module name that the layer reserves.
+
+    start modules, in reading order    log, invocation, http1, connection, api, handler
+    loaded on first use                errors, log_records, prelude, json_text, aio, extension
+
+A start module is read at every cold start, so it imports nothing that the first response does not need. The others are
+reached through `load` alone. Imports point one way: handler -> api -> connection -> http1, and everything may import
+this file. `/opt` is not on `sys.path`; the modules are found through the folder of this package.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from streaming_runtime.errors import ErrorReport
+
+VERSION = "0.1.0"
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+LAYER_FOLDER = os.path.dirname(FOLDER)
+
+# --- Exceptions that cross modules ------------------------------------------------------------------------------------
+
+
+class ContractError(Exception):
+    """The function, its event or its response breaks the contract of the runtime.
+
+    Args:
+        reason: the error type on the wire, without `Runtime.`.
+        message: the cause and the next step.
+        stack_trace: lines of the error report that replace Python's traceback, if that does not show the place.
+    """
+
+    def __init__(self, reason: str, message: str, stack_trace: "list[str] | None" = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.stack_trace = stack_trace
+
+
+class Terminated(SystemExit):
+    """The environment is shutting down after a signal; `code` is 128 plus its number, like a shell's exit status."""
+
+
+class RuntimeApiError(Exception):
+    """The Runtime API is unusable; the environment has to end."""
+
+
+class NotDelivered(Exception):
+    """One request failed: the Runtime API closed the connection or refused it. The next request may succeed."""
+
+
+# --- Imports that the function cannot break ---------------------------------------------------------------------------
+
+# A function can clear or replace `sys.modules`, `sys.path` and `sys.meta_path`. These references stay valid.
+_modules = sys.modules
+_SourceLoader: "Any" = type(__spec__.loader)
+_kept: "dict[str, Any]" = {}
+_cold: "dict[str, Any]" = {}
+
+
+def keep(*modules: "Any") -> None:
+    """Remember modules that the cold modules import, so that `load` can restore them in `sys.modules`."""
+    for module in modules:
+        _kept[module.__name__] = module
+
+
+def load(name: str) -> "Any":
+    """Return the cold module `streaming_runtime.<name>`, which is executed on first use.
+
+    The file is executed by its path: an ordinary import would fail after `sys.meta_path.clear()`, and would find no
+    package after `sys.modules.clear()`.
+
+    Raises:
+        ContractError: `LayerConflict`, the file belongs to another version of the layer.
+        Exception: the file cannot be read or executed.
+    """
+    module = _cold.get(name)
+    if module is None:
+        for kept_name, kept in _kept.items():
+            _modules.setdefault(kept_name, kept)
+        module = _execute(name)
+        found = getattr(module, "VERSION", None)
+        if found != VERSION:
+            raise ContractError("LayerConflict", conflict(f"streaming_runtime/{name}.py", f"VERSION is {found!r}"))
+        _cold[name] = module
+    return module
+
+
+def _execute(name: str) -> "Any":
+    full_name = f"{__name__}.{name}"
+    path = os.path.join(FOLDER, f"{name}.py")
+    loader = _SourceLoader(full_name, path)
+    module: Any = type(sys)(full_name)
+    module.__file__, module.__loader__, module.__package__ = path, loader, __name__
+    loader.exec_module(module)
+    return module
+
+
+def conflict(file: str, found: str) -> str:
+    """Return the message about a file of the layer that another layer has overwritten."""
+    return (
+        f"{file} does not belong to version {VERSION} of the layer ({found}): another layer has overwritten it; "
+        "attach one version of this layer only, as the last layer"
+    )
+
+
+def import_standard(name: str) -> "Any":
+    """Import a module of the standard library, even if the function contains or has imported one of the same name."""
+    known = sys.modules.get(name)
+    library = os.path.dirname(os.__file__)
+    if known is not None and _is_standard(known, library):
+        return known
+    own = [library, os.path.join(library, "lib-dynload")]
+    sys.path[:0] = own
+    try:
+        sys.modules.pop(name, None)
+        __import__(name)
+        return sys.modules[name]
+    finally:
+        for path in own:
+            sys.path.remove(path)
+        if known is not None:
+            sys.modules[name] = known
+
+
+def _is_standard(module: "Any", library: str) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is None or (file.startswith(library + os.sep) and "site-packages" not in file)
+
+
+# --- Values that misbehave when they are inspected --------------------------------------------------------------------
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's class, also if a metaclass defines `__name__` differently."""
+    name: str = type.__dict__["__name__"].__get__(type(value))
+    return name
+
+
+def describe_type(value: object) -> str:
+    """Return `None` or `a value of type <name>`, for messages."""
+    return "None" if value is None else f"a value of type {type_name(value)}"
+
+
+# --- Error reports ----------------------------------------------------------------------------------------------------
+
+MAX_TYPE_CHARACTERS = 128  # of an error type
+MAX_MESSAGE_CHARACTERS = 64 * 1024
+MAX_TRAILER_BYTES = 3500  # Go servers, among them the service's own, read trailers into a buffer of 4096 bytes
+
+
+def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport":
+    """Return the report about an exception. Nothing that the exception does while it is inspected is raised here.
+
+    The cold module `errors` makes the full report. If that fails (its file is missing, there is no memory, the function
+    has broken a module that it needs), a minimal one takes its place, so that the caller always gets the type and the
+    message.
+
+    Args:
+        culprit: what raised, as the subject of a sentence, such as "the handler".
+    """
+    try:
+        report: ErrorReport = load("errors").report(error, culprit)
+        return report
+    except Terminated as shutdown:  # SIGTERM arrived in the meantime; it must not get lost
+        return MinimalReport("Runtime.ExitError", f"{culprit} was ended by the shutdown of the environment", shutdown)
+    except ContractError as problem:
+        return MinimalReport(f"Runtime.{problem.reason}", f"{problem}; the error was {summary(error)}", error)
+    except BaseException:
+        name = f"Runtime.{error.reason}" if isinstance(error, ContractError) else type_name(error)
+        return MinimalReport(name, text_of(error), error)
+
+
+def text_of(value: object, convert: "Callable[[object], str]" = str) -> str:
+    """Return `str(value)` or `repr(value)` as a plain `str`, even if the conversion fails or returns a subclass."""
+    try:
+        return str.__str__(convert(value))
+    except Terminated:
+        raise
+    except BaseException:
+        return f"<{convert.__name__}() of a {type_name(value)} failed>"
+
+
+def summary(error: BaseException) -> str:
+    return f"{type_name(error)}: {text_of(error)}"
+
+
+def summary_of_report(report: "ErrorReport | MinimalReport") -> str:
+    return f"{report.error_type}: {report.message}" if report.message else report.error_type
+
+
+def header_type(error_type: str) -> str:
+    """Return the error type in the form that the service keeps: `Function.<Class>` or `Runtime.<Reason>`, in ASCII."""
+    if error_type.startswith("Runtime."):
+        return error_type
+    return "Function." + "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in error_type)
+
+
+class MinimalReport:
+    """Type and message of an error, encoded without an import. It has the interface of `errors.ErrorReport`."""
+
+    frames = stack_trace = related = ()
+
+    def __init__(self, error_type: str, message: str, error: BaseException) -> None:
+        self.error_type = error_type[:MAX_TYPE_CHARACTERS]
+        self.message = message[:MAX_MESSAGE_CHARACTERS]
+        self.exit_status = exit_status(error)
+
+    @property
+    def header(self) -> str:
+        return header_type(self.error_type)
+
+    def body(self, request_id: str, limit: int = 4 * MAX_MESSAGE_CHARACTERS) -> bytes:
+        message = self.message
+        while True:
+            fields = {"errorMessage": message, "errorType": self.error_type, "requestId": request_id}
+            text = "".join(f"{_json_string(name)}: {_json_string(value)}, " for name, value in fields.items())
+            body = f'{{{text}"stackTrace": []}}'.encode("ascii")
+            if len(body) <= limit or not message:
+                return body
+            message = message[: len(message) // 2]
+
+    def trailer_body(self, request_id: str, limit: int) -> bytes:
+        return _base64(self.body(request_id, limit * 3 // 4))
+
+    def xray_cause(self) -> bytes:
+        return b""
+
+
+def exit_status(error: BaseException) -> "int | None":
+    """Return the exit status if the process has to end after the report, otherwise None."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 130 if isinstance(error, KeyboardInterrupt) else None
+
+
+def _json_string(text: str) -> str:
+    units = memoryview(text.encode("utf-16-be", "surrogatepass"))
+    codes = (units[i] << 8 | units[i + 1] for i in range(0, len(units), 2))
+    return '"' + "".join(chr(c) if 31 < c < 127 and c not in b'"\\' else f"\\u{c:04x}" for c in codes) + '"'
+
+
+def _base64(data: bytes) -> bytes:
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    encoded = bytearray()
+    for start in range(0, len(data), 3):
+        group = data[start : start + 3]
+        number = int.from_bytes(group.ljust(3, b"\0"), "big")
+        encoded += bytes(alphabet[number >> shift & 63] for shift in (18, 12, 6, 0)[: len(group) + 1])
+        encoded += b"=" * (3 - len(group))
+    return bytes(encoded)
+
+
+keep(os, sys, sys.modules[__name__])

@@ -1,0 +1,237 @@
+"""A blocking keep-alive connection to the Runtime API.
+
+What can go wrong here, and how each case is handled:
+
+- The service freezes the process while it waits, for minutes or hours. So no call has a time limit.
+- The other side may close an idle connection. A request that can be repeated (`next`) finds out and uses a new one. A
+  response must not be sent twice, so its connection is checked before it begins, and a failure later is final.
+- A server may answer before it has read the whole request (413 for a large response, 410 after the deadline). A client
+  that only sends would then wait for buffer space for ever, so a full send buffer waits for both directions.
+- A signal handler may raise in the middle of a chunk. The framing of that connection is then lost: it is closed.
+- The function may fork. The child shares the socket, and two processes on one connection would mix their bytes.
+"""
+
+from streaming_runtime import NotDelivered, RuntimeApiError, Terminated, import_standard
+from streaming_runtime.http1 import ProtocolError, ResponseParser
+
+# The C parts of `socket` and `signal` suffice: their Python parts import `enum` and `selectors`, which take longer than
+# the rest of a cold start.
+try:
+    import _socket as socket
+except ImportError:  # an interpreter that is built differently
+    import socket  # type: ignore[no-redef]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from streaming_runtime.http1 import Buffer, Frame, Response
+
+VERSION = "0.1.0"
+
+SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait; no SIGPIPE, whatever its disposition
+PEEK_NOW = socket.MSG_DONTWAIT | socket.MSG_PEEK
+
+
+class _NotConnected:
+    """Takes the place of a socket that is not open."""
+
+    def send(self, *_: object) -> int:
+        raise OSError("not connected")
+
+    recv: "Any" = send
+    sendmsg: "Any" = send
+
+    def close(self) -> None:
+        pass
+
+
+_NOT_CONNECTED = _NotConnected()
+
+
+class Connection:
+    """One keep-alive HTTP/1.1 connection. A request starts after the response to the previous one was read.
+
+    Attributes:
+        exit_request: set by SIGTERM; whoever sends a response raises it as soon as the current send is complete.
+        disowned: this process is a fork of the one that opened the connection.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._socket: socket.socket | _NotConnected = _NOT_CONNECTED
+        self._parser = ResponseParser()
+        self._early_response: Response | None = None  # received before the request was complete
+        self.exit_request: Terminated | None = None
+        self.disowned = False
+
+    # Before a request
+
+    def renew(self) -> None:
+        """Make sure that the connection is open and carries no stray bytes; otherwise open a new one.
+
+        Call it before a request, never within an exchange: a second connection could deliver a response twice.
+        Raises NotDelivered if no connection can be opened.
+        """
+        if self._is_stale():
+            self.close()
+        if self._socket is _NOT_CONNECTED:
+            self._open()
+
+    def _is_stale(self) -> bool:
+        if self._parser.is_last or self._parser.received:
+            return True
+        try:
+            self._socket.recv(1, PEEK_NOW)
+        except BlockingIOError:
+            return False  # open, and nothing to read
+        except OSError:
+            return True
+        return True  # closed, or bytes that belong to no request: they would be parsed as the next response
+
+    def disown(self) -> None:
+        """Close this end of the connection in a forked process, and never open another."""
+        self.close()
+        self.disowned = True
+
+    def _open(self) -> None:
+        if self.disowned:
+            raise RuntimeApiError("a process that the function forked returned from its handler")
+        host, port = self._address
+        problem: Exception | None = None
+        try:
+            for family, kind, protocol, _, address in socket.getaddrinfo(host.encode(), port, 0, socket.SOCK_STREAM):
+                sock = socket.socket(family, kind, protocol)
+                sock.settimeout(None)  # the function may have set another default
+                # Without it, a small chunk waits up to 40 ms for the acknowledgement of the previous one (tcp(7)).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    sock.connect(address)
+                    self._socket = sock
+                    return
+                except OSError as error:
+                    sock.close()
+                    problem = error
+        except (OSError, OverflowError) as error:
+            problem = error
+        raise NotDelivered(f"no connection to {host} port {port}: {problem}")
+
+    def close(self) -> None:
+        self._socket.close()
+        self._socket, self._parser, self._early_response = _NOT_CONNECTED, ResponseParser(), None
+
+    # Sending
+
+    def send(self, frame: "Frame") -> None:
+        """Send all bytes, with one system call if the send buffer has room; a tuple is sent without joining it.
+
+        Raises NotDelivered if the other side closed the connection or refused the request; the connection is closed.
+        """
+        try:
+            if isinstance(frame, bytes):
+                sent = self._socket.send(frame, SEND_NOW)
+            else:
+                sent = self._socket.sendmsg(frame, [], SEND_NOW)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._give_up(error)
+        except BaseException:  # raised by a signal handler, perhaps in the middle of a chunk
+            self.close()
+            raise
+        if not isinstance(frame, bytes):
+            self._send_rest_of_each(frame, sent)
+        elif sent != len(frame):
+            self._send_rest(memoryview(frame)[sent:])
+
+    def _send_rest_of_each(self, buffers: "tuple[Buffer, ...]", sent: int) -> None:
+        for buffer in buffers:
+            if sent < len(buffer):
+                self._send_rest(memoryview(buffer)[sent:])
+            sent = max(0, sent - len(buffer))
+
+    def _send_rest(self, rest: memoryview) -> None:
+        """Send the rest. Close the connection if anything interrupts that: its framing is then broken."""
+        try:
+            self._send_when_writable(rest)
+        except BaseException:
+            self.close()
+            raise
+
+    def _send_when_writable(self, rest: memoryview) -> None:
+        select = import_standard("select")
+        sock = self._socket
+        poller = select.poll()
+        poller.register(sock, select.POLLOUT | (0 if self._early_response else select.POLLIN))
+        while rest:
+            for _, events in poller.poll():
+                if events & select.POLLIN:
+                    self._take_early_response()
+                    poller.modify(sock, select.POLLOUT)
+            try:
+                rest = rest[sock.send(rest, SEND_NOW) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._give_up(error)
+
+    def _take_early_response(self) -> None:
+        """Read a response that arrives before the request is complete.
+
+        A refusal ends the request. A success is kept: the server still expects the rest of the request.
+        """
+        response = self.read_response()
+        if self._socket is _NOT_CONNECTED:
+            raise NotDelivered("the Runtime API closed the connection")
+        self._early_response = response
+        if not response.is_success:
+            self._give_up(None)
+
+    def _give_up(self, error: "OSError | None") -> "NoReturn":
+        """Leave a request incomplete. The response, if there is one, explains more than the error does."""
+        if error is not None and not isinstance(error, ConnectionError):  # raised by the function's signal handler
+            self.close()
+            raise NotDelivered(str(error))
+        try:
+            response = self.read_response()
+        except NotDelivered:
+            raise NotDelivered(f"the Runtime API closed the connection ({error})") from None
+        finally:
+            self.close()
+        if response.status >= 500:
+            raise RuntimeApiError(f"the Runtime API responded with {response}")
+        raise NotDelivered(f"the Runtime API ended the request with {response}")
+
+    # Receiving
+
+    def read_response(self) -> "Response":
+        """Read the response to the request. If there is no valid one, close the connection and raise NotDelivered."""
+        if self._early_response is not None:
+            early, self._early_response = self._early_response, None
+            return early
+        try:
+            response = self._receive(self._parser)
+        except ProtocolError as error:
+            self.close()
+            raise NotDelivered(str(error)) from None
+        except BaseException:  # raised by a signal handler: the rest would be parsed as the next response
+            self.close()
+            raise
+        if response.body is None:
+            self.close()
+        return response
+
+    def _receive(self, parser: ResponseParser) -> "Response":
+        parsing = parser.response()
+        try:
+            size = next(parsing)
+            while True:
+                try:
+                    data = self._socket.recv(size)
+                except OSError as error:
+                    size = parsing.throw(ProtocolError(str(error)))
+                else:
+                    size = parsing.send(data)
+        except StopIteration as done:
+            response: Response = done.value
+            return response

@@ -1,0 +1,155 @@
+"""From `_HANDLER` to a stream: the import path, loading the handler, and sending what it yields."""
+
+import builtins
+import os
+import sys
+
+from streaming_runtime import LAYER_FOLDER, ContractError, describe, describe_type, import_standard, load
+from streaming_runtime.invocation import LambdaContext, function_configuration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from typing import Any
+
+    from streaming_runtime.aio import EventLoop
+    from streaming_runtime.api import ResponseStream
+    from streaming_runtime.invocation import Invocation
+    from streaming_runtime.log import Log
+
+VERSION = "0.1.0"
+
+# --- The import path --------------------------------------------------------------------------------------------------
+
+
+def set_up_site() -> None:
+    """Do the part of `site` that a function may need, in a fraction of its time: bootstrap starts Python with `-S`.
+
+    `site` looks into every folder of packages for `.pth` files. It runs only where it is needed: in a virtual
+    environment, on Debian's Python, which keeps packages in another folder, and if PYTHONPATH contains a
+    `sitecustomize`, with which tracing agents start.
+    """
+    if not sys.flags.no_site:
+        return
+    library = os.path.dirname(os.__file__)
+    signs = [
+        os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "pyvenv.cfg"),
+        os.path.join(os.path.dirname(library), "python3", "dist-packages"),
+    ]
+    search_path = os.environ.get("PYTHONPATH", "")
+    signs += [os.path.join(path, "sitecustomize.py") for path in search_path.split(os.pathsep) if path]
+    if any(map(os.path.exists, signs)):
+        sys.path[:] = [path for path in sys.path if path]  # `site` would make "" the working folder of this moment
+        import_standard("site").main()
+    else:
+        sys.path.append(os.path.join(library, "site-packages"))
+        builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
+
+
+def set_import_path() -> None:
+    """Order `sys.path` like the managed runtime: the function, dependency layers, then the interpreter's own folders.
+
+    The folder of the layer itself is removed. A folder that occurs twice, because of PYTHONPATH, keeps its first place.
+    """
+    task_root = os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
+    site_packages = f"/opt/python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    interpreter = [path for path in sys.path if path and os.path.abspath(path) != LAYER_FOLDER]
+    sys.path[:] = dict.fromkeys([task_root, site_packages, "/opt/python", *interpreter])
+
+
+# --- Loading the handler ----------------------------------------------------------------------------------------------
+
+
+def load_handler(name: str) -> "Callable[[Any, LambdaContext], Any]":
+    """Import the callable that `_HANDLER` names: `module.function`, with `/` or `.` between packages.
+
+    Raises ContractError with the error types of the managed runtime. Exceptions of the module itself pass through.
+    """
+    path, dot, attribute = name.rpartition(".")
+    module_name = path.replace("/", ".")
+    if not dot or not attribute or not all(module_name.split(".")):
+        raise ContractError("MalformedHandlerName", f"Bad handler '{name}': _HANDLER must be module.function")
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        raise ContractError("BuiltInModuleConflict", f"Cannot use built-in module {path} as a handler module")
+    try:
+        __import__(module_name)
+        module = sys.modules[module_name]
+    except ImportError as error:
+        cause = import_error_cause(error, module_name)
+        raise ContractError("ImportModuleError", f"Unable to import module '{path}': {cause}") from error
+    except SyntaxError as error:
+        trace = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
+        raise ContractError("UserCodeSyntaxError", f"Syntax error in module '{path}': {error}", trace) from error
+    handler: Callable[[Any, LambdaContext], Any] | None = getattr(module, attribute, None)
+    if handler is None or not callable(handler):
+        found = "missing" if handler is None else f"a {type(handler).__name__}, not a function,"
+        raise ContractError("HandlerNotFound", f"Handler '{attribute}' {found} on module '{path}'")
+    return handler
+
+
+def import_error_cause(error: ImportError, module_name: str) -> str:
+    """Distinguish a missing handler module from a missing import inside it."""
+    missing = error.name or ""
+    if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{missing}."):
+        return f"{error} (the function's zip must contain {module_name.replace('.', '/')}.py)"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error} (add it to the function's zip, or to a layer under python/)"
+    return str(error)
+
+
+# --- Streaming --------------------------------------------------------------------------------------------------------
+
+
+class Handler:
+    """The function's handler. It has an event loop from its first async generator on."""
+
+    def __init__(self, handler: "Callable[[Any, LambdaContext], Any]", log: "Log") -> None:
+        self._handler = handler
+        self._log = log
+        self._configuration = function_configuration()
+        self._loop: EventLoop | None = None
+
+    def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
+        """Call the handler and send what it yields, each chunk before the handler resumes."""
+        result = self._handler(invocation.event(), LambdaContext(invocation, self._configuration, self._log))
+        # The returned object decides, not the definition of the handler: a decorated generator is a plain function.
+        kind = type(result)
+        if hasattr(kind, "__next__") and hasattr(kind, "__iter__"):
+            self._stream_iterator(result, response)
+        elif hasattr(kind, "__anext__") and hasattr(kind, "__aiter__"):
+            self._stream_async_iterator(result, response)
+        else:
+            if hasattr(kind, "__await__") and hasattr(kind, "close"):
+                result.close()  # otherwise Python warns about a coroutine that was never awaited
+            raise ContractError(
+                "InvalidHandler",
+                f"the handler returned {describe_type(result)}, but must be a generator of bytes: "
+                "use yield instead of return, for example: yield json.dumps(result).encode()",
+            )
+
+    def close(self) -> None:
+        """End what handlers have left running in the event loop."""
+        if self._loop is not None:
+            self._loop.close()
+
+    def _stream_iterator(self, items: "Iterator[object]", response: "ResponseStream") -> None:
+        try:
+            write, write_next = response.write_first, response.write
+            for item in items:
+                write(item)
+                write = write_next
+        finally:
+            if hasattr(items, "close"):
+                try:
+                    items.close()
+                except Exception as error:
+                    self._log_clean_up(error)
+
+    def _stream_async_iterator(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
+        if self._loop is None:
+            self._loop = load("aio").EventLoop(self._log_clean_up)
+        self._loop.stream(items, response)
+
+    def _log_clean_up(self, error: Exception) -> None:
+        """Log an error of a generator's `finally`: it must not replace the reason why the generator was closed."""
+        self._log.error(describe(error, "the handler's clean-up"))

@@ -1,0 +1,245 @@
+"""An invocation as `next` delivers it, and the context object that its handler gets."""
+
+import os
+import time
+
+from streaming_runtime import ContractError, import_standard
+
+try:  # the C part of `json` suffices: its Python part imports `re`, which takes longer than the rest of a cold start
+    from _json import make_scanner
+except ImportError:  # an interpreter that is built differently
+    make_scanner = None  # type: ignore[assignment, misc]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from streaming_runtime.http1 import ResponseHead
+    from streaming_runtime.log import Log
+
+VERSION = "0.1.0"
+
+JSON = "application/json"
+CONTENT_TYPE = "content-type"
+DEADLINE_MS = "lambda-runtime-deadline-ms"
+FUNCTION_ARN = "lambda-runtime-invoked-function-arn"
+TRACE_ID = "lambda-runtime-trace-id"
+CLIENT_CONTEXT = "lambda-runtime-client-context"
+COGNITO_IDENTITY = "lambda-runtime-cognito-identity"
+TENANT_ID = "lambda-runtime-aws-tenant-id"
+
+# --- The invocation ---------------------------------------------------------------------------------------------------
+
+
+class Invocation:
+    """One invocation.
+
+    Args:
+        headers: of the response to `next`.
+        body: the event as received; None if the connection ended inside it.
+    """
+
+    __slots__ = ("body", "headers", "request_id")
+
+    def __init__(self, request_id: str, headers: "ResponseHead", body: "bytes | None") -> None:
+        self.request_id = request_id
+        self.headers = headers
+        self.body = body
+
+    @property
+    def trace_id(self) -> "str | None":
+        trace_id: str | None = self.headers.get(TRACE_ID)
+        return trace_id
+
+    @property
+    def tenant_id(self) -> "str | None":
+        tenant_id: str | None = self.headers.get(TENANT_ID)
+        return tenant_id
+
+    @property
+    def deadline_ms(self) -> int:
+        """When the invocation times out, in milliseconds since 1970; 0 if the Runtime API sends no deadline."""
+        try:
+            return int(self.headers.get(DEADLINE_MS, "0"))
+        except ValueError:
+            return 0
+
+    def event(self) -> "Any":
+        """Return the event: parsed JSON, or the bytes if the content type is another one.
+
+        Raises ContractError (`UnmarshalError`) if the event is incomplete or invalid.
+        """
+        if self.body is None:
+            raise ContractError("UnmarshalError", "Unable to unmarshal input: the connection ended within the event")
+        content_type = self.headers.get(CONTENT_TYPE, JSON)
+        if content_type != JSON and content_type.partition(";")[0].strip().lower() != JSON:
+            return self.body
+        try:
+            return from_json(self.body)
+        except (ValueError, RecursionError) as error:
+            raise ContractError("UnmarshalError", f"Unable to unmarshal input: {error}") from error
+
+    def json_header(self, name: str, title: str) -> "dict[str, Any] | None":
+        """Return the JSON object in a header; None if it is absent. Raises ContractError for anything else."""
+        text = self.headers.get(name)
+        if not text:
+            return None
+        try:
+            value = from_json(text.encode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            raise ContractError("LambdaContextUnmarshalError", f"Unable to parse {title} JSON: {error}") from error
+        if isinstance(value, dict) or value is None:
+            return value
+        raise ContractError("LambdaContextUnmarshalError", f"Unable to parse {title} JSON: it is not an object")
+
+
+def set_trace_id(trace_id: "str | None") -> None:
+    """Set the trace id where the X-Ray SDK reads it, or clear the one of the previous invocation."""
+    if trace_id is None:
+        os.environ.pop("_X_AMZN_TRACE_ID", None)
+    else:
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id
+
+
+# --- The context object -----------------------------------------------------------------------------------------------
+
+
+class LambdaContext:
+    """The `context` argument of a handler, with the names and types of the managed runtime's.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    log_group_name: "str | None"
+    log_stream_name: "str | None"
+    function_name: "str | None"
+    memory_limit_in_mb: "str | None"  # a str, as on the managed runtime
+    function_version: "str | None"
+
+    def __init__(self, invocation: Invocation, configuration: "dict[str, str | None]", log: "Log") -> None:
+        self.aws_request_id = invocation.request_id
+        vars(self).update(configuration)
+        self.invoked_function_arn = invocation.headers.get(FUNCTION_ARN)
+        self.tenant_id = invocation.tenant_id
+        client_context = invocation.json_header(CLIENT_CONTEXT, "Client Context")
+        self._w3c_fields = {} if client_context is None else take_w3c_fields(client_context)
+        self.client_context = None if client_context is None else ClientContext(client_context)
+        self.identity = CognitoIdentity(invocation.json_header(COGNITO_IDENTITY, "Cognito Identity") or {})
+        self._epoch_deadline_time_in_ms = invocation.deadline_ms
+        self._log = log
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return the milliseconds until the invocation times out, never less than 0."""
+        return max(0, self._epoch_deadline_time_in_ms - int(time.time() * 1000))
+
+    def w3c(self) -> "dict[str, str]":
+        """Return the W3C trace context: those of `traceparent`, `tracestate` and `baggage` that the service sent."""
+        return dict(self._w3c_fields)
+
+    def log(self, msg: object) -> None:
+        """Write to the log, unchanged; no line end is added."""
+        self._log.text(str(msg))
+
+    def __repr__(self) -> str:
+        return represent(
+            self,
+            "aws_request_id log_group_name log_stream_name function_name memory_limit_in_mb function_version "
+            "invoked_function_arn client_context identity tenant_id",
+        )
+
+
+def function_configuration() -> "dict[str, str | None]":
+    """Return the attributes of a context that are the same for all invocations of an environment."""
+    return {
+        "log_group_name": os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
+        "log_stream_name": os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+        "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
+        "memory_limit_in_mb": os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
+    }
+
+
+class ClientContext:
+    """The client context that a mobile application sends: `client`, `custom`, `env`."""
+
+    __slots__ = ("client", "custom", "env")
+
+    def __init__(self, fields: "dict[str, Any]") -> None:
+        client = fields.get("client")
+        self.custom = fields.get("custom")
+        self.env = fields.get("env")
+        self.client = Client(client) if isinstance(client, dict) else None
+
+    def __repr__(self) -> str:
+        return represent(self, "custom env client")
+
+
+class Client:
+    """The mobile application of a client context."""
+
+    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
+
+    def __init__(self, fields: "dict[str, Any]") -> None:
+        for name in self.__slots__:
+            setattr(self, name, fields.get(name))
+
+    def __repr__(self) -> str:
+        return represent(self, "installation_id app_title app_version_name app_version_code app_package_name")
+
+
+class CognitoIdentity:
+    """The caller that Amazon Cognito authenticated; both fields are None for other callers."""
+
+    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+    def __init__(self, fields: "dict[str, Any]") -> None:
+        self.cognito_identity_id = fields.get("cognitoIdentityId")
+        self.cognito_identity_pool_id = fields.get("cognitoIdentityPoolId")
+
+    def __repr__(self) -> str:
+        return represent(self, "cognito_identity_id cognito_identity_pool_id")
+
+
+def represent(owner: object, names: str) -> str:
+    """Return the `repr` that the managed runtime's class of the same name has."""
+    return f"{type(owner).__name__}([{','.join(f'{name}={getattr(owner, name)}' for name in names.split())}])"
+
+
+def take_w3c_fields(client_context: "dict[str, Any]") -> "dict[str, str]":
+    """Remove the W3C trace context from the client context, which the service uses to transport it."""
+    fields = client_context.pop("w3c", None)
+    if not isinstance(fields, dict):
+        return {}
+    names = ("traceparent", "tracestate", "baggage")
+    return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+class ScannerContext:
+    """The attributes that the C scanner reads from a `json.JSONDecoder`; from 3.15 on also `array_hook`."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    array_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
+
+
+scan: "Any" = make_scanner(ScannerContext()) if make_scanner is not None else None  # type: ignore[arg-type]
+
+
+def from_json(data: bytes) -> "Any":
+    """Parse like `json.loads`, but import `json` only for its error messages. Raises ValueError."""
+    text = data.decode().strip(" \t\n\r")
+    if scan is not None:
+        try:
+            value, end = scan(text, 0)
+            if end == len(text):
+                return value
+        except (StopIteration, ValueError, SystemError):
+            pass  # `json` reports the cause; without it the C scanner cannot, and up to 3.11 raises SystemError
+    return import_standard("json").JSONDecoder().decode(text)

@@ -1,0 +1,166 @@
+"""The log: descriptors and writing. The form of the records is in `log_records`, which the first record loads.
+
+The function can close or replace what it does not own: `sys.stdout`, descriptors 1 and 2, the handlers of the root
+logger. So the log keeps duplicates of both descriptors, and writes each event with one system call.
+"""
+
+import os
+import sys
+
+from streaming_runtime import import_standard, load, summary_of_report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
+    from streaming_runtime import MinimalReport
+    from streaming_runtime.errors import ErrorReport
+    from streaming_runtime.invocation import Invocation
+
+VERSION = "0.1.0"
+
+ERROR = 40  # logging.ERROR
+
+
+class Log:
+    """Writes events of the runtime and of the function's loggers in the format that the function is configured for.
+
+    A text event is one line of the output; carriage returns separate the lines within it, as on the managed runtime. If
+    the service provides a telemetry descriptor, events are framed instead and may contain any character.
+
+    Args:
+        environ: with AWS_LAMBDA_LOG_FORMAT and AWS_LAMBDA_LOG_LEVEL (AWS Lambda Developer Guide, python-logging and
+            monitoring-cloudwatchlogs-advanced).
+
+    Attributes:
+        invocation: the one that events belong to.
+        is_json: events are JSON objects.
+        level: the name of the root logger's level; empty if it is not configured.
+        is_introduced: a line with the layer's version and variant is in the log.
+    """
+
+    def __init__(self, environ: "MutableMapping[str, str]") -> None:
+        self.invocation: Invocation | None = None
+        self.is_json = environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+        level = environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+        self.level = "DEBUG" if level == "TRACE" else level
+        self.is_introduced = False
+        telemetry = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
+        self._telemetry = int(telemetry) if telemetry.isdecimal() else None
+        self._descriptors = {1: duplicate(1), 2: duplicate(2)}
+
+    @property
+    def request_id(self) -> str:
+        return self.invocation.request_id if self.invocation is not None else ""
+
+    def error(self, report: "ErrorReport | MinimalReport") -> None:
+        """Write one event for one error, with the user's frames only."""
+        try:
+            load("log_records").write_error(self, report)
+        except Exception:  # the module or one that it needs is broken; the error must still be visible
+            line = f"[ERROR] {summary_of_report(report)} RequestId: {self.request_id}"
+            self.write_line(line, descriptor=2)
+
+    def line(self, text: str) -> None:
+        """Write an event about the runtime itself to standard error."""
+        try:
+            load("log_records").write_own(self, text)
+        except Exception:
+            self.write_line(f"python-streaming-runtime {VERSION}: {text}", descriptor=2)
+
+    def text(self, text: str) -> None:
+        """Write the text of `context.log`: one event if events are framed, otherwise unchanged."""
+        if self._telemetry is not None:
+            write_all(self._telemetry, load("log_records").telemetry_frame(text, 0, False))
+        else:
+            sys.stdout.write(text)
+
+    def write_event(self, text: str, level: int, descriptor: int = 1) -> None:
+        """Write one event with one system call, past `sys.stdout`, which the function may have replaced."""
+        if self._telemetry is not None:
+            write_all(self._telemetry, load("log_records").telemetry_frame(text, level, self.is_json))
+        else:
+            self.write_line(text, descriptor)
+
+    def write_line(self, text: str, descriptor: int) -> None:
+        line = text.replace("\r\n", "\r").replace("\n", "\r") + "\n"
+        write_all(self._descriptors[descriptor], line.encode("utf-8", "backslashreplace"))
+
+    def follow_logging(self) -> None:
+        """Configure the root logger when `logging` is imported, so that a function without it does not pay for it."""
+        if "logging" in sys.modules:
+            self.configure(sys.modules["logging"])
+        else:
+            sys.meta_path.insert(0, LoggingFinder(self))
+
+    def configure(self, logging: "Any") -> None:
+        """Give the root logger the handler, the format and the level of the managed runtime.
+
+        Args:
+            logging: the module; the function may contain another one of this name, which stays as it is.
+        """
+        if hasattr(logging, "LogRecord"):
+            load("log_records").configure(self, logging)
+
+
+def duplicate(descriptor: int) -> int:
+    """Return a duplicate of the descriptor. If the function closes the original, its number goes to the next socket."""
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return descriptor
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:  # the function has made the descriptor non-blocking
+            select = import_standard("select")
+            poller = select.poll()
+            poller.register(descriptor, select.POLLOUT)
+            poller.poll()
+        except OSError:
+            return  # nothing reads the log; the invocation is more important
+
+
+class LoggingFinder:
+    """Configures `logging` when it is imported, before any other code can use it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        if name != "logging":
+            return None
+        for finder in sys.meta_path:
+            # Finders without `find_spec` are legal: the import system skips them, and so does this one.
+            find_spec = None if finder is self else getattr(finder, "find_spec", None)
+            spec: Any = find_spec(name, path, target) if find_spec is not None else None
+            if spec is not None and spec.loader is not None:
+                spec.loader = _ConfiguringLoader(spec.loader, self)
+                return spec
+        return None
+
+    def configure(self, module: "Any") -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self._log.configure(module)
+
+
+class _ConfiguringLoader:
+    """Loads a module with another loader, and then replaces itself by that one in the module's attributes."""
+
+    def __init__(self, loader: "Any", finder: LoggingFinder) -> None:
+        self._loader = loader
+        self._finder = finder
+
+    def create_module(self, spec: "Any") -> "Any":
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: "Any") -> None:
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._finder.configure(module)

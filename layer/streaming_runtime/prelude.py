@@ -1,0 +1,45 @@
+"""The HTTP response head that a handler yields first: status, headers and cookies."""
+
+from streaming_runtime import ContractError, load, text_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+VERSION = "0.1.0"
+
+# Bytes, with the delimiter of eight NULs (API Gateway Developer Guide, response-transfer-mode-lambda).
+MAX_PRELUDE_BYTES = 16 * 1024
+DELIMITER_BYTES = 8
+
+
+def encode(head: "dict[Any, Any]") -> bytes:
+    """Return the JSON of status, headers and cookies; always all three keys, as some readers require them.
+
+    Raises ContractError (`InvalidResponseHead`) before any of it is sent.
+    """
+    unknown = [key for key in head if key not in ("statusCode", "headers", "cookies")]
+    if unknown:
+        raise invalid(f"has the key {text_of(unknown[0], repr)}; allowed are statusCode, headers and cookies")
+    status, headers, cookies = head.get("statusCode", 200), head.get("headers", {}), head.get("cookies", [])
+    if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
+        raise invalid("needs a statusCode that is an int from 100 to 599")
+    if not isinstance(headers, dict) or not all(
+        is_field(name) and name and is_field(headers[name]) for name in headers
+    ):
+        raise invalid("needs headers that are a dict of strings without CR, LF and NUL")
+    if not isinstance(cookies, (list, tuple)) or not all(is_field(cookie) for cookie in cookies):
+        raise invalid("needs cookies that are a list of strings without CR, LF and NUL")
+    document = {"statusCode": int(status), "headers": headers, "cookies": cookies}
+    text: bytes = load("json_text").to_json(document).encode("ascii")
+    if len(text) + DELIMITER_BYTES > MAX_PRELUDE_BYTES:
+        raise invalid(f"is {len(text)} bytes of JSON; the limit is {MAX_PRELUDE_BYTES - DELIMITER_BYTES}")
+    return text
+
+
+def is_field(value: object) -> bool:
+    return isinstance(value, str) and not any(c in value for c in "\r\n\0")
+
+
+def invalid(message: str) -> ContractError:
+    return ContractError("InvalidResponseHead", f"the dict that the handler yielded first {message}")
