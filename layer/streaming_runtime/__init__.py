@@ -141,6 +141,11 @@ def type_name(value: object) -> str:
     return name
 
 
+def is_a(error: BaseException, kind: type) -> bool:
+    """Return `isinstance(error, kind)`, without `__class__`, which the function's class may define as a property."""
+    return issubclass(type(error), kind)
+
+
 def describe_type(value: object) -> str:
     """Return `None` or `a value of type <name>`, for messages."""
     return "None" if value is None else f"a value of type {type_name(value)}"
@@ -171,7 +176,7 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
     except ContractError as problem:
         return MinimalReport(f"Runtime.{problem.reason}", f"{problem}; the error was {summary(error)}", error)
     except BaseException:
-        name = f"Runtime.{error.reason}" if isinstance(error, ContractError) else type_name(error)
+        name = f"Runtime.{error.reason}" if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
         return MinimalReport(name, text_of(error), error)
 
 
@@ -233,9 +238,10 @@ class MinimalReport:
 
 def exit_status(error: BaseException) -> "int | None":
     """Return the exit status if the process has to end after the report, otherwise None."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    return 130 if isinstance(error, KeyboardInterrupt) else None
+    if is_a(error, SystemExit):
+        code = error.code  # type: ignore[attr-defined]
+        return code if isinstance(code, int) else int(code is not None)
+    return 130 if is_a(error, KeyboardInterrupt) else None
 
 
 def _json_string(text: str) -> str:

@@ -17,6 +17,7 @@ from streaming_runtime import (
     exit_status,
     header_type,
     import_standard,
+    is_a,
     load,
     text_of,
     type_name,
@@ -134,14 +135,15 @@ def working_directory() -> str:
 def report(error: BaseException, culprit: str) -> ErrorReport:
     """Return the report about an exception. `culprit` is the subject of a sentence, such as "the handler"."""
     frames = user_frames(error)
-    if isinstance(error, ContractError):
-        return ErrorReport(f"Runtime.{error.reason}", str(error), frames, error.stack_trace)
+    if is_a(error, ContractError):
+        reason, stack_trace = error.reason, error.stack_trace  # type: ignore[attr-defined]
+        return ErrorReport(f"Runtime.{reason}", str(error), frames, stack_trace)
     status = exit_status(error)
-    if isinstance(error, Terminated):
+    if is_a(error, Terminated):
         message = f"{culprit} was ended by the shutdown of the environment"
         return ErrorReport("Runtime.ExitError", message, frames, exit_status=status)
-    if isinstance(error, SystemExit):
-        message = f"{culprit} called sys.exit({text_of(error.code, repr)})"
+    if is_a(error, SystemExit):
+        message = f"{culprit} called sys.exit({text_of(error.code, repr)})"  # type: ignore[attr-defined]
         return ErrorReport("Runtime.ExitError", message, frames, exit_status=status)
     related = [ErrorReport(type_name(other), text_of(other), user_frames(other)) for other in related_to(error)]
     return ErrorReport(type_name(error), text_of(error), frames, exit_status=status, related=related)

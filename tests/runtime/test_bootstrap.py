@@ -107,7 +107,7 @@ def test_a_wrapper_on_a_managed_runtime_was_called_by_the_service_already(runtim
     assert runtime(WRAPPED, variables={"AWS_LAMBDA_EXEC_WRAPPER": path}).respond().chunks
 
 
-@pytest.mark.parametrize(("mode", "said"), [(None, "not there"), (0o644, "not executable")])
+@pytest.mark.parametrize(("mode", "said"), [(None, "does not exist"), (0o644, "not executable")])
 def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, python_on_path, mode, said):
     path = tmp_path / "wrapper"
     if mode is not None:

@@ -426,8 +426,8 @@ def test_the_import_path_is_that_of_the_managed_runtime(runtime, layer):
 @pytest.mark.parametrize(
     ("files", "handler", "error_type", "said"),
     [
-        ({"x.py": ""}, "lambda_function.handler", "Runtime.ImportModuleError", "must hold lambda_function.py"),
-        ({"m.py": "import nonesuch"}, "m.handler", "Runtime.ImportModuleError", "which it imports"),
+        ({"x.py": ""}, "lambda_function.handler", "Runtime.ImportModuleError", "must contain lambda_function.py"),
+        ({"m.py": "import nonesuch"}, "m.handler", "Runtime.ImportModuleError", "add it to the function's zip"),
         ({"m.py": "from os import nonesuch"}, "m.handler", "Runtime.ImportModuleError", "cannot import name"),
         ({"m.py": "def handler(:"}, "m.handler", "Runtime.UserCodeSyntaxError", "Syntax error in module 'm'"),
         ({"m.py": "x = 1"}, "m.handler", "Runtime.HandlerNotFound", "missing on module 'm'"),
@@ -455,5 +455,5 @@ def test_a_function_that_cannot_be_loaded_is_an_init_error(runtime, files, handl
 def test_the_version_is_told_to_the_runtime_api(runtime):
     function = runtime("def handler(event, context):\n    yield b''\n")
     agent = function.expect_next().headers["user-agent"]
-    with open(os.path.join(os.path.dirname(__file__), "..", "layer-manifest.json")) as manifest:
+    with open(os.path.join(os.path.dirname(__file__), "../..", "layer-manifest.json")) as manifest:
         assert agent.startswith(f"python-streaming-runtime/{json.load(manifest)['version']} CPython/")

@@ -161,7 +161,7 @@ def test_a_registration_that_fails_is_logged_and_the_function_runs(runtime, answ
     function.peer.close()
     function.peer = None
     assert function.respond().body == b"a"
-    assert "the registration failed" in function.stderr and function.stderr.count("\n") == 1
+    assert "the registration as an extension failed" in function.stderr and function.stderr.count("\n") == 1
 
 
 def test_a_function_that_cannot_be_loaded_is_not_registered(runtime):

@@ -190,7 +190,7 @@ def test_a_bundled_interpreter_of_another_architecture_is_told_from_one_that_doe
     introduction = f"python-streaming-runtime {VERSION} (python3.13-{name}, {opt}/cpython/bin/python3): "
     assert refusal(function, "Runtime.PythonNotStarted", introduction) == (
         f"the Python in this layer is for {name} and this function is {own}: "
-        f"attach layer-python3.13-{own}.zip in place of this layer"
+        f"attach layer-python3.13-{own}.zip instead of this layer"
     )
 
 
@@ -207,7 +207,7 @@ def test_a_python_on_the_path_that_does_not_start_is_refused_too(
     introduction = f"python-streaming-runtime {VERSION} (slim, {program}): "
     assert refusal(function, "Runtime.PythonNotStarted", introduction) == (
         "this Python does not start (python3: not configured): "
-        f"attach layer-python3.13-{NAMES[HERE]}.zip, which brings one, in place of this layer"
+        f"attach layer-python3.13-{NAMES[HERE]}.zip, which contains one, instead of this layer"
     )
 
 
@@ -234,8 +234,8 @@ def test_without_any_python_the_layer_to_attach_is_named(
     introduction = f"python-streaming-runtime {VERSION} (slim, no Python): "
     said = refusal(function, "Runtime.PythonNotFound", introduction)
     assert said.startswith("no Python found (looked for cpython/bin/python3 beside bootstrap, /var/lang/bin/python3,")
-    assert f"attach layer-python3.13-{NAMES[HERE]}.zip, which brings it, in place of this layer" in said
-    assert (", and AWS_LAMBDA_EXEC_WRAPPER brings them none:" in said) == (wrapper is not None)
+    assert f"attach layer-python3.13-{NAMES[HERE]}.zip, which contains Python, instead of this layer" in said
+    assert (", and AWS_LAMBDA_EXEC_WRAPPER does not change that:" in said) == (wrapper is not None)
 
 
 @pytest.mark.parametrize("poster", ["curl", "bash"])
@@ -305,7 +305,7 @@ def test_a_python_older_than_3_11_is_refused_with_its_version(
     said = refusal(function, "Runtime.PythonTooOld", f"python-streaming-runtime {VERSION} (")
     version = ".".join(map(str, OLD_PYTHONS[old]))
     assert f"needs Python 3.11 or newer, found {version}: use a managed python3.11 or newer runtime, or" in said
-    assert said.endswith(f"with layer-python3.13-{NAMES[HERE]}.zip in place of this layer")
+    assert said.endswith(f"with layer-python3.13-{NAMES[HERE]}.zip instead of this layer")
 
 
 # What another layer has written over
@@ -313,8 +313,8 @@ def test_a_python_older_than_3_11_is_refused_with_its_version(
 
 SPOILT = {
     "missing": (None, "ModuleNotFoundError: No module named 'runtime'"),
-    "older": ("VERSION = '0.0.9'\n", "VERSION is '0.0.9'"),
-    "foreign": ("import json\n", "VERSION is None"),
+    "older": ("VERSION = '0.0.9'\n", "runtime.py has VERSION '0.0.9'"),
+    "foreign": ("import json\n", "runtime.py has VERSION None"),
     "broken": ("def main(:\n", "SyntaxError: "),
     "failing": ("raise ValueError('\\ud800\\0\\n\"')\n", "ValueError: ?ud800?x00?n?"),
     "talkative": ("raise ValueError('word ' * 100_000)\n", "ValueError: word word "),
@@ -344,9 +344,9 @@ def test_a_runtime_that_is_not_of_this_version_is_never_run(
         shutil.rmtree(opt / "__pycache__")  # it would be run in the place of its source, which is as good
     function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables)
     said = refusal(function, "Runtime.LayerConflict", f"python-streaming-runtime {VERSION} (slim, ")
-    assert f"runtime.py beside bootstrap is not of this version ({cause}" in said
+    assert f"the files beside bootstrap do not all belong to this version ({cause}" in said
     assert said.endswith(
-        "another layer has written over it: attach one version of this layer only, and as the last one"
+        "another layer has overwritten or hidden some of them; attach one version of this layer only, as the last layer"
     )
 
 

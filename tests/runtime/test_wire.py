@@ -140,7 +140,7 @@ def test_an_answer_to_next_that_is_no_invocation_ends_the_process(runtime, answe
     function.expect_next()
     function.peer.send(answer)
     assert function.wait() == 1
-    assert "no invocation" in function.stderr and function.stderr.count("\n") == 1
+    assert "without an invocation" in function.stderr and function.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_answer_that_is_not_http_is_asked_for_again_and_then_given_up(runtime
         function.peer.close()
         function.peer = None
     assert function.wait() == 1
-    assert "gave no next invocation" in function.stderr
+    assert "returned no next invocation" in function.stderr
 
 
 def test_an_event_cut_in_the_middle_is_reported_for_its_invocation(runtime):
@@ -194,7 +194,7 @@ def test_a_runtime_api_that_is_gone_ends_the_process(runtime):
     function.listener.close()
     function.peer.close()
     assert function.wait() == 1
-    assert "gave no next invocation" in function.stderr
+    assert "returned no next invocation" in function.stderr
 
 
 # What is posted
