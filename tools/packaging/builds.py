@@ -165,8 +165,8 @@ def _compiled(entries: Sequence[Entry], interpreter: Interpreter) -> Bytecode:
 
 
 def _bytecode(entries: list[Entry], versions: tuple[str, ...]) -> tuple[list[Bytecode], list[NotFoundError]]:
-    source = next(entry.data for entry in entries if entry.path == "runtime.py")
-    results = bytecode.make(source, versions)
+    sources = {entry.path: entry.data for entry in entries if entry.path.endswith(".py")}
+    results = bytecode.make(sources, versions)
     made = [result for result in results if isinstance(result, Bytecode)]
     return made, [result for result in results if isinstance(result, NotFoundError)]
 

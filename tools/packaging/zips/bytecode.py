@@ -26,14 +26,14 @@ class Bytecode:
     not_compiled: tuple[str, ...]  # files that are no valid Python, each with the reason
 
 
-def make(source: bytes, versions: Iterable[str]) -> list[Bytecode | NotFoundError]:
-    """Compile the ``source`` of ``runtime.py`` for the Python ``versions``, all at a time.
+def make(sources: Mapping[str, bytes], versions: Iterable[str]) -> list[Bytecode | NotFoundError]:
+    """Compile the layer's Python files, by their paths, for the Python ``versions``, all at a time.
 
     Raises:
         PackagingError: an interpreter was found, but does not compile it.
     """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(partial(_make, source), versions))
+        return list(pool.map(partial(_make, sources), versions))
 
 
 def compile_all(interpreter: Interpreter, sources: Mapping[str, bytes]) -> Bytecode:
@@ -61,15 +61,15 @@ def record(zip_name: str, made: Iterable[Bytecode]) -> bytes:
     return "".join(f"{zip_name}  {each.cache_tag}  {each.build}\n" for each in used).encode()
 
 
-def _make(source: bytes, version: str) -> Bytecode | NotFoundError:
+def _make(sources: Mapping[str, bytes], version: str) -> Bytecode | NotFoundError:
     try:
         interpreter = interpreters.find(version)
     except NotFoundError as error:
         return error
     try:
-        made = compile_all(interpreter, {"runtime.py": source})
+        made = compile_all(interpreter, sources)
     except ToolError as error:
-        raise PackagingError(f"runtime.py cannot be compiled: {error}") from error
+        raise PackagingError(f"the layer cannot be compiled: {error}") from error
     if made.not_compiled:
-        raise PackagingError(f"runtime.py cannot be compiled: {made.not_compiled[0]}")
+        raise PackagingError(f"the layer cannot be compiled: {made.not_compiled[0]}")
     return made

@@ -25,7 +25,9 @@ def layer_entries(folder: Path, manifest: Manifest) -> list[Entry]:
     if not contents["bootstrap"].startswith(b"#!"):
         raise PackagingError(f"{shown(folder / 'bootstrap')} must begin with a #! line, as in #!/bin/sh")
     _check_bootstrap_version(folder / "bootstrap", contents["bootstrap"], manifest.version)
-    _check_version(folder / "runtime.py", contents["runtime.py"], manifest.version)
+    for path, source in contents.items():
+        if path.endswith(".py"):
+            _check_version(folder / path, source, manifest.version)
     return entries
 
 
