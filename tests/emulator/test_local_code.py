@@ -122,7 +122,7 @@ def test_a_zip_that_changes_is_unpacked_anew_and_a_broken_one_is_told_of(zipped:
         assert server.get().body == b"three"
         errors = server.errors()
     assert f"{path} has changed" in errors
-    assert "no sound zip" in errors and "the code from before goes on" in errors
+    assert "not a valid zip file" in errors and "the code from before goes on" in errors
 
 
 # Layers
@@ -242,14 +242,14 @@ def test_a_zip_that_lies_about_its_size_is_refused(zipped: Zipped) -> None:
         place = data.rindex(signature, 0, data.rindex(b"large")) + offset
         data[place : place + 4] = struct.pack("<I", 10)
     path.write_bytes(data)
-    assert_refused(run("--function", path), str(path), "no sound zip")
+    assert_refused(run("--function", path), str(path), "not a valid zip file")
 
 
 @pytest.mark.parametrize("data", [b"PK", b"PK\x05\x06" + b"\0" * 10, b"PK\x03\x04" + b"\xff" * 100])
 def test_what_only_begins_like_a_zip_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "code.zip").write_bytes(data)
     for flag in ("--function", "--layer"):
-        assert_refused(run(flag, tmp_path / "code.zip"), "code.zip is no sound zip")
+        assert_refused(run(flag, tmp_path / "code.zip"), "code.zip is not a valid zip file")
 
 
 def test_an_encrypted_zip_is_refused(zipped: Zipped) -> None:

@@ -133,8 +133,36 @@ def test_what_is_built_has_no_findings(cloud: Cloud) -> None:
 def test_a_file_that_is_no_zip_is_a_finding(cloud: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "some.zip"
     path.write_bytes(HANDLER[:-30])
-    assert "is no sound zip" in cloud.json("doctor", path, status=1)["findings"][0]["what"]
+    assert "is not a valid zip file" in cloud.json("doctor", path, status=1)["findings"][0]["what"]
     assert cloud.refusal("doctor", tmp_path / "none.zip").startswith("cannot read ")
+
+
+def damaged(data: bytes) -> bytes:
+    """The zip with other compressed data in its first file, which zlib refuses."""
+    start = 30 + data.index(b"lambda_function.py") - 30 + len(b"lambda_function.py")
+    return data[:start] + b"\xff" * 10 + data[start + 10 :]
+
+
+def test_a_damaged_zip_is_a_finding_and_no_traceback(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "some.zip"
+    path.write_bytes(damaged(HANDLER))
+    (finding,) = cloud.json("doctor", path, status=1)["findings"]
+    assert f"{path} is not a valid zip file: Error -3 while decompressing data" in finding["what"]
+
+
+def test_a_zip_bomb_is_a_finding_and_is_not_decompressed(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "some.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
+        bomb.open("zeros.py", "w") as file,
+    ):
+        for _ in range(251):
+            file.write(bytes(1_048_576))
+    data = bytearray(path.read_bytes())
+    data[50:60] = b"\xff" * 10  # which would be found if it were decompressed
+    path.write_bytes(data)
+    (finding,) = cloud.json("doctor", path, status=1)["findings"]
+    assert finding["what"] == f"{path} has 263,192,576 bytes unpacked"
 
 
 def test_sizes_are_weighed() -> None:
@@ -260,7 +288,7 @@ def test_a_layer_that_brings_a_bootstrap_of_its_own_is_found(streaming: Cloud) -
 
 
 def test_the_total_with_all_layers_is_weighed(streaming: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "UNPACKED_LIMIT", 1_000_000)
+    monkeypatch.setattr(findings, "MAX_UNPACKED_BYTES", 1_000_000)
     (large,) = streaming.layer("large", files={"zeros": bytes(999_999)})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(large)
     (what,) = found(streaming)

@@ -196,7 +196,7 @@ def test_parameters_name_the_version_once_and_the_latest_always(cloud: Cloud) ->
 
 
 def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "ZIP_LIMIT", 100_000)
+    monkeypatch.setattr(publish, "MAX_ZIP_BYTES", 100_000)
     large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": os.urandom(100_000)})
     (cloud.checkout.dist / "layer-python3.13-arm64.zip").write_bytes(large)
     words = ["publish", "--variant", "python3.13-arm64"]
@@ -275,8 +275,15 @@ def test_a_zip_of_another_version_is_refused(cloud: Cloud) -> None:
     path = cloud.checkout.dist / "layer-slim.zip"
     path.write_bytes(zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.0.9"\n'}))
     assert cloud.refusal("publish") == "layer-slim.zip is not of version 0.1.0: run ./build.sh, and repeat"
-    path.write_bytes(b"no zip")
-    assert cloud.refusal("publish").startswith("the zip is not sound: ")
+
+
+@pytest.mark.parametrize("damage", ["no zip", "content"])
+def test_a_damaged_zip_is_refused_in_one_line(cloud: Cloud, damage: str) -> None:
+    path = cloud.checkout.dist / "layer-slim.zip"
+    path.write_bytes(b"no zip" if damage == "no zip" else path.read_bytes().replace(b"#!/bin/sh", b"#!/bin/ha", 1))
+    refusal = cloud.refusal("publish")
+    assert refusal.startswith("layer-slim.zip is not a valid zip file: ")
+    assert refusal.endswith("; build it again with ./build.sh")
 
 
 # The manifest's list

@@ -319,8 +319,11 @@ def test_a_folder_has_no_hash(refusal: Refusal, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
-        ("ZIP_LIMIT", f"layer-python{VERSION}-{NAMES[HERE]}.zip has {{}} bytes, an upload takes 100,000: drop files"),
-        ("UNPACKED_LIMIT", "{file} has {} bytes unpacked, of 100,000 allowed: drop files"),
+        (
+            "MAX_ZIP_BYTES",
+            f"layer-python{VERSION}-{NAMES[HERE]}.zip has {{}} bytes, the limit is 100,000: remove files",
+        ),
+        ("MAX_UNPACKED_BYTES", "{file} has {} bytes unpacked, the limit is 100,000: remove files"),
     ],
 )
 def test_what_is_too_large_for_aws_lambda_is_refused(
@@ -338,7 +341,7 @@ def test_bytecode_counts_among_what_is_unpacked(
 ) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(archive(cpython()))
-    monkeypatch.setattr(zips, "UNPACKED_LIMIT", 150_000)  # more than is unpacked without it
+    monkeypatch.setattr(zips, "MAX_UNPACKED_BYTES", 150_000)  # more than is unpacked without it
     said = refusal(*OPTIONS, "--interpreter", file)
     assert said.startswith(f"layer-python{VERSION}-{NAMES[HERE]}.zip has ")
 

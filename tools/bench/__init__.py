@@ -7,7 +7,6 @@ measured on.
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 
 
 class BenchError(Exception):

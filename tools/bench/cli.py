@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tools.bench import HERE, ROOT, BenchError
+from tools.bench import HERE, BenchError
 from tools.bench.chart import svg
 from tools.bench.machine import Machine, load
 from tools.bench.measure import FULL, MEASURED, QUICK, Bench, Effort
@@ -22,6 +22,7 @@ from tools.bench.programs import REQUIREMENT, Interpreter, build_layer, compile_
 from tools.bench.report import Part, Report
 from tools.bench.samples import AWSLAMBDARIC, C_CLIENT, LAYER, Measurement
 from tools.bench.session import Arena, Contestant
+from tools.common.paths import ROOT
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 SCRIPT = "/var/runtime/bootstrap.py"  # the managed runtime's own, which bootstrap is called with and does not run

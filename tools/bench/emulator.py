@@ -10,7 +10,8 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.bench import ROOT, BenchError
+from tools.bench import BenchError
+from tools.common.paths import ROOT
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

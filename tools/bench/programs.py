@@ -8,11 +8,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.bench import HERE, ROOT, BenchError
+from tools.bench import HERE, BenchError
+from tools.common.archives import open_zip
+from tools.common.paths import ROOT
 
 REQUIREMENT = "awslambdaric==4.2.2"
 OLDEST = (3, 11)
@@ -34,9 +35,12 @@ def build_layer(folder: Path) -> Path:
     """Build the slim layer and unpack it as AWS Lambda does, modes and all. Returns the place of /opt."""
     run(ROOT / "build.sh", "-o", folder / "dist")
     unpacked = folder / "opt"
-    with zipfile.ZipFile(folder / "dist" / "layer-slim.zip") as archive:
-        for entry in archive.infolist():
-            Path(archive.extract(entry, unpacked)).chmod(entry.external_attr >> 16 & 0o777)
+    with open_zip(folder / "dist" / "layer-slim.zip", "build it again") as archive:
+        for member in archive.files:
+            path = unpacked / member.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(member))
+            path.chmod(member.mode or 0o644)
     return unpacked
 
 

@@ -2,8 +2,8 @@
 
 
 class ToolError(Exception):
-    """Something cannot be done; the text is one line that names the cause and the next step."""
+    """A command cannot do its work; the text is one line that names the cause and the next step. Exit status 1."""
 
 
 class UsageError(ToolError):
-    """The command line asks for something that makes no sense."""
+    """The command line is wrong. Exit status 2."""

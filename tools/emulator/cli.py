@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tools.emulator.sandbox.supervisor_client import ROOT, Supervisor
+from tools.common.paths import ROOT
+from tools.emulator.sandbox.supervisor_client import Supervisor
 
 if TYPE_CHECKING:  # imported in `main`, while the supervisor starts
     from argparse import Namespace

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from tools.common.paths import ROOT
 from tools.emulator.deployment.configuration import RESERVED, function_name
 from tools.emulator.execution.invocation import check_event
-from tools.emulator.sandbox.supervisor_client import ROOT
 
 USAGE = 2
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -3,11 +3,7 @@
 `plan` knows no AWS, `journal` no plan; `aws`, `functions` and `layers` alone call the service.
 """
 
-from pathlib import Path
-
 from tools.common.errors import ToolError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class FleetError(ToolError):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES
 from tools.common.paths import read
 from tools.packaging import PackagingError
 from tools.packaging.interpreter import bundle as self_contained
@@ -198,7 +199,7 @@ def _making_remarks(bundle: Bundle, obstacle: str, made: Bytecode, entries: Sequ
     yield f"bytecode     by CPython {maker}{obstacle and f', because the bundled one {obstacle}'}"
     for reason in made.not_compiled:
         yield f"no bytecode  {reason}"
-    yield f"unpacked     {megabytes(sum(len(entry.data) for entry in entries))} of {megabytes(archive.UNPACKED_LIMIT)}"
+    yield f"unpacked     {megabytes(sum(len(entry.data) for entry in entries))} of {megabytes(MAX_UNPACKED_BYTES)}"
     yield f"deflated     by {archive.deflater()}; another one makes other bytes"
 
 

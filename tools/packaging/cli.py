@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from tools.common.errors import ToolError
-from tools.common.paths import shown
+from tools.common.paths import ROOT, shown
 from tools.packaging import builds, manifest
 from tools.packaging.builds import Build
 from tools.packaging.interpreter import pins
 from tools.packaging.interpreter.compatibility import GLIBC
 from tools.packaging.zips import archive
 from tools.packaging.zips import output as dist
-
-ROOT = Path(__file__).resolve().parents[2]
 
 _MAX_LISTED = 40
 _LISTED_DEPTH = 3  # levels of folders that are told apart where there are more files

@@ -12,15 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tools.common.archives import Archive, Member, open_zip
+from tools.common.errors import ToolError
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES
 from tools.emulator.sandbox.supervisor_client import remove
 
-if TYPE_CHECKING:
-    from zipfile import ZipFile, ZipInfo
-
-# Bytes of a function with all its layers (AWS Lambda Developer Guide, gettingstarted-limits).
-UNPACKED_LIMIT = 262_144_000
+ZIP_HINT = "build it again with ./build.sh"
 LOOK_EVERY = 0.5  # seconds
 FEW_FILES = 1000  # so many are looked at before each invocation, which takes a few milliseconds
 LOOKING_SHARE = 0.05  # of the time, at most, is spent on looking at more
@@ -212,13 +210,11 @@ def counts(entry: os.DirEntry[str]) -> bool:
 def has_bootstrap(layer: Path) -> bool:
     if layer.is_dir():
         return (layer / "bootstrap").exists()
-    import zipfile
-
     try:
-        with zipfile.ZipFile(layer) as archive:
-            return "bootstrap" in archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise CodeError(f"{layer} is no sound zip: {error}") from None
+        with open_zip(layer, ZIP_HINT, str(layer)) as archive:
+            return any(member.path == "bootstrap" for member in archive.files)
+    except ToolError as error:
+        raise CodeError(str(error)) from None
 
 
 def copy_over(source: Path, target: Path) -> None:
@@ -246,8 +242,10 @@ def size_of(folder: Path) -> int:
 
 
 def check_size(size: int) -> None:
-    if size > UNPACKED_LIMIT:
-        raise CodeError(f"the function and its layers have {size:,} bytes unpacked, the limit is {UNPACKED_LIMIT:,}")
+    if size > MAX_UNPACKED_BYTES:
+        raise CodeError(
+            f"the function and its layers have {size:,} bytes unpacked, the limit is {MAX_UNPACKED_BYTES:,}"
+        )
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -255,58 +253,46 @@ def unpack(path: Path, folder: Path) -> None:
 
     Raises CodeError where it is none, is above the limit, or where something in it would land outside the folder.
     """
-    import zipfile
-    import zlib
-
     try:
-        with zipfile.ZipFile(path) as archive:
-            listing = archive.infolist()
-            check_listing(path, listing)
-            for info in listing:
-                if not is_link(info):
-                    extract(archive, info, folder)
+        with open_zip(path, ZIP_HINT, str(path)) as archive:
+            archive.check_size()
+            check_paths(archive)
+            for member in archive.members:
+                if not member.is_link:
+                    extract(archive, member, folder)
             # Last, so that nothing can be written through them.
-            links = list(filter(is_link, listing))
-            for info in links:
-                make_link(folder, info.filename, os.fsdecode(archive.read(info)))
-                check_link(path, folder, info.filename)
-            for info in links:
-                check_link(path, folder, info.filename)  # now that the links which it goes through are there
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CodeError(f"{path} is no sound zip: {error}") from None
+            links = [member for member in archive.members if member.is_link]
+            for member in links:
+                make_link(folder, member.path, os.fsdecode(archive.read(member)))
+                check_link(path, folder, member.path)
+            for member in links:
+                check_link(path, folder, member.path)  # again: all links that it leads through exist now
+    except ToolError as error:
+        raise CodeError(str(error)) from None
     except (OSError, ValueError) as error:
         raise CodeError(f"{path} cannot be unpacked: {getattr(error, 'strerror', None) or error}") from None
 
 
-def check_listing(path: Path, listing: Sequence[ZipInfo]) -> None:
-    size = sum(info.file_size for info in listing)
-    if size > UNPACKED_LIMIT:
-        raise CodeError(f"{path} has {size:,} bytes unpacked, the limit is {UNPACKED_LIMIT:,}")
-    for info in listing:
-        name = info.orig_filename.replace("\\", "/")
+def check_paths(archive: Archive) -> None:
+    for member in archive.members:
+        name = member.stored_path.replace("\\", "/")
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise CodeError(
-                f"{path} is refused: {info.orig_filename!r} in it leads out of the folder it is unpacked in"
+                f"{archive.name} is refused: {member.stored_path!r} in it leads out of the folder it is unpacked in"
             )
 
 
-def is_link(info: ZipInfo) -> bool:
-    return stat.S_ISLNK(info.external_attr >> 16)
-
-
-def extract(archive: ZipFile, info: ZipInfo, folder: Path) -> None:
-    """One file or folder. A zip that was not made on a Unix has no modes: all can be read, then."""
-    import shutil
-
-    place = folder / info.filename
-    if info.is_dir():
+def extract(archive: Archive, member: Member, folder: Path) -> None:
+    """Extract one file or folder. A zip from a system without permission bits gets files that all can read."""
+    place = folder / member.path
+    if member.is_folder:
         place.mkdir(parents=True, exist_ok=True)
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(info) as source, place.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    mode = stat.S_IMODE(info.external_attr >> 16) & 0o777
-    place.chmod(mode or 0o644)
+    with place.open("wb") as target:
+        for piece in archive.pieces(member):
+            target.write(piece)
+    place.chmod((member.mode or 0) & 0o777 or 0o644)
 
 
 def make_link(folder: Path, name: str, to: str) -> None:

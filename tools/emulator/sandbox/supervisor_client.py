@@ -12,7 +12,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+from tools.common.paths import ROOT
+
 SCRATCH_NAME = "python-streaming-runtime-"
 ENDED_WITH_SUPERVISOR = -9  # what becomes of a process whose supervisor was killed
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
 import json
 import urllib.request
-import zipfile
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
 from botocore import exceptions
 
+from tools.common.urls import redact, without_secrets
 from tools.fleet import FleetError
 from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.functions import UnclearError
@@ -146,21 +145,13 @@ def _grantees(statement: dict[str, Any]) -> Iterator[str]:
 def download(location: str) -> bytes:
     """Get the zip behind the ``Location`` of an answer; raises ``FleetError`` where that cannot be done."""
     if not location.startswith(("https://", "http://")):  # as those of moto are not
-        raise FleetError(f"the zip cannot be downloaded: {location} is no address for that; the rest was looked at")
+        address = without_secrets(location)
+        raise FleetError(f"the zip cannot be downloaded: {address} is not an HTTP address; everything else was checked")
     for _ in range(_DOWNLOADS):
         try:
             with urllib.request.urlopen(location, timeout=_SECONDS_OF_A_DOWNLOAD) as response:
                 data: bytes = response.read()
                 return data
         except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = " ".join(str(getattr(error, "reason", error)).split())
+            reason = redact(" ".join(str(getattr(error, "reason", error)).split()))
     raise FleetError(f"the zip cannot be downloaded ({reason}): check the network and repeat")
-
-
-def unpacked_size(data: bytes) -> int:
-    """The bytes a zip has when unpacked; raises ``FleetError`` where it is none."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return sum(info.file_size for info in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise FleetError(f"the zip is not sound: {error}") from None

@@ -6,19 +6,17 @@ The paths of a layer are those below /opt, the paths of a function those below /
 from __future__ import annotations
 
 import ast
-import io
-import stat
 import struct
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from tools.common.archives import open_zip
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
 from tools.packaging.interpreter import elf
-from tools.packaging.zips.archive import UNPACKED_LIMIT, ZIP_LIMIT
 
 _READ_BY_ALL = 0o444
 _RUN_BY_ALL = 0o111
-_UNIX = 3
 _MAX_NAMED = 3
 
 
@@ -50,33 +48,35 @@ class Contents:
     @property
     def is_layer(self) -> bool:
         """Whether it is this project's layer, and not a function: it has the runtime, at the top or a folder down."""
-        return any(path.split("/")[-1] == "runtime.py" for path in self.files if path.count("/") < 2) and any(
-            path.split("/")[-1] == "bootstrap" for path in self.files if path.count("/") < 2
+        return any(path.split("/")[-1] == "runtime.py" for path in self.modes if path.count("/") < 2) and any(
+            path.split("/")[-1] == "bootstrap" for path in self.modes if path.count("/") < 2
         )
 
 
-def read_zip(name: str, data: bytes) -> Contents:
-    """Read a zip; raises ``zipfile.BadZipFile``."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        infos = archive.infolist()
-        if (damaged := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"{damaged} is damaged")
+def read_zip(name: str, source: Path | bytes) -> Contents:
+    """Read a zip; one above the limit is not decompressed, and its `files` are empty.
+
+    Raises:
+        InvalidZip: it is not a valid zip file.
+        ToolError: the file cannot be read.
+    """
+    with open_zip(source, "build it again", name) as archive:
+        is_too_large = archive.unpacked_bytes > MAX_UNPACKED_BYTES
         return Contents(
             name,
-            len(data),
-            sum(info.file_size for info in infos),
-            {info.filename: _mode(info) for info in infos if not info.is_dir()},
-            {info.filename: _mode(info) for info in infos if info.is_dir()},
-            {info.filename: archive.read(info) for info in infos if not info.is_dir()},
+            source.stat().st_size if isinstance(source, Path) else len(source),
+            archive.unpacked_bytes,
+            {member.path: member.mode for member in archive.files},
+            {member.path: member.mode for member in archive.members if member.is_folder},
+            {} if is_too_large else {member.path: archive.read(member) for member in archive.files},
         )
-
-
-def _mode(info: zipfile.ZipInfo) -> int | None:
-    return stat.S_IMODE(info.external_attr >> 16) if info.create_system == _UNIX and info.external_attr >> 16 else None
 
 
 def of_layer(contents: Contents, architecture: str | None = None) -> Iterator[Finding]:
     """What is wrong with a layer's zip."""
+    if contents.unpacked > MAX_UNPACKED_BYTES:
+        yield from _sizes(contents)  # the content was not read
+        return
     yield from _layout_of_layer(contents)
     yield from _modes(contents, "./build.sh")
     yield from _scripts(contents, "./build.sh")
@@ -88,6 +88,9 @@ def of_function(
     contents: Contents, architecture: str | None, handler: str | None, runtime: str | None
 ) -> Iterator[Finding]:
     """What is wrong with a function's zip."""
+    if contents.unpacked > MAX_UNPACKED_BYTES:
+        yield from _sizes(contents)  # the content was not read
+        return
     mend = "./build.sh function FOLDER"
     yield from _shadow(contents, runtime)
     yield from _handler(contents, handler)
@@ -189,16 +192,16 @@ def elf_machine(data: bytes) -> str:
 
 
 def _sizes(contents: Contents) -> Iterator[Finding]:
-    if contents.size > ZIP_LIMIT:
+    if contents.size > MAX_ZIP_BYTES:
         yield Finding(
             f"{contents.name} has {contents.size:,} bytes",
-            f"a direct upload takes {ZIP_LIMIT:,}; more has to go through S3",
+            f"a direct upload takes {MAX_ZIP_BYTES:,}; more has to go through S3",
             "./build.sh publish --bucket BUCKET, or aws lambda update-function-code --s3-bucket …",
         )
-    if contents.unpacked > UNPACKED_LIMIT:
+    if contents.unpacked > MAX_UNPACKED_BYTES:
         yield Finding(
             f"{contents.name} has {contents.unpacked:,} bytes unpacked",
-            f"a function and all its layers may have {UNPACKED_LIMIT:,} together",
+            f"a function and all its layers may have {MAX_UNPACKED_BYTES:,} together",
             "drop files, and build it anew",
         )
 
@@ -267,11 +270,11 @@ def _defines(source: bytes, name: str) -> bool:
 def of_total(parts: Sequence[tuple[str, int]]) -> Iterator[Finding]:
     """What is wrong with the sum of a function and its layers, each with its bytes when unpacked."""
     total = sum(size for _, size in parts)
-    if total > UNPACKED_LIMIT:
+    if total > MAX_UNPACKED_BYTES:
         largest = ", ".join(f"{name} {size:,}" for name, size in sorted(parts, key=lambda part: -part[1])[:_MAX_NAMED])
         yield Finding(
             f"the function and its layers have {total:,} bytes unpacked ({largest})",
-            f"AWS Lambda allows {UNPACKED_LIMIT:,} together, and refuses the next change",
+            f"AWS Lambda allows {MAX_UNPACKED_BYTES:,} together, and refuses the next change",
             "drop files or layers",
         )
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import subprocess
 import sys
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.common.archives import open_zip
 from tools.common.output import remark
-from tools.common.paths import read, shown
-from tools.fleet import ROOT, FleetError
-from tools.fleet.aws.layers import unpacked_size
+from tools.common.paths import ROOT, read, shown
+from tools.fleet import FleetError
 from tools.packaging.manifest import Manifest, Variant
-from tools.packaging.zips.archive import UNPACKED_LIMIT
 
 _SMALL = 1_000_000
 
@@ -74,10 +71,7 @@ def _build(output: Path) -> None:
 
 def _checked(variant: Variant, manifest: Manifest, data: bytes) -> bytes:
     """Refuse a zip that AWS Lambda would, and one of another version; tell where the sources have moved on since."""
-    size = unpacked_size(data)
-    if size > UNPACKED_LIMIT:
-        raise FleetError(f"{variant.zip_name} has {size:,} bytes unpacked, and {UNPACKED_LIMIT:,} are allowed")
-    files = _files(data)
+    files = _files(variant.zip_name, data)
     if f'VERSION = "{manifest.version}"'.encode() not in files.get("runtime.py", b""):
         raise FleetError(f"{variant.zip_name} is not of version {manifest.version}: run ./build.sh, and repeat")
     for file in manifest.files:
@@ -86,8 +80,8 @@ def _checked(variant: Variant, manifest: Manifest, data: bytes) -> bytes:
     return data
 
 
-def _files(data: bytes) -> dict[str, bytes]:
-    """The small files of a zip, by path: the layer's own are."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        small = (info for info in archive.infolist() if info.file_size < _SMALL)
-        return {info.filename: archive.read(info) for info in small}
+def _files(name: str, data: bytes) -> dict[str, bytes]:
+    """Return the small files of a zip, which include those of the layer itself, by path."""
+    with open_zip(data, "build it again with ./build.sh", name) as archive:
+        archive.check_size()
+        return {member.path: archive.read(member) for member in archive.files if member.size < _SMALL}

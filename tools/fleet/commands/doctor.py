@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.common import output as terminal
+from tools.common.archives import InvalidZip
 from tools.common.errors import ToolError
-from tools.common.lambda_facts import MANAGED_PYTHON, OS_ONLY, end_of_life
-from tools.common.paths import read, shown
+from tools.common.lambda_facts import MANAGED_PYTHON, OS_ONLY, deprecated_since
+from tools.common.paths import shown
 from tools.fleet import FleetError
 from tools.fleet.aws.account import Session
 from tools.fleet.aws.arns import LayerVersion, function_name, layer_of, short
@@ -44,15 +44,15 @@ def is_zip(target: str) -> bool:
 
 def examine_zip(path: Path, given: Given, as_json: bool) -> int:
     """Tell what is wrong with the zip at ``path``. Returns the exit status."""
-    found = list(_of_zip(shown(path), read(path), given))
+    found = list(_of_zip(shown(path), path, given))
     return _tell(shown(path), found, as_json)
 
 
-def _of_zip(name: str, data: bytes, given: Given) -> Iterator[Finding]:
+def _of_zip(name: str, path: Path, given: Given) -> Iterator[Finding]:
     try:
-        contents = findings.read_zip(name, data)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        yield Finding(f"{name} is no sound zip: {error}", "AWS Lambda refuses it", "./build.sh, or zip it anew")
+        contents = findings.read_zip(name, path)
+    except InvalidZip as error:
+        yield Finding(str(error), "AWS Lambda rejects it", "./build.sh, or zip it again")
         return
     if contents.is_layer:
         yield from findings.of_layer(contents, given.architecture)
@@ -106,7 +106,7 @@ class Examination:
 
     def _runtime(self) -> Iterator[Finding]:
         runtime, name = self._function.runtime, self._function.name
-        if day := end_of_life(runtime):
+        if day := deprecated_since(runtime):
             newer = "provided.al2023" if runtime.startswith(OS_ONLY) else self._manifest.compatible_runtimes[-1]
             yield Finding(
                 f"its runtime {runtime} is past its end, since {day}",
@@ -188,7 +188,7 @@ class Examination:
             contents = findings.read_zip("its zip", download(location))
             sizes.append(("its zip", contents.unpacked))
             yield from findings.of_function(contents, given.architecture, given.handler, given.runtime)
-        except (ToolError, zipfile.BadZipFile) as error:
+        except ToolError as error:
             yield Finding("its zip cannot be looked into", str(error), f"./build.sh doctor {function.name}")
         held = self._session.lookup(function.layers)
         for arn in function.layers:
@@ -210,7 +210,7 @@ class Examination:
             return
         try:
             contents = findings.read_zip(name, download(info.location))
-        except (ToolError, zipfile.BadZipFile) as error:
+        except ToolError as error:
             yield Finding(f"{name} cannot be looked into", str(error), f"./build.sh doctor {self._function.name}")
             return
         sizes.append((name, contents.unpacked))

@@ -15,7 +15,9 @@ from botocore import exceptions
 
 from tools.common import output as terminal
 from tools.common.errors import ToolError
-from tools.fleet import ROOT, FleetError
+from tools.common.lambda_facts import MAX_ZIP_BYTES
+from tools.common.paths import ROOT
+from tools.fleet import FleetError
 from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.functions import UnclearError
 from tools.fleet.aws.layers import Layers, code_sha256
@@ -27,7 +29,6 @@ from tools.fleet.rollout.target_version import description, own_layers, publishe
 from tools.packaging import manifest as manifests
 from tools.packaging.manifest import Manifest
 from tools.packaging.manifest_edit import Published, with_published
-from tools.packaging.zips.archive import ZIP_LIMIT
 
 _TRIES = 6
 SECONDS_BETWEEN_TRIES = 1  # more with each
@@ -170,7 +171,7 @@ class Publisher:
         return None
 
     def _content(self, zipped: Zip) -> dict[str, Any]:
-        if len(zipped.data) <= ZIP_LIMIT:
+        if len(zipped.data) <= MAX_ZIP_BYTES:
             return {"ZipFile": zipped.data}
         bucket = str(self._order.bucket).replace("{region}", self.region)
         key = f"{zipped.variant.layer_name}/{zipped.sha256}.zip"
@@ -262,9 +263,9 @@ def _alone(dry_run: bool) -> Iterator[None]:
 
 def _refuse_large(zips: Sequence[Zip]) -> None:
     for each in zips:
-        if len(each.data) > ZIP_LIMIT:
+        if len(each.data) > MAX_ZIP_BYTES:
             raise FleetError(
-                f"{each.variant.zip_name} has {len(each.data):,} bytes, and {ZIP_LIMIT:,} can be sent: "
+                f"{each.variant.zip_name} has {len(each.data):,} bytes, and {MAX_ZIP_BYTES:,} can be sent: "
                 "name a bucket in the region with --bucket"
             )
 

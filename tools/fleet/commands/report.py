@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.common import output as terminal
-from tools.common.lambda_facts import end_of_life
+from tools.common.lambda_facts import deprecated_since
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of, short
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
@@ -134,7 +134,7 @@ def _problems(
         yield "foreign architecture", ", ".join(function.architectures)
     if version.number < newest.get(version.layer, 0):
         yield "behind", str(newest[version.layer])
-    if day := end_of_life(function.runtime):
+    if day := deprecated_since(function.runtime):
         yield "end-of-life runtime", day
 
 

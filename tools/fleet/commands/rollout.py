@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tools.common import output as terminal
-from tools.common.paths import shown
-from tools.fleet import ROOT, FleetError, UsageError
+from tools.common.paths import ROOT, shown
+from tools.fleet import FleetError, UsageError
 from tools.fleet.aws.account import Session
 from tools.fleet.aws.arns import LayerVersion, Place
 from tools.fleet.aws.functions import Functions, GoneError, NoAccessError

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.common import output as terminal
+from tools.common.archives import open_zip
 from tools.common.errors import ToolError
-from tools.fleet import ROOT, FleetError
+from tools.common.paths import ROOT, shown
+from tools.fleet import FleetError
 from tools.fleet.aws.arns import LayerVersion
 from tools.fleet.aws.layers import Layers, download
 from tools.fleet.aws.models import LayerInfo, NotUsable
@@ -110,8 +110,8 @@ def _bytes(manifest: Manifest, entry: Published, info: LayerInfo) -> Iterator[Di
     if sha256 != entry.sha256:
         yield Difference(entry, "bytes", f"sha256 {entry.sha256}", f"sha256 {sha256}")
     try:
-        held = _files(data)
-    except zipfile.BadZipFile as error:
+        held = _files("its zip", data)
+    except ToolError as error:
         yield Difference(entry, "bytes", "a zip", str(error))
         return
     differences = list(_compare(_reference(manifest, entry), held))
@@ -130,13 +130,9 @@ class _File:
         return f"{self.mode:04o} {len(self.data):,} bytes {hashlib.sha256(self.data).hexdigest()[:12]}"
 
 
-def _files(data: bytes) -> dict[str, _File]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {
-            info.filename: _File(info.external_attr >> 16 & 0o777, archive.read(info))
-            for info in archive.infolist()
-            if not info.is_dir()
-        }
+def _files(name: str, data: bytes) -> dict[str, _File]:
+    with open_zip(data, "publish it again", name) as archive:
+        return {member.path: _File(member.mode or 0, archive.read(member)) for member in archive.files}
 
 
 def _reference(manifest: Manifest, entry: Published) -> tuple[dict[str, _File], bool]:
@@ -145,7 +141,7 @@ def _reference(manifest: Manifest, entry: Published) -> tuple[dict[str, _File], 
     if built.is_file():
         data = built.read_bytes()
         if hashlib.sha256(data).hexdigest() == entry.sha256:
-            return _files(data), True
+            return _files(shown(built), data), True
     if entry.version != manifest.version:
         return {}, False
     sources = {file.path: _File(file.mode, _source(file.path)) for file in manifest.files}

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from tools.common.lambda_facts import MAX_LAYERS, MAX_UNPACKED_BYTES
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of
 from tools.fleet.aws.models import Function, LayerInfo, NotUsable
-from tools.packaging.zips.archive import UNPACKED_LIMIT
-
-MAX_LAYERS = 5  # AWS Lambda Developer Guide, gettingstarted-limits
 
 
 class Verdict(Enum):
@@ -166,8 +164,10 @@ def _too_large(step: Step, versions: Mapping[str, LayerInfo | NotUsable]) -> str
     """A floor of the unpacked size, for AWS Lambda tells that of zips: what it exceeds is refused for certain."""
     infos = [versions.get(arn) for arn in step.new]
     size = step.function.code_size + sum(info.size for info in infos if isinstance(info, LayerInfo))
-    if size > UNPACKED_LIMIT:
-        return f"with its layers it would have more than {size:,} bytes unpacked, and {UNPACKED_LIMIT:,} are allowed"
+    if size > MAX_UNPACKED_BYTES:
+        return (
+            f"with its layers it would have more than {size:,} bytes unpacked, and {MAX_UNPACKED_BYTES:,} are allowed"
+        )
     return ""
 
 

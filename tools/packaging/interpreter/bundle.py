@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.common.errors import ToolError
-from tools.common.paths import read
+from tools.common.paths import ROOT, read
 from tools.packaging import PackagingError
 from tools.packaging.interpreter import compatibility as target
 from tools.packaging.interpreter import elf, trim
@@ -30,7 +30,7 @@ _EXTENSION_MODULES = "lib-dynload"
 _PLACEHOLDER = b"All extension modules are built into the interpreter, which warns where this folder is missing.\n"
 _LICENSES = {  # of the libraries that python-build-standalone links in, whose archives have none
     "licenses/python-build-standalone.txt": Path(__file__).parent / "licenses" / "python-build-standalone.txt",
-    "licenses/Apache-2.0.txt": Path(__file__).resolve().parents[3] / "LICENSE",
+    "licenses/Apache-2.0.txt": ROOT / "LICENSE",
 }
 _VERSION = re.compile(rb"(3\.\d+\.\d+)\0")
 

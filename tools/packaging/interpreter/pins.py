@@ -6,16 +6,17 @@ with their hashes: so the hash that a later download has to match comes by anoth
 
 import json
 import re
+import stat
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tools.common.paths import read, shown
+from tools.common.archives import open_zip
+from tools.common.paths import read, shown, write_atomically
 from tools.packaging import PackagingError
 from tools.packaging.manifest import FILE_NAME, Pin, parse
 
@@ -45,7 +46,7 @@ def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
     pins = [_renewed(pin, newest) for pin in manifest.pins]
     changed = _changed(path, text, pins)
     if not dry_run and changed != text:
-        _write(path, changed)
+        write_atomically(path, changed, stat.S_IMODE(path.stat().st_mode))
     return [_told(old, new) for old, new in zip(manifest.pins, pins, strict=True)]
 
 
@@ -61,10 +62,11 @@ def _fetched() -> bytes:
                 f"pip could not fetch {_PACKAGE}: {reason}; fetch it by other means and give its versions.json "
                 "with --versions"
             )
-        try:
-            return zipfile.ZipFile(wheels[0]).read(_LISTING)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise PackagingError(f"{wheels[0].name} holds no {_LISTING}: give one with --versions") from error
+        with open_zip(wheels[0], "give a versions.json with --versions", wheels[0].name) as wheel:
+            listing = wheel.read_path(_LISTING)
+        if listing is None:
+            raise PackagingError(f"{wheels[0].name} contains no {_LISTING}: give one with --versions")
+        return listing
 
 
 def _parsed(listing: bytes) -> Iterator[Pin]:
@@ -128,17 +130,6 @@ def _changed(path: Path, text: bytes, pins: list[Pin]) -> bytes:
     if parse(changed).pins != tuple(pins):
         raise PackagingError(f"cannot change the pins in {shown(path)}: write each as one object with plain strings")
     return changed
-
-
-def _write(path: Path, text: bytes) -> None:
-    try:
-        with tempfile.TemporaryDirectory(prefix=".manifest-", dir=path.parent) as staging:
-            new = Path(staging) / path.name
-            new.write_bytes(text)
-            new.chmod(path.stat().st_mode & 0o777)
-            new.replace(path)
-    except OSError as error:
-        raise PackagingError(f"cannot write {shown(path)}: {error.strerror}") from error
 
 
 def _told(old: Pin, new: Pin) -> str:

@@ -1,4 +1,4 @@
-"""Zips that depend on their entries alone, and the limits AWS Lambda puts on them."""
+"""Writes zips whose bytes depend on their entries alone, and checks them against the limits of AWS Lambda."""
 
 import io
 import stat
@@ -7,23 +7,21 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tools.common.archives import Archive, open_zip
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
 from tools.packaging import PackagingError
 
 PROGRAM = 0o755
 PLAIN = 0o644
 
-# Bytes: AWS Lambda Developer Guide, gettingstarted-limits. The second is for a function with all its layers.
-ZIP_LIMIT = 50 * 1024 * 1024
-UNPACKED_LIMIT = 262_144_000
-
 _DEFLATE_LEVEL = 9
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip knows no earlier date
-_UNIX = 3  # the system whose permission bits external_attr holds
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that the zip format can store
+_UNIX = 3  # create_system of entries whose external_attr contains permission bits
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a zip: its path with ``/``, its permission bits, its bytes."""
+    """One file of a zip: its path with `/`, its permission bits, its content."""
 
     path: str
     mode: int
@@ -31,10 +29,11 @@ class Entry:
 
 
 def pack(entries: Iterable[Entry], deflated: bool = False) -> bytes:
-    """Give the zip of ``entries``, the same bytes on every machine; if ``deflated``, where ``deflater`` is the same.
+    """Return the zip of `entries`.
 
-    What is small is stored for that reason: zlib and zlib-ng deflate to different bytes. Without entries for folders:
-    AWS Lambda makes them itself, and refuses one without run bits.
+    The bytes are the same on every machine; if `deflated`, on every machine with the same `deflater`, because zlib and
+    zlib-ng compress to different bytes. Small zips are therefore stored. Folders get no entries: AWS Lambda creates
+    them itself, and refuses a layer whose folder entry has no run bits.
     """
     compression = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
     buffer = io.BytesIO()
@@ -45,8 +44,8 @@ def pack(entries: Iterable[Entry], deflated: bool = False) -> bytes:
 
 
 def deflater() -> str:
-    """Name the library that this Python deflates with, and its version."""
-    # zlib-ng tells a version of zlib, followed by its name; only Python 3.14 and later know its own version.
+    """Return the name and version of the library with which this Python deflates."""
+    # zlib-ng reports a zlib version followed by its own name; only Python 3.14 and later report its own version.
     is_ng = "ng" in zlib.ZLIB_RUNTIME_VERSION or getattr(zlib, "ZLIBNG_VERSION", None)
     return f"{'zlib-ng, as zlib' if is_ng else 'zlib'} {zlib.ZLIB_RUNTIME_VERSION}"
 
@@ -59,39 +58,37 @@ def _header(entry: Entry) -> zipfile.ZipInfo:
 
 
 def unpack(name: str, data: bytes) -> list[Entry]:
-    """Read the zip ``data`` back, checked against what AWS Lambda needs; errors call it ``name``.
+    """Read the zip `data` back and check it against the requirements of AWS Lambda.
+
+    Args:
+        name: the name of the zip in errors.
 
     Raises:
-        PackagingError: it is no zip, damaged or above a limit, or an entry is double, no regular file, or has
-            a mode other than 0755 and 0644 (the user a function runs as must be able to read it).
+        ToolError: it is not a valid zip file or is above a limit; or an entry occurs twice, is not a regular file, or
+            has a mode other than 0755 and 0644 (the user that runs functions must be able to read it).
     """
-    if len(data) > ZIP_LIMIT:
-        raise PackagingError(f"{name} has {len(data):,} bytes, an upload takes {ZIP_LIMIT:,}: drop files")
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            _check_listing(name, archive.infolist())
-            return [Entry(info.filename, _mode(info), archive.read(info)) for info in archive.infolist()]
-    except zipfile.BadZipFile as error:
-        raise PackagingError(f"{name} is no sound zip: {error}") from error
+    if len(data) > MAX_ZIP_BYTES:
+        raise PackagingError(
+            f"{name} has {len(data):,} bytes, the limit of an upload is {MAX_ZIP_BYTES:,}: remove files"
+        )
+    with open_zip(data, "build it again", name) as archive:
+        archive.check_size()
+        _check_members(archive)
+        return [Entry(member.path, member.mode or 0, archive.read(member)) for member in archive.members]
 
 
 def check_unpacked_size(name: str, size: int) -> None:
-    """Refuse, with ``PackagingError``, what has more than ``UNPACKED_LIMIT`` bytes when unpacked."""
-    if size > UNPACKED_LIMIT:
-        raise PackagingError(f"{name} has {size:,} bytes unpacked, of {UNPACKED_LIMIT:,} allowed: drop files")
+    """Raise `PackagingError` if `size`, in bytes, is above the limit for a function with its layers."""
+    if size > MAX_UNPACKED_BYTES:
+        raise PackagingError(f"{name} has {size:,} bytes unpacked, the limit is {MAX_UNPACKED_BYTES:,}: remove files")
 
 
-def _mode(info: zipfile.ZipInfo) -> int:
-    return stat.S_IMODE(info.external_attr >> 16)
-
-
-def _check_listing(name: str, listing: list[zipfile.ZipInfo]) -> None:
-    check_unpacked_size(name, sum(info.file_size for info in listing))
-    if len({info.filename for info in listing}) < len(listing):
-        raise PackagingError(f"{name} holds a path twice: build it anew")
-    for info in listing:
-        if not stat.S_ISREG(info.external_attr >> 16):
-            raise PackagingError(f"{name}: {info.filename} is not marked as a regular file: build it anew")
-        if _mode(info) not in (PROGRAM, PLAIN):
-            mode = f"{_mode(info):04o}"
-            raise PackagingError(f"{name}: {info.filename} has mode {mode}, not 0755 or 0644: build it anew")
+def _check_members(archive: Archive) -> None:
+    if len({member.path for member in archive.members}) < len(archive.members):
+        raise PackagingError(f"{archive.name} contains a path twice: build it again")
+    for member in archive.members:
+        if member.file_type != stat.S_IFREG:
+            raise PackagingError(f"{archive.name}: {member.path} is not marked as a regular file: build it again")
+        if member.mode not in (PROGRAM, PLAIN):
+            mode = f"{member.mode or 0:04o}"
+            raise PackagingError(f"{archive.name}: {member.path} has mode {mode}, not 0755 or 0644: build it again")

@@ -1,0 +1,54 @@
+"""What all command lines share: one parser, the exit statuses, and one line for each error."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from tools.common.errors import ToolError, UsageError
+from tools.common.urls import redact
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # 130 is 128 + SIGINT, as shells report it
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports wrong usage in one line: `build.sh: error: … (see ./build.sh verify --help)`.
+
+    `prog` is what the user types, such as `./build.sh verify`. Options cannot be abbreviated: an abbreviation in a
+    script would break when another option is added.
+    """
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        text = f"{message} (see {self.prog} --help)"
+        self.exit(WRONG_USAGE, _line(self.prog, text))
+
+
+def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> int:
+    """Run `command` and return its exit status; every error is one line on stderr.
+
+    Args:
+        program: the first word of the command line, such as `./build.sh`.
+        closed_pipe: the exit status where the reader of stdout has gone, as in `./build.sh | head -1`.
+    """
+    try:
+        status = command()
+        sys.stdout.flush()  # here, where a closed pipe can still be handled
+        return status
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, and would print the error then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return closed_pipe
+    except (ToolError, OSError) as error:
+        sys.stderr.write(_line(program, str(error)))
+        return WRONG_USAGE if isinstance(error, UsageError) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _line(program: str, message: str) -> str:
+    name = os.path.basename(program.split(" ")[0])
+    return f"{name}: error: {redact(' '.join(message.splitlines()))}\n"
