@@ -321,7 +321,7 @@ def test_a_folder_has_no_hash(refusal: Refusal, tmp_path: Path) -> None:
     [
         (
             "MAX_ZIP_BYTES",
-            f"layer-python{VERSION}-{NAMES[HERE]}.zip has {{}} bytes, the limit is 100,000: remove files",
+            f"layer-python{VERSION}-{NAMES[HERE]}.zip has {{}} bytes, the limit of an upload is 100,000: remove files",
         ),
         ("MAX_UNPACKED_BYTES", "{file} has {} bytes unpacked, the limit is 100,000: remove files"),
     ],

@@ -332,7 +332,7 @@ LAYER_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
             (root / "layer/runtime.py").unlink(),
             (root / "layer/runtime.py").symlink_to("/etc/hosts"),
         ),
-        "layer/runtime.py is a symbolic link: put a copy of its target in its place",
+        "layer/runtime.py is a symbolic link: replace it with a copy of its target",
     ),
     "pipe": (
         lambda root: os.mkfifo(root / "layer/pipe"),
@@ -764,15 +764,15 @@ FUNCTION_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "link to a file": (
         lambda folder: (folder / "link.py").symlink_to("app.py"),
-        "hello/link.py is a symbolic link: put a copy of its target in its place",
+        "hello/link.py is a symbolic link: replace it with a copy of its target",
     ),
     "link to a folder": (
         lambda folder: (folder / "link").symlink_to("/usr"),
-        "hello/link is a symbolic link: put a copy of its target in its place",
+        "hello/link is a symbolic link: replace it with a copy of its target",
     ),
     "dangling link": (
         lambda folder: (folder / "link").symlink_to("nowhere"),
-        "hello/link is a symbolic link: put a copy of its target in its place",
+        "hello/link is a symbolic link: replace it with a copy of its target",
     ),
     "pipe": (
         lambda folder: os.mkfifo(folder / "pipe"),
@@ -796,7 +796,7 @@ FUNCTION_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "too large to upload": (
         lambda folder: sparse(folder / "model", 50 * MEBIBYTE),
-        "hello.zip has 52,429,044 bytes, the limit is 52,428,800: remove files",
+        "hello.zip has 52,429,044 bytes, the limit of an upload is 52,428,800: remove files",
     ),
 }
 
@@ -879,13 +879,13 @@ def test_what_was_packed_is_read_back() -> None:
         (zipped(("a", 0o104755)), "a.zip: a has mode 4755, not 0755 or 0644: build it again"),
         (
             b"P" * (50 * MEBIBYTE + 1),
-            "a.zip has 52,428,801 bytes, the limit is 52,428,800: remove files",
+            "a.zip has 52,428,801 bytes, the limit of an upload is 52,428,800: remove files",
         ),
     ],
     ids=["no zip", "damaged", "folder", "link", "private", "setuid", "large"],
 )
 def test_a_zip_that_would_not_work_on_aws_lambda_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(PackagingError) as refusal:
+    with pytest.raises(ToolError) as refusal:
         archive.unpack("a.zip", data)
     assert str(refusal.value) == message
 

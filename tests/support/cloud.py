@@ -37,8 +37,8 @@ OURS = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{NAME}"
 # As `build.sh` starts it, but without the pace that AWS asks for.
 UNPACED = """\
 import sys
-from tools.fleet import aws, functions
-aws.SECONDS_BETWEEN_CALLS = functions._SECONDS_BETWEEN_LOOKS = aws.SECONDS_AFTER_THROTTLING = 0
+from tools.fleet.aws import functions, session
+session.SECONDS_BETWEEN_CALLS = functions._SECONDS_BETWEEN_LOOKS = session.SECONDS_AFTER_THROTTLING = 0
 from tools.fleet.cli import main
 sys.exit(main(sys.argv[1:]))
 """
