@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.checkout import ENVIRONMENT, ROOT, Checkout
 
+from tools.common.errors import ToolError
 from tools.packaging import PackagingError, cli
 from tools.packaging.zips import archive, bytecode
 from tools.packaging.zips import pythons as interpreters
