@@ -1,4 +1,4 @@
-"""Streams a sentence word by word, to a direct invocation or behind a Function URL."""
+"""Stream a sentence word by word, to a direct invocation or through a Function URL."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ def handler(event, context):
 
 
 def sentence_of(event):
-    """The sentence of {"sentence": "..."}, which is the event itself or the JSON body of a Function URL's event."""
+    """Return the sentence of {"sentence": "..."}: the event itself, or the JSON body of a Function URL's event."""
     request = body_of(event) if is_http(event) else event
     if not isinstance(request, dict):
         raise ValueError('expected a JSON object like {"sentence": "Hello world"}')

@@ -143,7 +143,9 @@ def test_every_variable_of_the_layer_is_documented() -> None:
 
 
 def error_types_of_the_layer() -> set[str]:
-    return set(re.findall(r"\bRuntime\.([A-Z][A-Za-z]+)", LAYER))
+    raised = re.findall(r'ContractError\(\s*"([A-Z][A-Za-z]+)"', LAYER)
+    assert raised
+    return {*raised, *re.findall(r"\bRuntime\.([A-Z][A-Za-z]+)", LAYER)}
 
 
 def test_the_error_types_are_those_of_the_layer() -> None:
