@@ -8,6 +8,7 @@ reached through `load` alone. Imports point one way: handler -> api -> connectio
 this file. `/opt` is not on `sys.path`; the modules are found through the folder of this package.
 """
 
+import _imp
 import marshal
 import os
 import sys
@@ -62,7 +63,7 @@ START_MODULES = ("http1", "connection", "invocation", "log", "api", "handler")  
 _modules = sys.modules
 _SourceLoader: "Any" = type(__spec__.loader)
 _BYTECODE_START = _modules["_frozen_importlib_external"].MAGIC_NUMBER + b"\1\0\0\0"  # an unchecked hash (PEP 552)
-_BYTECODE_FILE = f"{FOLDER}/__pycache__/%s.{sys.implementation.cache_tag}.pyc"
+_BYTECODE_SUFFIX = f".{sys.implementation.cache_tag}.pyc"
 _loaded: "dict[str, Any]" = {}
 
 
@@ -95,24 +96,28 @@ def _execute(name: str) -> "Any":
     module: Any = type(sys)(full_name)
     module.__file__ = path = f"{FOLDER}/{name}.py"
     module.__package__ = __name__
-    code = _bytecode(name) or _SourceLoader(full_name, path).get_code(full_name)
+    code = _bytecode(name, path) or _SourceLoader(full_name, path).get_code(full_name)
     _modules[full_name] = module
     exec(code, vars(module))
     setattr(_this, name, module)
     return module
 
 
-def _bytecode(name: str) -> "Any":
+def _bytecode(name: str, path: str) -> "Any":
     """Return the code that the layer contains for this Python; None if there is none, as in a checkout."""
     try:
-        descriptor = os.open(_BYTECODE_FILE % name, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(f"{FOLDER}/__pycache__/{name}{_BYTECODE_SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     data = b""
     while part := os.read(descriptor, 64 * 1024):
         data += part
     os.close(descriptor)
-    return marshal.loads(memoryview(data)[16:]) if data.startswith(_BYTECODE_START) else None
+    if not data.startswith(_BYTECODE_START):
+        return None
+    code = marshal.loads(memoryview(data)[16:])
+    _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]  # compiled for /opt; the layer can be elsewhere
+    return code
 
 
 def conflict(file: str, found: str) -> str:

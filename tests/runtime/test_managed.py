@@ -295,7 +295,7 @@ def test_no_process_is_started_on_the_way_to_the_first_invocation(start: Start) 
 
 
 def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Path], python: Python) -> None:
-    for name in ("bootstrap", "runtime.py"):
+    for name in ("bootstrap", "runtime.py", "streaming_runtime"):
         places[f"/{name}"] = places["/opt"] / name
     places["/opt"] = places["/opt"] / "python"
     command = ["/bootstrap", f"/var/lang/bin/python{python.version}", "/var/runtime/bootstrap.py"]
