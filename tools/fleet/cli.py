@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from tools.common.errors import ToolError
+from tools.common.event_argument import event_bytes
 from tools.common.paths import ROOT
-from tools.emulator.options import event_bytes
 from tools.fleet import UsageError
 from tools.fleet.aws.session import Aws, AwsError, in_words
 from tools.fleet.commands import doctor, prune, publish, report, rollout, verify
