@@ -1,73 +1,134 @@
-"""The command line of the emulator, read and checked."""
+"""The command line of `main.py`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tools.common.cli import Parser
+from tools.common.errors import UsageError
+from tools.common.event_argument import event_bytes
 from tools.common.paths import ROOT
 from tools.emulator.deployment.configuration import RESERVED, function_name
-from tools.emulator.execution.invocation import check_event
 
-USAGE = 2
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+if TYPE_CHECKING:
+    from tools.emulator.endpoints.cors import Cors
+
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-MOST_CONCURRENT = 1000
+MAX_CONCURRENCY = 1000
+MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 10240  # API_CreateFunction: MemorySize
+MAX_TIMEOUT = 900.0  # seconds (API_CreateFunction: Timeout)
 
 EPILOG = """\
 examples:
-  python3 main.py                                  stream the sample function's answer to the terminal
+  python3 main.py                                  stream the response of the sample function to the terminal
   python3 main.py -e '{"sentence": "Hello world"}'
-  python3 main.py --serve                          a local Function URL on port 9000, for curl and browsers
+  python3 main.py --serve                          serve a local Function URL on port 9000, for curl and browsers
   python3 main.py --serve --function api --function mail=path/to/mail
-                                                   two: http://127.0.0.1:9000/lambda-url/mail/, and by name for SDKs
+                                                   two functions: http://127.0.0.1:9000/lambda-url/mail/
   python3 main.py --serve --layer dist/layer-slim.zip --layer dependencies.zip --function dist/function.zip --isolate
 
-With --serve, the Lambda API is on the same port: boto3.client("lambda", endpoint_url="http://127.0.0.1:9000"), and
-aws lambda invoke --endpoint-url http://127.0.0.1:9000. When a file of a function or a layer changes, it is loaded anew.
-Without --isolate, layers and functions run from where they are, and TMPDIR names the folder that stands for /tmp.
+With --serve, the same port serves the Lambda API: boto3.client("lambda", endpoint_url="http://127.0.0.1:9000"), and
+aws lambda invoke --endpoint-url http://127.0.0.1:9000. When a file of a function or layer changes, the next request
+uses it. Without --isolate, layers and functions run from their own folders, and TMPDIR is the folder for /tmp.
 
-The answer is on the standard output; logs, START, END and REPORT lines are on the standard error.
+The response is written to standard output; logs, START, END and REPORT lines to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+class Options(NamedTuple):
+    """The checked command line: the one object with all settings of a run.
+
+    Args:
+        event: for one invocation; None: the default event.
+        functions: folders or zips by name; the first function is the default one.
+        layers: folders or zips, in their order.
+        timeout: seconds.
+        memory: MB.
+        cors: None: the Function URLs have no CORS configuration.
+        reload: whether to load changed files again.
+        api_only: whether a developer starts the process.
+    """
+
+    event: bytes | None
+    json: bool
+    functions: dict[str, Path]
+    layers: tuple[Path, ...]
+    handler: str
+    timeout: float
+    memory: int
+    variables: tuple[tuple[str, str], ...]
+    isolate: bool
+    serve: bool
+    host: str
+    port: int
+    concurrency: int
+    invoke_mode: str
+    cors: Cors | None
+    throttle: bool
+    reload: bool
+    api_only: bool
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; ends the program with a line on standard error where they are wrong."""
+def parse(arguments: list[str]) -> Options:
+    """Exits with status 2, and one line on standard error, if the arguments are wrong."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
-    options.serve = options.serve or options.api_only
-    check_combinations(parser, options)
-    options.functions = named_functions(parser, options.function or [function_source(str(ROOT / "function"))])
-    options.variables = tuple(((options.env_file or {}) | dict(options.env or [])).items())
-    options.host = "127.0.0.1" if options.host is None else options.host
-    options.port = 9000 if options.port is None else options.port
-    return options
+    given = parser.parse_args(arguments)
+    serve = given.serve or given.api_only
+    try:
+        check_combinations(given, serve)
+        functions = by_name(given.function or [function_source(str(ROOT / "function"))])
+    except UsageError as error:
+        parser.error(str(error))
+    return Options(
+        event=given.event,
+        json=given.json,
+        functions=functions,
+        layers=tuple(given.layer or [ROOT / "layer"]),
+        handler=given.handler,
+        timeout=given.timeout,
+        memory=given.memory,
+        variables=tuple(((given.env_file or {}) | dict(given.env or [])).items()),
+        isolate=given.isolate,
+        serve=serve,
+        host="127.0.0.1" if given.host is None else given.host,
+        port=9000 if given.port is None else given.port,
+        concurrency=given.concurrency,
+        invoke_mode=given.invoke_mode,
+        cors=given.cors,
+        throttle=given.throttle,
+        reload=not (given.no_reload or given.api_only),
+        api_only=given.api_only,
+    )
+
+
+def default_event_bytes(event: Any) -> bytes:
+    """Convert the event in `main.py` to JSON; exits with status 2 if it cannot be converted."""
+    try:
+        return json.dumps(event, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        make_parser().error(f"the event in main.py cannot be converted to JSON: {error}; edit it, or use --event")
 
 
 def make_parser() -> Parser:
     parser = Parser(
         prog="main.py",
-        description="Run streaming Lambda functions locally: the real layer against a local Runtime API.",
+        description="Run streaming Lambda functions locally: the real layer with a local Runtime API.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("-e", "--event", type=event_bytes, metavar="EVENT", help="JSON, a file that holds it, or - for stdin")
-    add("--json", action="store_true", help="one JSON object for each invocation, in place of START, END and REPORT")
-
-    add_code_options(parser.add_argument_group("what runs").add_argument)
+    add("-e", "--event", type=event_bytes, metavar="EVENT", help="JSON, a file that contains it, or - for stdin")
+    add("--json", action="store_true", help="write one JSON object per invocation instead of START, END and REPORT")
+    add_code_options(parser.add_argument_group("code").add_argument)
+    add_function_options(parser.add_argument_group("configuration").add_argument)
     add_serving_options(parser.add_argument_group("serving").add_argument)
     return parser
 
@@ -78,26 +139,30 @@ def add_code_options(add: Callable[..., object]) -> None:
         type=function_source,
         action="append",
         metavar="[NAME=]PATH",
-        help="the function's folder or zip, repeatable with --serve (default: function)",
+        help="the function's folder or zip; repeatable with --serve (default: function)",
     )
     add(
         "--layer",
         type=source,
         action="append",
         metavar="PATH",
-        help="a layer's folder or zip; repeatable, later ones go over earlier ones. Unless one of them brings a "
-        "bootstrap, the runtime's own layer is under them (default: layer)",
+        help="a layer's folder or zip; repeatable, files of later layers replace those of earlier ones. The runtime's "
+        "own layer comes first unless one of them contains a bootstrap (default: layer)",
     )
-    add("--handler", default="lambda_function.handler", metavar="NAME", help="default: %(default)s")
-    add("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="default: 30")
-    add("--memory", type=megabytes, default=128, metavar="MB", help="told, not enforced (default: %(default)s)")
-    add("--env", type=variable, action="append", metavar="NAME=VALUE", help="an environment variable; repeatable")
-    add("--env-file", type=env_file, metavar="FILE", help="lines of NAME=VALUE; --env goes over them")
     add(
         "--isolate",
         action="store_true",
-        help="the layers at /opt and the function at /var/task, read-only, and a /tmp of its own (Linux)",
+        help="show the layers in /opt and the function in /var/task, read-only, with a /tmp of its own (Linux)",
     )
+
+
+def add_function_options(add: Callable[..., object]) -> None:
+    add("--handler", default="lambda_function.handler", metavar="NAME", help="default: %(default)s")
+    add("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="default: 30")
+    memory_help = "reported to the function, not enforced (default: %(default)s)"
+    add("--memory", type=megabytes, default=128, metavar="MB", help=memory_help)
+    add("--env", type=variable, action="append", metavar="NAME=VALUE", help="an environment variable; repeatable")
+    add("--env-file", type=env_file, metavar="FILE", help="lines of NAME=VALUE, overridden by --env")
 
 
 def add_serving_options(add: Callable[..., object]) -> None:
@@ -109,7 +174,7 @@ def add_serving_options(add: Callable[..., object]) -> None:
         type=concurrency,
         default=10,
         metavar="N",
-        help="invocations of a function at once; more are answered with 429 (default: %(default)s)",
+        help="concurrent invocations of each function; more receive status 429 (default: %(default)s)",
     )
     add(
         "--invoke-mode",
@@ -123,43 +188,44 @@ def add_serving_options(add: Callable[..., object]) -> None:
         nargs="?",
         const="*",
         metavar="ORIGINS",
-        help="let Function URLs answer preflight requests: origins with commas between, JSON as the AWS CLI takes it "
-        "for create-function-url-config, or nothing for all",
+        help="let Function URLs respond to preflight requests: origins separated by commas, JSON as for "
+        "aws lambda create-function-url-config, or nothing for all origins",
     )
-    add("--throttle", action="store_true", help="stream as fast as the service: 6 MB at once, then 2 MB a second")
-    add("--no-reload", action="store_true", help="keep the code that was there at the start")
+    add("--throttle", action="store_true", help="stream at the service's bandwidth: 6 MB at once, then 2 MB a second")
+    add("--no-reload", action="store_true", help="ignore changes of files")
     add(
         "--api-only",
         action="store_true",
-        help="start no process: print the AWS_LAMBDA_RUNTIME_API= line for one that you start, with a debugger for "
-        "example; it is not timed out (implies --serve)",
+        help="start no process: print AWS_LAMBDA_RUNTIME_API= for a process that you start, with a debugger for "
+        "example; it has no time limit (implies --serve)",
     )
 
 
-def check_combinations(parser: Parser, options: argparse.Namespace) -> None:
-    if options.serve and options.event is not None:
-        parser.error("--event is for one invocation; with --serve the events are made of the requests")
-    if not options.serve and (options.host is not None or options.port is not None):
-        parser.error("--host and --port go with --serve")
-    if not options.serve and len(options.function or []) > 1:
-        parser.error("several --function go with --serve")
-    if options.api_only and len(options.function or []) > 1:
-        parser.error("--api-only is for one --function")
-    if options.api_only and options.isolate:
-        parser.error("--isolate is for the processes that are started; --api-only starts none")
+def check_combinations(given: argparse.Namespace, serve: bool) -> None:
+    several = len(given.function or []) > 1
+    if serve and given.event is not None:
+        raise UsageError("--event is for one invocation; with --serve, each request is an event")
+    if not serve and (given.host is not None or given.port is not None):
+        raise UsageError("--host and --port need --serve")
+    if not serve and several:
+        raise UsageError("more than one --function needs --serve")
+    if given.api_only and several:
+        raise UsageError("--api-only supports one --function")
+    if given.api_only and given.isolate:
+        raise UsageError("--isolate is for processes that the emulator starts; --api-only starts none")
 
 
-def named_functions(parser: Parser, functions: list[tuple[str, Path]]) -> dict[str, Path]:
+def by_name(functions: list[tuple[str, Path]]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for name, path in functions:
         if name in named:
-            parser.error(f"two functions have the name {name!r}; give one another with --function NAME=PATH")
+            raise UsageError(f"two functions have the name {name!r}; rename one with --function NAME=PATH")
         named[name] = path
     return named
 
 
 def function_source(text: str) -> tuple[str, Path]:
-    """NAME=PATH, or a path, which is named after its last part; a path that is there wins."""
+    """NAME=PATH, or a path, whose last part becomes the name. A path that exists takes precedence."""
     name, equals, path = text.partition("=")
     if equals and FUNCTION_NAME.fullmatch(name) and not Path(text).exists():
         return name, source(path)
@@ -172,12 +238,12 @@ def source(text: str) -> Path:
     if not text or not path.exists():
         raise argparse.ArgumentTypeError(f"there is no folder or zip {text!r}")
     if not path.is_dir() and not is_zip(path):
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder and no zip")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a folder nor a zip")
     return path
 
 
 def is_zip(path: Path) -> bool:
-    """Whether it begins as a zip does; whether it is sound is seen when it is unpacked."""
+    """Whether a file begins like a zip. Whether it is valid is checked when it is unpacked."""
     try:
         with path.open("rb") as file:
             return file.read(2) == b"PK"
@@ -186,16 +252,17 @@ def is_zip(path: Path) -> bool:
 
 
 def variable(text: str) -> tuple[str, str]:
+    """The message does not repeat the text, which can contain a secret."""
     name, equals, value = text.partition("=")
-    if not equals or not VARIABLE.fullmatch(name) or "\0" in value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    if not equals or not VARIABLE_NAME.fullmatch(name) or "\0" in value:
+        raise argparse.ArgumentTypeError("expected NAME=VALUE, with a name of letters, digits and underscores")
     if name in RESERVED:
-        raise argparse.ArgumentTypeError(f"{name} is set by the emulator, as by the service, and cannot be given")
+        raise argparse.ArgumentTypeError(f"{name} is reserved: the emulator sets it, as the service does")
     return name, value
 
 
 def env_file(text: str) -> dict[str, str]:
-    """Lines of NAME=VALUE; empty ones, comments, quotes around a value, and `export` before a name may be there."""
+    """Lines of NAME=VALUE. Empty lines, comments, quotes around a value and `export` before a name are allowed."""
     try:
         lines = Path(text).read_text("utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -213,8 +280,8 @@ def env_file(text: str) -> dict[str, str]:
     return variables
 
 
-def cors(text: str) -> object:
-    from tools.emulator.endpoints.cors import Cors
+def cors(text: str) -> Cors:
+    from tools.emulator.endpoints.cors import Cors  # only --cors needs it
 
     try:
         return Cors.parse(text)
@@ -222,59 +289,26 @@ def cors(text: str) -> object:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def event_bytes(text: str) -> bytes:
-    """The event that --event names. It is checked here, as Lambda refuses what is not JSON before it invokes."""
-    data, where = event_source(text)
-    try:
-        check_event(data)
-    except (ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{where} is not JSON: {error}") from None
-    return data
-
-
-def event_source(text: str) -> tuple[bytes, str]:
-    """The bytes of the event, and what to call the place that they are from."""
-    path = Path(text)
-    try:
-        if text == "-" and sys.stdin is None:
-            raise argparse.ArgumentTypeError("the standard input is closed")
-        if text == "-":
-            return sys.stdin.buffer.read(), "the standard input"
-        if text.lstrip()[:1] in ("{", "[", '"') or (not path.exists() and is_json(text)):
-            return text.encode("utf-8", "surrogateescape"), "the argument"
-        return path.read_bytes(), text
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text}: {getattr(error, 'strerror', error)}") from None
-
-
-def is_json(text: str) -> bool:
-    try:
-        check_event(text)
-    except ValueError:
-        return False
-    return True
-
-
 def port_number(text: str) -> int:
-    return whole_number_within(text, 0, 65535)
+    return whole_number(text, 0, 65535)
 
 
 def megabytes(text: str) -> int:
-    return whole_number_within(text, 128, 10240)
+    return whole_number(text, MIN_MEMORY_MB, MAX_MEMORY_MB)
 
 
 def concurrency(text: str) -> int:
-    return whole_number_within(text, 1, MOST_CONCURRENT)
+    return whole_number(text, 1, MAX_CONCURRENCY)
 
 
-def whole_number_within(text: str, low: int, high: int) -> int:
-    if text.isascii() and text.isdigit() and low <= int(text) <= high:
+def whole_number(text: str, low: int, high: int) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from {low} to {high}")
 
 
 def seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
-        if 0 < float(text) <= 900:
+        if 0 < float(text) <= MAX_TIMEOUT:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, and at most 900")
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT:.0f}")

@@ -1,4 +1,4 @@
-"""What `CreateFunction` would be told of a function, and the environment variables that come of it.
+"""The configuration of a function, as `CreateFunction` takes it, and the environment variables that follow from it.
 
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 """
@@ -18,7 +18,7 @@ ACCOUNT = "123456789012"
 VERSION = "$LATEST"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
-# Set by the emulator; the service calls most of them reserved, and refuses to change them too.
+# The emulator sets these. Most of them are reserved on the service, which refuses them in a configuration too.
 RESERVED = (
     "_HANDLER",
     "_X_AMZN_TRACE_ID",
@@ -36,31 +36,26 @@ RESERVED = (
 
 
 class FunctionConfiguration(NamedTuple):
-    """A function as it is configured.
+    """A function.
 
     Args:
         layer: the folder that stands for /opt; its `bootstrap` is started.
         task_root: the folder that stands for /var/task.
-        handler: `module.function`.
+        handler: `module.callable`.
         timeout: seconds for an invocation.
-        memory: in MB. The function is told of it; it is not enforced.
-        given_name: empty: that of the task root.
-        variables: the function's own.
-        isolated: its processes see the two folders in their places on the service, and nothing can be written there.
+        memory: in MB; reported to the function, not enforced.
+        variables: the environment variables in the function's configuration.
+        isolated: whether its processes see the two folders as /opt and /var/task, read-only.
     """
 
+    name: str
     layer: Path
     task_root: Path
-    handler: str
-    timeout: float
-    memory: int
-    given_name: str = ""
+    handler: str = "lambda_function.handler"
+    timeout: float = 30.0
+    memory: int = 128
     variables: tuple[tuple[str, str], ...] = ()
     isolated: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.given_name or function_name(self.task_root.name)
 
     @property
     def arn(self) -> str:
@@ -68,32 +63,32 @@ class FunctionConfiguration(NamedTuple):
 
     @property
     def bundled_python(self) -> Path | None:
-        """The interpreter that the layer brings, if it does."""
+        """The interpreter in the layer; None: the layer is a slim one."""
         path = self.layer / "cpython" / "bin" / "python3"
         return path if path.exists() else None
 
     @property
     def os_only(self) -> bool:
-        """Whether the layer brings an interpreter that works here, so that the runtime is an OS-only one, `provided.*`.
+        """Whether the runtime is an OS-only one, `provided.*`: the layer has an interpreter that starts here.
 
-        It may be of another architecture, or made for /opt alone.
+        It does not start if it is for another architecture, or if it works in /opt only.
         """
         bundled = self.bundled_python
         return bundled is not None and (self.isolated or starts(str(bundled)))
 
     @property
-    def places(self) -> tuple[str, str]:
-        """Where a process of the function sees the layer and the function."""
+    def visible_folders(self) -> tuple[str, str]:
+        """The paths of the layer and of the function's code, as the process sees them."""
         return ("/opt", "/var/task") if self.isolated else (str(self.layer), str(self.task_root))
 
     @property
     def command(self) -> list[str]:
-        """What is started: `bootstrap`, on a managed runtime as the wrapper that it is there.
+        """The command line of the process: `bootstrap`; on a managed runtime with the arguments of a wrapper.
 
-        The wrapper's call names the interpreter, so the function has the one that runs the emulator, and not whichever
-        `python3` is found first.
+        The arguments of a wrapper name the interpreter. So the function runs on the interpreter that runs the emulator,
+        not on the first `python3` on PATH.
         """
-        bootstrap = f"{self.places[0]}/bootstrap"
+        bootstrap = f"{self.visible_folders[0]}/bootstrap"
         return [bootstrap] if self.os_only else [bootstrap, self._interpreter, "/var/runtime/bootstrap.py"]
 
     @property
@@ -101,15 +96,15 @@ class FunctionConfiguration(NamedTuple):
         return f"/var/lang/bin/{PYTHON}" if self.isolated else sys.executable
 
     def environment(self, runtime_api: str, temporary: str) -> dict[str, str]:
-        """The variables of a process as the service makes them, from nothing.
+        """The environment variables of a process. None of the emulator's own are inherited.
 
-        There are no credentials unless they were given: nothing here reaches AWS by itself.
+        There are no credentials, so a function cannot reach AWS by accident; --env can provide them.
 
         Args:
             runtime_api: `host:port`.
-            temporary: the folder that stands for /tmp where the real one is the machine's.
+            temporary: the folder for TMPDIR, unless /tmp itself is isolated.
         """
-        opt, task = self.places
+        opt, task = self.visible_folders
         variables = {
             "_HANDLER": self.handler,
             "AWS_DEFAULT_REGION": REGION,
@@ -125,7 +120,7 @@ class FunctionConfiguration(NamedTuple):
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "LAMBDA_TASK_ROOT": task,
             "LANG": "en_US.UTF-8",
-            # Without the service's folders of system libraries: they could take the place of the interpreter's own.
+            # The service adds the folders of its system libraries; the machine's could replace the interpreter's own.
             "LD_LIBRARY_PATH": f"{task}:{task}/lib:/opt/lib",
             "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
             "TZ": ":UTC",
@@ -136,11 +131,11 @@ class FunctionConfiguration(NamedTuple):
         if self.isolated:
             variables["LD_LIBRARY_PATH"] = f"/var/lang/lib:{variables['LD_LIBRARY_PATH']}"
         else:
-            variables |= {"TMPDIR": temporary, **self._paths_into_layer(variables)}
+            variables |= {"TMPDIR": temporary, **self._layer_search_paths(variables)}
         return variables | dict(self.variables)
 
-    def _paths_into_layer(self, variables: dict[str, str]) -> dict[str, str]:
-        """The search paths that lead to /opt on the service, which is somewhere else here."""
+    def _layer_search_paths(self, variables: dict[str, str]) -> dict[str, str]:
+        """The search paths that contain /opt on the service, extended with the folder that stands for it."""
         libraries = [f"{self.layer}/python/lib/{PYTHON}/site-packages", f"{self.layer}/python"]
         folders = {
             "LD_LIBRARY_PATH": [f"{self.layer}/lib"],
@@ -153,7 +148,7 @@ class FunctionConfiguration(NamedTuple):
         }
 
     def isolation(self, root: Path, temporary: Path) -> dict[str, str | None] | None:
-        """The arguments of `isolation.enter`; None where it is not isolated."""
+        """The arguments of `namespaces.enter`; None if the function is not isolated."""
         if not self.isolated:
             return None
         return {
@@ -167,8 +162,8 @@ class FunctionConfiguration(NamedTuple):
 
 @functools.cache
 def starts(python: str) -> bool:
-    """Whether an interpreter can be started from where it is."""
-    import subprocess
+    """Whether an interpreter can be started."""
+    import subprocess  # only layers with an interpreter need it
 
     command = [python, "-S", "-E", "-c", ""]
     try:
@@ -178,5 +173,5 @@ def starts(python: str) -> bool:
 
 
 def function_name(text: str) -> str:
-    """A name that a function can have, of what a folder or a zip is called (API_CreateFunction: FunctionName)."""
+    """Return the name of a folder or zip as a valid function name (API_CreateFunction: FunctionName)."""
     return re.sub(r"[^a-zA-Z0-9_-]", "-", text)[:64] or "function"

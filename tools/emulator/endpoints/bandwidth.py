@@ -1,24 +1,29 @@
-"""The speed of a streamed response as the service limits it: some megabytes at once, then so many a second.
+"""The bandwidth limit of streamed responses.
 
-The numbers are those of the service's own limiter: a bucket of 6 MiB that 2 MiB flow into each second (AWS Lambda
-Developer Guide, configuration-response-streaming: "bandwidth").
+It is a token bucket of 6 MiB that is refilled at 2 MiB a second (AWS Lambda Developer Guide,
+configuration-response-streaming: "bandwidth").
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-BURST = 6 * 1024 * 1024  # bytes
-RATE = 2 * 1024 * 1024  # bytes a second
+BURST_BYTES = 6 * 1024 * 1024
+BYTES_PER_SECOND = 2 * 1024 * 1024
 
 
-def throttled(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same chunks, each when there is room for it in the bucket."""
-    room, then = float(BURST), time.monotonic()
+def limit_bandwidth(
+    chunks: Iterator[bytes],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[bytes]:
+    """Yield the same chunks, each when the bucket has room for it. `clock` and `sleep` are in seconds."""
+    room, last = float(BURST_BYTES), clock()
     for chunk in chunks:
-        now = time.monotonic()
-        room, then = min(BURST, room + (now - then) * RATE) - len(chunk), now
+        now = clock()
+        # An idle stream saves up no more than the bucket holds.
+        room, last = min(BURST_BYTES, room + (now - last) * BYTES_PER_SECOND) - len(chunk), now
         if room < 0:
-            time.sleep(-room / RATE)
+            sleep(-room / BYTES_PER_SECOND)
         yield chunk

@@ -1,4 +1,4 @@
-"""The events that Lambda makes of HTTP requests.
+"""The event of an HTTP request to a Function URL.
 
 https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html, "Request and response payloads": format 2.0.
 """
@@ -10,7 +10,7 @@ import time
 import urllib.parse
 from typing import Any
 
-from tools.emulator.http1.server import Headers, Request
+from tools.emulator.http1.connection import Headers, Request
 
 TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
 TEXT_SUFFIXES = ("+json", "+xml")
@@ -22,11 +22,9 @@ def function_url_event(
     """The payload 2.0 event of a request to a Function URL whose AuthType is NONE.
 
     Args:
-        request: its head.
-        body: as received; base64 in the event unless it is text.
-        source_ip: of the client.
-        port: that the client connected to.
-        request_id: of the invocation; the log names it too.
+        body: as received; the event contains it in base64 unless it is text.
+        source_ip: address of the client.
+        port: the port that the client connected to.
         trace_id: for the `x-amzn-trace-id` header that the service adds.
     """
     path, _, query = request.target.partition("?")
@@ -51,7 +49,7 @@ def function_url_event(
 
 
 def event_headers(headers: Headers, source_ip: str, port: int, trace_id: str) -> dict[str, str]:
-    """Names in lower case, repeated values joined; cookies have a key of their own in the event."""
+    """Names in lower case, repeated values joined; the event has the cookies in a list of their own."""
     joined: dict[str, str] = {}
     for name, value in headers.fields:
         key = name.lower()
@@ -89,7 +87,7 @@ def request_context(request: Request, path: str, domain: str, source_ip: str, re
 
 
 def query_parameters(query: str) -> dict[str, str]:
-    """Decoded; the values of a repeated name joined with a comma."""
+    """The decoded parameters; the values of a repeated name are joined with a comma."""
     joined: dict[str, str] = {}
     for name, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
         joined[name] = f"{joined[name]},{value}" if name in joined else value

@@ -15,53 +15,55 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from tools.common.event_argument import check_json
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import ACCOUNT, REGION, VERSION
-from tools.emulator.endpoints.bandwidth import throttled
+from tools.emulator.endpoints.bandwidth import limit_bandwidth
 from tools.emulator.endpoints.event_stream import CONTENT_TYPE, invoke_complete, payload_chunk
-from tools.emulator.endpoints.function_url import LARGEST_REQUEST, collect
-from tools.emulator.execution.invocation import Invocation, InvocationFailed, check_event, new_id
-from tools.emulator.execution.pool import Function, Throttled
-from tools.emulator.execution.runtime_api import LARGEST_PAYLOAD
-from tools.emulator.http1.responses import Stream, answer, answer_json
-from tools.emulator.http1.server import Connection, ProtocolError, Request
+from tools.emulator.endpoints.function_url import MAX_REQUEST_BYTES, read_whole_response
+from tools.emulator.execution.invocation import Invocation, InvocationFailed, new_request_id
+from tools.emulator.execution.pool import EnvironmentPool, Throttled
+from tools.emulator.execution.runtime_api import MAX_PAYLOAD_BYTES
+from tools.emulator.http1.connection import Connection, ProtocolError, Request
+from tools.emulator.http1.responses import StreamedResponse, send, send_json
 
 INVOKE_PATH = re.compile(r"/2015-03-31/functions/([^/?]+)/invocations/?")
 STREAM_PATH = re.compile(r"/(?:2021-11-15|2015-03-31)/functions/([^/?]+)/response-streaming-invocations/?")
 
-# NamespacedFunctionName of the API's model: a name, an ARN, or the end of an ARN; each with a qualifier or without.
+# NamespacedFunctionName of the API model: a name, an ARN, or the end of an ARN; each with or without a qualifier.
 NAME = re.compile(
     r"(?:arn:(?:aws[a-zA-Z-]*)?:lambda:)?(?:(?:eusc-)?[a-z]{2}(?:-gov|-iso[a-z]?)?-[a-z]+-\d:)?(?:\d{12}:)?(?:function:)?"
     r"([a-zA-Z0-9_.-]+)(?::(\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_-]+))?"
 )
 QUALIFIER = re.compile(r"\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_$-]{1,128}")
 
-LARGEST_ASYNCHRONOUS = 1024 * 1024  # bytes (AWS Lambda Developer Guide, gettingstarted-limits)
-LARGEST_CONTEXT = 3583  # bytes in base64
-MOST_WAITING = 100  # asynchronous invocations that may wait for an environment
+MAX_ASYNC_PAYLOAD_BYTES = 1024 * 1024  # AWS Lambda Developer Guide, gettingstarted-limits
+MAX_CLIENT_CONTEXT_BYTES = 3583  # in base64 (API_Invoke: X-Amz-Client-Context)
+MAX_QUEUED_EVENTS = 100  # asynchronous invocations that wait for an environment
 
 
 class ApiError(Exception):
-    """A call that is refused, as the API words it."""
+    """An error of the API, as the service words it."""
 
-    def __init__(self, status: int, kind: str, message: str, more: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, error_type: str, message: str, more: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.kind = kind
-        # The two spellings are the API's own.
+        self.error_type = error_type
+        # The API itself uses both spellings.
         self.document = {"Type": "User", "Message" if status == 404 else "message": message, **(more or {})}
 
 
 class Call(NamedTuple):
-    """What the caller asks for.
+    """A call of the API.
 
     Args:
-        tail: whether the answer is to hold the end of the log.
-        details: those of the invocation.
+        invocation_type: RequestResponse, Event or DryRun.
+        tail: whether the caller requests the end of the log.
+        details: keyword arguments of `Invocation`.
     """
 
-    function: Function
-    kind: str
+    pool: EnvironmentPool
+    invocation_type: str
     tail: bool
     event: bytes
     details: dict[str, Any]
@@ -72,92 +74,97 @@ class Call(NamedTuple):
 
 
 class InvokeApi:
-    """Answers the two calls.
+    """Serves the two calls.
 
     Args:
-        functions: by their names.
-        throttle: whether streams have the speed of the service.
+        functions: by name.
+        throttle: whether to limit the bandwidth of streams as the service does.
     """
 
-    def __init__(self, functions: Mapping[str, Function], console: Console, throttle: bool) -> None:
+    def __init__(self, functions: Mapping[str, EnvironmentPool], console: Console, throttle: bool) -> None:
         self._functions = functions
         self._console = console
         self._throttle = throttle
-        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self._queue_places = threading.BoundedSemaphore(MAX_QUEUED_EVENTS)
 
     @staticmethod
-    def answers(path: str) -> bool:
+    def matches(path: str) -> bool:
         return bool(INVOKE_PATH.fullmatch(path) or STREAM_PATH.fullmatch(path))
 
     def serve(self, connection: Connection, request: Request) -> bool:
-        """Answer one request, whose body is still to be read. Returns whether the connection can take another one."""
+        """Respond to a request whose body is unread. Returns whether the connection can serve another request."""
         path, _, query = request.target.partition("?")
         streaming = STREAM_PATH.fullmatch(path)
         match = streaming or INVOKE_PATH.fullmatch(path)
         assert match is not None
-        request_id = new_id()
+        request_id = new_request_id()
         try:
-            call = self._read(connection, request, urllib.parse.unquote(match[1]), query, request_id)
-            if streaming and call.kind == "Event":
-                refuse_parameter("InvocationType is one of RequestResponse, DryRun for a stream")
-            if call.kind == "DryRun":
-                return answer(connection, request, 204, head_fields(request_id))
+            call = self._read_call(connection, request, urllib.parse.unquote(match[1]), query, request_id)
+            if streaming and call.invocation_type == "Event":
+                raise_invalid_parameter("InvocationType of a stream is one of RequestResponse, DryRun")
+            if call.invocation_type == "DryRun":
+                return send(connection, request, 204, head_fields(request_id))
             if streaming:
-                return self._stream(connection, request, call)
-            return (self._queue if call.kind == "Event" else self._invoke)(connection, request, call)
+                return self._invoke_stream(connection, request, call)
+            invoke = self._invoke_async if call.invocation_type == "Event" else self._invoke
+            return invoke(connection, request, call)
         except Throttled:
             error = throttling()
         except ApiError as refused:
             error = refused
-        fields = [*id_fields(request_id), ("x-amzn-ErrorType", error.kind)]
-        unread = error.status == 413
-        persistent = answer_json(connection, request, error.status, error.document, fields, last=unread)
-        if unread:
+        fields = [*id_fields(request_id), ("x-amzn-ErrorType", error.error_type)]
+        body_unread = error.status == 413
+        reusable = send_json(connection, request, error.status, error.document, fields, close=body_unread)
+        if body_unread:
             connection.linger()
-        return persistent
+        return reusable
 
-    def _read(self, connection: Connection, request: Request, name: str, query: str, request_id: str) -> Call:
+    def _read_call(self, connection: Connection, request: Request, name: str, query: str, request_id: str) -> Call:
         body = read_body(connection, request)
         if request.method != "POST":
-            raise ApiError(405, "MethodNotAllowedException", f"{request.method} is not allowed here, only POST")
-        function, qualifier = self._look_up(name, query)
-        kind = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
-        if kind not in ("RequestResponse", "Event", "DryRun"):
-            refuse_parameter(f"InvocationType {kind!r} is not one of RequestResponse, Event, DryRun")
-        if kind == "Event" and len(body) > LARGEST_ASYNCHRONOUS:
-            raise too_large(len(body), kind, LARGEST_ASYNCHRONOUS)
-        arn = function.configuration.arn
+            raise ApiError(405, "MethodNotAllowedException", f"{request.method} is not allowed here; use POST")
+        pool, qualifier = self._look_up(name, query)
+        invocation_type = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
+        if invocation_type not in ("RequestResponse", "Event", "DryRun"):
+            raise_invalid_parameter(f"InvocationType {invocation_type!r} is not one of RequestResponse, Event, DryRun")
+        if invocation_type == "Event" and len(body) > MAX_ASYNC_PAYLOAD_BYTES:
+            raise too_large(len(body), invocation_type, MAX_ASYNC_PAYLOAD_BYTES)
+        arn = pool.configuration.arn
         details = {
             "request_id": request_id,
             "trace_id": request.headers.get("X-Amzn-Trace-Id") or None,
             "arn": f"{arn}:{qualifier}" if qualifier else arn,
-            "client_context": client_context(request.headers.get("X-Amz-Client-Context")),
+            "client_context": parse_client_context(request.headers.get("X-Amz-Client-Context")),
         }
-        return Call(function, kind, request.headers.get("X-Amz-Log-Type") == "Tail", json_event(body), details)
+        tail = request.headers.get("X-Amz-Log-Type") == "Tail"
+        return Call(pool, invocation_type, tail, parse_event(body), details)
 
-    def _look_up(self, name: str, query: str) -> tuple[Function, str | None]:
-        """The function, and the version or alias that the caller names."""
+    def _look_up(self, name: str, query: str) -> tuple[EnvironmentPool, str | None]:
+        """The function and the qualifier."""
         match = NAME.fullmatch(name)
         if match is None:
-            refuse_value(name, "functionName")
-        asked = urllib.parse.parse_qs(query).get("Qualifier", [None])[0]
-        if asked is not None and not QUALIFIER.fullmatch(asked):
-            refuse_value(asked, "qualifier")
-        if asked is not None and match[2] not in (None, asked):
-            refuse_parameter("The derived qualifier from the function name does not match the specified qualifier.")
-        function = self._functions.get(match[1])
-        if function is None:
+            raise_invalid_value(name, "functionName")
+        qualifier = urllib.parse.parse_qs(query).get("Qualifier", [None])[0]
+        if qualifier is not None and not QUALIFIER.fullmatch(qualifier):
+            raise_invalid_value(qualifier, "qualifier")
+        if qualifier is not None and match[2] not in (None, qualifier):
+            raise_invalid_parameter(
+                "The derived qualifier from the function name does not match the specified qualifier."
+            )
+        pool = self._functions.get(match[1])
+        if pool is None:
             arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{match[1]}"
-            self._console.error(f"there is no function {match[1]!r}, only {', '.join(self._functions)}")
+            functions = ", ".join(self._functions)
+            self._console.error(f"a caller invoked {match[1]!r}, which is not served; the functions are {functions}")
             raise ApiError(404, "ResourceNotFoundException", f"Function not found: {arn}")
-        return function, match[2] or asked
+        return pool, match[2] or qualifier
 
     def _invoke(self, connection: Connection, request: Request, call: Call) -> bool:
         fields = head_fields(call.request_id)
         invocation: Invocation | None = None
         try:
-            invocation = call.function.begin(call.event, **call.details)
-            body = collect(invocation.chunks(), LARGEST_PAYLOAD)
+            invocation = call.pool.start_invocation(call.event, **call.details)
+            body = read_whole_response(invocation.chunks(), MAX_PAYLOAD_BYTES)
         except InvocationFailed as failure:
             self._console.failure(failure.document)
             fields.append(("X-Amz-Function-Error", "Unhandled"))
@@ -166,85 +173,86 @@ class InvokeApi:
             if invocation is not None:
                 invocation.discard()
         if invocation is not None:
-            invocation.wait_until_settled()
+            invocation.wait_until_closed()
         if invocation is not None and call.tail:
             fields.append(("X-Amz-Log-Result", base64.b64encode(invocation.log_tail).decode()))
-        return answer(connection, request, 200, [*fields, ("Content-Type", "application/json")], body)
+        return send(connection, request, 200, [*fields, ("Content-Type", "application/json")], body)
 
-    def _queue(self, connection: Connection, request: Request, call: Call) -> bool:
-        if not self._waiting.acquire(blocking=False):
+    def _invoke_async(self, connection: Connection, request: Request, call: Call) -> bool:
+        if not self._queue_places.acquire(blocking=False):
             raise Throttled
-        threading.Thread(target=self._invoke_later, args=(call,), daemon=True).start()
-        return answer(connection, request, 202, id_fields(call.request_id))  # no version has been executed yet
+        threading.Thread(target=self._run_async, args=(call,), daemon=True).start()
+        return send(connection, request, 202, id_fields(call.request_id))  # without a version: none has run yet
 
-    def _invoke_later(self, call: Call) -> None:
+    def _run_async(self, call: Call) -> None:
         try:
-            invocation = call.function.begin(call.event, wait=True, **call.details)
+            invocation = call.pool.start_invocation(call.event, wait=True, **call.details)
         except InvocationFailed as failure:
             return self._console.failure(failure.document)
         finally:
-            self._waiting.release()
-        invocation.discard()  # nobody is told of the response
-        invocation.wait_until_settled()
+            self._queue_places.release()
+        invocation.discard()  # nobody receives the response
+        invocation.wait_until_closed()
         if invocation.error is not None:
             self._console.failure(invocation.error.document)
 
-    def _stream(self, connection: Connection, request: Request, call: Call) -> bool:
+    def _invoke_stream(self, connection: Connection, request: Request, call: Call) -> bool:
         failure = invocation = None
         try:
-            invocation = call.function.begin(call.event, **call.details)
-        except InvocationFailed as error:  # nothing could be started
+            invocation = call.pool.start_invocation(call.event, **call.details)
+        except InvocationFailed as error:  # no environment could be started
             failure = error
-        stream = Stream(connection, request, 200, [*head_fields(call.request_id), ("Content-Type", CONTENT_TYPE)])
+        fields = [*head_fields(call.request_id), ("Content-Type", CONTENT_TYPE)]
+        response = StreamedResponse(connection, request, 200, fields)
         if invocation is not None:
-            failure = self._copy(invocation, stream)
+            failure = self._copy(invocation, response)
         if failure is not None:
             self._console.failure(failure.document)
         log = base64.b64encode(invocation.log_tail).decode() if invocation is not None and call.tail else None
         code, details = (None, None) if failure is None else (failure.code, json.dumps(failure.document))
-        stream.write(invoke_complete(code, details, log))
-        return stream.finish()
+        response.write(invoke_complete(code, details, log))
+        return response.finish()
 
-    def _copy(self, invocation: Invocation, stream: Stream) -> InvocationFailed | None:
-        """Send the response as it comes. Returns the error that it ends with, if any, when the log is written."""
+    def _copy(self, invocation: Invocation, response: StreamedResponse) -> InvocationFailed | None:
+        """Send the chunks as they come, and wait until the log is written. Returns the error at the end, if any."""
         chunks = invocation.chunks()
         try:
-            for chunk in throttled(chunks) if self._throttle else chunks:
-                stream.write(payload_chunk(chunk))
+            for chunk in limit_bandwidth(chunks) if self._throttle else chunks:
+                response.write(payload_chunk(chunk))
         except InvocationFailed as failure:
             return failure
         finally:
             invocation.discard()
-            invocation.wait_until_settled()
+            invocation.wait_until_closed()
         return None
 
 
 def read_body(connection: Connection, request: Request) -> bytes:
     try:
-        return connection.read_body(request, LARGEST_REQUEST)
+        return connection.read_body(request, MAX_REQUEST_BYTES)
     except ProtocolError as error:
         if error.status == 413:
-            message = f"Request must be smaller than {LARGEST_REQUEST} bytes for the InvokeFunction operation"
+            message = f"Request must be smaller than {MAX_REQUEST_BYTES} bytes for the InvokeFunction operation"
             raise ApiError(413, "RequestTooLargeException", message) from None
         raise
 
 
-def json_event(body: bytes) -> bytes:
-    """The event; a call without one has an empty object."""
+def parse_event(body: bytes) -> bytes:
+    """The event; a call without a payload has an empty object. Raises ApiError if it is not JSON."""
     try:
-        check_event(body or b"{}")
+        check_json(body or b"{}")
     except (ValueError, RecursionError) as error:
         message = f"Could not parse request body into json: {error}"
         raise ApiError(400, "InvalidRequestContentException", message) from None
     return body or b"{}"
 
 
-def client_context(header: str) -> str | None:
-    """The JSON that the header holds in base64, on one line of ASCII, as it becomes a header again."""
+def parse_client_context(header: str) -> str | None:
+    """Return the JSON that the header contains in base64, on one line of ASCII, because it becomes a header again."""
     if not header:
         return None
-    if len(header) > LARGEST_CONTEXT:
-        message = f"Client context has {len(header)} bytes in base64, the limit is {LARGEST_CONTEXT}"
+    if len(header) > MAX_CLIENT_CONTEXT_BYTES:
+        message = f"Client context has {len(header)} bytes in base64; the limit is {MAX_CLIENT_CONTEXT_BYTES}"
         raise ApiError(400, "InvalidRequestContentException", message)
     try:
         return json.dumps(json.loads(base64.b64decode(header, validate=True)))
@@ -266,16 +274,16 @@ def throttling() -> ApiError:
     return ApiError(429, "TooManyRequestsException", "Rate Exceeded.", more)
 
 
-def too_large(size: int, kind: str, limit: int) -> ApiError:
-    message = f"{size} byte payload is too large for the {kind} invocation type (limit {limit} bytes)"
+def too_large(size: int, invocation_type: str, limit: int) -> ApiError:
+    message = f"{size} byte payload is too large for the {invocation_type} invocation type (limit {limit} bytes)"
     return ApiError(413, "RequestTooLargeException", message)
 
 
-def refuse_parameter(message: str) -> NoReturn:
+def raise_invalid_parameter(message: str) -> NoReturn:
     raise ApiError(400, "InvalidParameterValueException", message)
 
 
-def refuse_value(value: str, member: str) -> NoReturn:
+def raise_invalid_value(value: str, member: str) -> NoReturn:
     rule = "Member must satisfy regular expression pattern"
     message = f"1 validation error detected: Value {value!r} at {member!r} failed to satisfy constraint: {rule}"
     raise ApiError(400, "ValidationException", message)

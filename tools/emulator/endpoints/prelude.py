@@ -1,4 +1,4 @@
-"""The prelude of a streamed HTTP response: status, headers and cookies as JSON, then eight NUL bytes, then the body.
+"""The prelude of a streamed HTTP response: status code, headers and cookies as JSON, eight NUL bytes, then the body.
 
 AWS Lambda Developer Guide, runtimes-custom; the limit is from the API Gateway Developer Guide,
 response-transfer-mode-lambda.
@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from tools.emulator.execution.invocation import OCTET_STREAM, InvocationFailed
-from tools.emulator.http1.server import TOKEN
+from tools.emulator.http1.connection import TOKEN
 
 CONTENT_TYPE = "application/vnd.awslambda.http-integration-response"
-END = b"\0" * 8
-LARGEST = 16 * 1024  # bytes, the end included
-UNFIT = re.compile(r"[\r\n\0\ud800-\udfff]")  # what cannot stand in a header, half characters of JSON among it
+DELIMITER = b"\0" * 8
+MAX_PRELUDE_BYTES = 16 * 1024  # with the delimiter
+# Characters that would end a header line, and half surrogates from JSON, which no encoding can represent.
+_INVALID = re.compile(r"[\r\n\0\ud800-\udfff]")
 
 
 class ResponseHead:
-    """Status, headers in their order with names in lower case, and one string for each cookie."""
+    """Status code, headers in their order with names in lower case, and cookies, one string each."""
 
     def __init__(
         self, status: int = 200, headers: list[tuple[str, str]] | None = None, cookies: list[str] | None = None
@@ -34,61 +35,65 @@ class ResponseHead:
         return next((value for key, value in self.headers if key == name), None)
 
 
-def read_head(content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHead, bytes]:
-    """The head of a response, and what of its body came with it.
+def read_prelude(content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHead, bytes]:
+    """Read the head of a response. Returns it with the part of the body that was received with it.
 
-    The end of a prelude is looked for in the bytes, however they were cut into chunks. Raises InvocationFailed where it
-    is malformed, or where the response ends with an error within it.
+    The delimiter is searched in the bytes: a runtime can cut prelude, delimiter and body into chunks as it likes. A
+    response of another content type has no prelude. Raises InvocationFailed if the prelude is malformed, or if the
+    response ends within it.
     """
     if content_type != CONTENT_TYPE:
         return ResponseHead(headers=[("content-type", content_type)]), b""
     received = b""
-    while (length := received.find(END, 0, LARGEST)) < 0:
-        if len(received) >= LARGEST:
-            raise malformed(f"its end is not within the first {LARGEST} bytes")
+    while (length := received.find(DELIMITER, 0, MAX_PRELUDE_BYTES)) < 0:
+        if len(received) >= MAX_PRELUDE_BYTES:
+            raise malformed(f"its first {MAX_PRELUDE_BYTES} bytes do not contain the delimiter")
         chunk = next(chunks, None)
         if chunk is None:
-            raise malformed("the response ended before it did")
+            raise malformed("the response ended before the delimiter")
         received += chunk
-    return parse(received[:length]), received[length + len(END) :]
+    return parse_prelude(received[:length]), received[length + len(DELIMITER) :]
 
 
-def parse(text: bytes) -> ResponseHead:
+def parse_prelude(text: bytes) -> ResponseHead:
     try:
         prelude = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise malformed(str(error)) from None
     if not isinstance(prelude, dict):
-        raise malformed("it is no JSON object")
-    return head_of(prelude, OCTET_STREAM)
+        raise malformed("it is not a JSON object")
+    return response_head(prelude, OCTET_STREAM)
 
 
-def head_of(document: dict[str, Any], content_type: str) -> ResponseHead:
-    """The head that `statusCode`, `headers` and `cookies` tell of; `content_type` where they name none.
+def response_head(document: dict[str, Any], content_type: str) -> ResponseHead:
+    """The head from `statusCode`, `headers` and `cookies`.
 
-    Raises InvocationFailed where they are not of their types, or cannot stand in a head.
+    Args:
+        content_type: for a response whose headers contain none.
+
+    Raises InvocationFailed if a value has the wrong type, or contains characters that a header cannot contain.
     """
     status, headers, cookies = document.get("statusCode", 200), document.get("headers"), document.get("cookies")
     headers, cookies = {} if headers is None else headers, [] if cookies is None else cookies
-    # Below 200 are those that announce another answer (RFC 9110, 15.2).
-    sound_status = isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599
-    if not (sound_status and is_text(headers, dict) and is_text(cookies, list)):
-        raise malformed("statusCode, headers or cookies are not of their types")
+    # Status codes below 200 are interim: the client would wait for another response (RFC 9110, 15.2).
+    valid_status = isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599
+    if not (valid_status and contains_text(headers, dict) and contains_text(cookies, list)):
+        raise malformed("statusCode, headers or cookies have an invalid type or value")
     if not all(TOKEN.fullmatch(name) for name in headers):
-        raise malformed("a header has a name that HTTP does not allow")
+        raise malformed("the name of a header contains characters that HTTP does not allow")
     head = ResponseHead(status, [(name.lower(), value) for name, value in headers.items()], cookies)
     if head.get("content-type") is None:
         head.headers.append(("content-type", content_type))
     return head
 
 
-def is_text(value: Any, kind: type[dict[Any, Any]] | type[list[Any]]) -> bool:
-    """Whether all strings in a dictionary or a list are, and can stand in a header."""
+def contains_text(value: Any, kind: type[dict[Any, Any]] | type[list[Any]]) -> bool:
+    """Whether all items of a dictionary or list are strings that a header can contain."""
     if not isinstance(value, kind):
         return False
-    texts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-    return all(isinstance(text, str) and not UNFIT.search(text) for text in texts)
+    items = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+    return all(isinstance(item, str) and not _INVALID.search(item) for item in items)
 
 
-def malformed(why: str) -> InvocationFailed:
-    return InvocationFailed.because("Runtime.InvalidResponseHead", f"the prelude of the response is malformed: {why}")
+def malformed(cause: str) -> InvocationFailed:
+    return InvocationFailed.of_type("Runtime.InvalidResponseHead", f"the prelude of the response is malformed: {cause}")

@@ -1,4 +1,16 @@
-"""Execution environments: a process with Lambda's variables and a Runtime API of its own.
+"""Execution environments: a process with Lambda's variables, and a Runtime API of its own.
+
+Theory of operation. Five threads can act on one environment: the caller that assigns an invocation, the connection that
+the runtime calls on, the thread that waits for the end of the process, the deadlines, and the pool. The rules are:
+
+* `_lock` protects which invocation the environment has and whether it can serve more. It is held for a few statements,
+  never while a thread waits, writes to the console, or calls the pool. Locks are taken in one order: those of the pool
+  and of the code before this one, this one before that of the Runtime API server.
+* Exactly one thread ends an invocation: the one that takes it out of `_invocation` in `_end_invocation`. Any of them
+  can try; the others find nothing.
+* The process is never trusted to end. Whatever goes wrong, a deadline or a kill request is pending.
+* An invocation is handed over after the process was started, so the process can fail, and its deadline can pass, before
+  that. Neither may get lost: `RuntimeApiServer` stores the failure, `_init_overdue` the deadline.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
@@ -7,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import socket
 import threading
@@ -16,66 +27,138 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.emulator.console import Console, Report, start_line
+from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import VERSION, FunctionConfiguration
-from tools.emulator.execution.deadlines import ALARMS, Alarm
-from tools.emulator.execution.invocation import LOG_TAIL, Invocation, InvocationFailed
-from tools.emulator.sandbox.supervisor_client import Process, Supervisor, remove
+from tools.emulator.execution.deadlines import Deadline, Deadlines
+from tools.emulator.execution.function_log import FunctionLog
+from tools.emulator.execution.invocation import Invocation, InvocationFailed
+from tools.emulator.report_line import Report, start_line
+from tools.emulator.sandbox.supervisor_client import Process, Supervisor, remove_folder
 
 if TYPE_CHECKING:
-    from tools.emulator.execution.runtime_api import RuntimeApi
+    from tools.emulator.execution.runtime_api import RuntimeApiServer
 
-INIT_LIMIT = 10  # seconds from the start of the process to its first `next`
-
-
-class FunctionLog:
-    """What a process prints, standard output and standard error in one, handed on as it comes."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-        self._lock = threading.Lock()
-        self._reader, self.writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        self._ended = False
-
-    def start(self) -> None:
-        """Follow what is printed; to be called when the process has the writer."""
-        os.close(self.writer)
-        threading.Thread(target=self._follow, daemon=True).start()
-
-    def drain(self) -> None:
-        """Hand on all that was printed until now, so that no later line overtakes it."""
-        with self._lock:
-            while not self._ended:
-                try:
-                    data = os.read(self._reader, 65536)
-                except BlockingIOError:
-                    return
-                if data:
-                    self._write(data)
-                else:
-                    self._ended = True
-                    os.close(self._reader)
-
-    def _follow(self) -> None:
-        poller = select.poll()
-        poller.register(self._reader, select.POLLIN)
-        while not self._ended:
-            poller.poll()
-            self.drain()
+INIT_TIMEOUT = 10.0  # seconds from the start of the process to its first `next`
+EXIT_TIMEOUT = 1.0  # seconds for a runtime to exit after it has reported an init error
 
 
-class ExecutionEnvironment:
-    """One running process; it serves one invocation at a time.
+class Environment:
+    """What all environments have in common: one invocation at a time, with START, END and REPORT lines.
 
     Args:
-        folder: a new one, for what belongs to this environment alone; it is removed at its end.
-        on_idle: called when it can serve an invocation again, after one.
-        on_end: called when it has ended.
-        on_slow_init: called with its invocation when the init phase is at its limit, for another environment to do it
-            again; None: this is that other one, whose init phase may take as long as an invocation.
+        on_idle: called when the environment can serve another invocation.
+    """
 
-    Raises InvocationFailed (`Runtime.InvalidEntrypoint`) where the process cannot be started.
+    _api: RuntimeApiServer  # made by the subclasses
+
+    def __init__(
+        self, function: FunctionConfiguration, console: Console, on_idle: Callable[[Environment], None]
+    ) -> None:
+        self._function = function
+        self._console = console
+        self._on_idle = on_idle
+        self._log = FunctionLog(console.output)
+        self._lock = threading.Lock()
+        self._invocation: Invocation | None = None
+        self._retired = False  # it serves no further invocation
+        self._between = False  # it has ended an invocation, and was assigned no other one yet
+
+    @property
+    def alive(self) -> bool:
+        return True
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can serve another invocation."""
+        return self.alive and not self._retired
+
+    @property
+    def about_to_be_free(self) -> bool:
+        """Whether its response is complete, or its process is at its end: its place in the pool is free soon."""
+        invocation = self._invocation
+        return self._between or not self.usable or (invocation is not None and invocation.finished)
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Assign an invocation; the response comes through it."""
+        with self._lock:
+            self._invocation = invocation
+            self._between = False
+        self._api.hand_over(invocation)
+
+    def retire(self) -> None:
+        """End the environment without waiting for it."""
+
+    def kill(self) -> None:
+        """End the environment, and wait for it."""
+
+    # Events of the runtime
+
+    def on_start(self, invocation: Invocation) -> None:
+        self._write_start(invocation)
+
+    def on_idle(self) -> None:
+        self._end_invocation()
+
+    def on_init_error(self) -> None:
+        self._end_invocation()
+
+    def on_violation(self, message: str) -> None:
+        self._console.error(message)
+
+    def _write_start(self, invocation: Invocation) -> None:
+        self._log.drain()
+        line = start_line(invocation, VERSION)
+        self._log.add_to_tail(f"{line}\n")
+        self._console.platform_line(line)
+
+    def _end_invocation(self) -> None:
+        """Report the invocation and become available, if the runtime is done with it.
+
+        The end of the response is not enough: the handler can work after its last chunk. It is done when the runtime
+        calls `next`, when its process has ended, or when the invocation failed before the runtime received it.
+        """
+        with self._lock:
+            invocation = self._invocation
+            if invocation is None or not (invocation.started is not None or invocation.finished or not self.alive):
+                return
+            self._between, self._invocation = True, None
+            usable = self.usable
+        self._cancel_deadline()
+        invocation.ended = time.monotonic()
+        if invocation.started is None:
+            self._write_start(invocation)
+        self._log.drain()
+        report = Report(self._function, invocation, self._take_init_duration(invocation.ended), self._peak_memory())
+        tail = self._log.add_to_tail(report.text())
+        self._console.report(report)
+        self._log.clear_tail()
+        if usable:
+            self._on_idle(self)
+        invocation.close(tail)
+
+    def _cancel_deadline(self) -> None:
+        """Nothing to cancel here."""
+
+    def _take_init_duration(self, now: float) -> float | None:
+        """Seconds from the start of the process to its first `next`, or to its end; None if it was reported before."""
+        return None
+
+    def _peak_memory(self) -> int | None:
+        """The most memory that the process had, in KiB; None if the system does not provide it."""
+        return None
+
+
+class ExecutionEnvironment(Environment):
+    """An environment with a process that the emulator starts.
+
+    Args:
+        folder: an empty folder for this environment, which is removed at its end.
+        on_end: called when the process has ended.
+        on_init_timeout: called with the invocation when the init phase reaches its limit, to repeat the init phase in
+            another environment; None: this is the other environment, where the timeout of the function applies.
+        init_timeout: seconds.
+
+    Raises InvocationFailed (`Runtime.InvalidEntrypoint`) or OSError if the process cannot be started.
     """
 
     def __init__(
@@ -83,73 +166,74 @@ class ExecutionEnvironment:
         function: FunctionConfiguration,
         console: Console,
         supervisor: Supervisor,
+        deadlines: Deadlines,
         folder: Path,
-        on_idle: Callable[[ExecutionEnvironment], None],
-        on_end: Callable[[ExecutionEnvironment], None],
-        on_slow_init: Callable[[Invocation], None] | None = None,
+        on_idle: Callable[[Environment], None],
+        on_end: Callable[[Environment], None],
+        on_init_timeout: Callable[[Invocation], None] | None,
+        init_timeout: float = INIT_TIMEOUT,
     ) -> None:
-        self._function = function
-        self._console = console
+        super().__init__(function, console, on_idle)
+        self._deadlines = deadlines
         self._folder = folder
-        self._on_idle = on_idle
         self._on_end = on_end
-        self._lock = threading.Lock()
-        self._invocation: Invocation | None = None
-        self._end: InvocationFailed | None = None
-        self._soon_free = False
-        self._doomed = False
-        self._tail = b""
-        self._started = time.monotonic()
+        self._on_init_timeout = on_init_timeout
+        self._init_timeout = init_timeout
+        self._ended = False
+        self._deadline: Deadline | None = None
+        self._init_overdue = False
         self._init_reported = False
-        # A start is over sooner where the process begins it while the emulator still imports what it needs.
+        self._started = time.monotonic()
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         try:
-            self._log = FunctionLog(self._print)
             self._process = self._start_process(supervisor, "{}:{}".format(*listener.getsockname()))
         except (InvocationFailed, OSError):
             listener.close()
             raise
-        from tools.emulator.execution.runtime_api import RuntimeApi
+        # Imported here, while the process starts: at the top it would delay the first byte of `main.py` by 10 ms.
+        from tools.emulator.execution.runtime_api import RuntimeApiServer
 
-        self._api: RuntimeApi = RuntimeApi(function.arn, self._start, self._breach, self._settle, listener)
-        if on_slow_init is None:
-            self._alarm: Alarm = ALARMS.set(function.timeout, lambda: self._time_out(None))
-        else:
-            late = threading.Thread(target=self._give_up_init, args=(on_slow_init,), daemon=True)
-            self._alarm = ALARMS.set(INIT_LIMIT, late.start)
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._api = RuntimeApiServer(function.arn, self, listener)
+        with self._lock:
+            if self._deadline is None:  # the runtime can have failed already, which has set another one
+                seconds = function.timeout if on_init_timeout is None else init_timeout
+                self._deadline = deadlines.set(seconds, self._init_timed_out)
+        threading.Thread(target=self._wait_for_end, daemon=True).start()
 
     @property
     def alive(self) -> bool:
         return self._process.status is None
 
-    @property
-    def about_to_be_free(self) -> bool:
-        """Whether its response is complete, or its process at the end."""
-        invocation = self._invocation
-        return self._soon_free or not self.alive or (invocation is not None and invocation.finished)
-
     def invoke(self, invocation: Invocation) -> None:
-        """Give the process an invocation; the answer comes through the invocation."""
+        super().invoke(invocation)
         with self._lock:
-            self._invocation = invocation
-            self._soon_free = False
-            ended = self._end
-        if ended is not None:
-            invocation.finish(ended.named(invocation.request_id))
-        self._api.hand_over(invocation)
-        if ended is not None:
-            self._settle()
+            ended, overdue = self._ended, self._init_overdue
+        if ended:
+            self._end_invocation()
+        elif overdue:
+            self._init_timed_out()
+
+    def retire(self) -> None:
+        with self._lock:
+            self._retired = True
+        self._process.request_kill()
 
     def kill(self) -> None:
-        """End the process and all that it started, as the service does: without a warning."""
         self._process.kill()
 
-    def kill_soon(self) -> None:
-        """End it without waiting for that."""
+    def on_start(self, invocation: Invocation) -> None:
+        super().on_start(invocation)
+        self._set_deadline(invocation.timeout, lambda: self._invocation_timed_out(invocation))
+
+    def on_init_error(self) -> None:
+        """Leave the runtime time to write its log and exit, then kill it."""
         with self._lock:
-            self._soon_free = self._doomed = True
-        threading.Thread(target=self.kill, daemon=True).start()
+            self._retired = True
+        self._set_deadline(EXIT_TIMEOUT, self.retire)
+
+    def on_violation(self, message: str) -> None:
+        super().on_violation(message)
+        self.retire()
 
     def _start_process(self, supervisor: Supervisor, runtime_api: str) -> Process:
         root, temporary = self._folder / "root", self._folder / "tmp"
@@ -157,162 +241,99 @@ class ExecutionEnvironment:
             folder.mkdir()
         function = self._function
         command = function.command
+        log = self._log.open()
         try:
             return supervisor.start(
                 command,
                 function.environment(runtime_api, str(temporary)),
-                function.places[1],
-                self._log.writer,
+                function.visible_folders[1],
+                log,
                 function.isolation(root, temporary),
             )
         except OSError as error:
-            remove(self._folder)
+            remove_folder(self._folder)
             denied = error.errno == errno.EACCES and error.filename == command[0]
-            hint = f"; try: chmod +x {function.layer / 'bootstrap'}" if denied else ""
+            hint = f"; run: chmod +x {function.layer / 'bootstrap'}" if denied else ""
             message = f"{error.filename or command[0]} cannot be started: {error.strerror}{hint}"
-            raise InvocationFailed.because("Runtime.InvalidEntrypoint", message) from None
+            raise InvocationFailed.of_type("Runtime.InvalidEntrypoint", message) from None
         finally:
-            self._log.start()
+            os.close(log)
+            self._log.follow()
 
-    def _watch(self) -> None:
-        """Follow the process to its end."""
+    def _wait_for_end(self) -> None:
         self._process.ended.wait()
-        failure = InvocationFailed.because("Runtime.ExitError", exit_message(self._process.status or 0))
+        self._api.process_ended(InvocationFailed.of_type("Runtime.ExitError", exit_message(self._process.status or 0)))
         with self._lock:
-            invocation, self._end = self._invocation, failure
-        self._api.end(failure.named(invocation.request_id) if invocation else failure)
-        self._settle()
-        remove(self._folder)
+            self._ended = True
+        self._end_invocation()
+        self._cancel_deadline()
+        remove_folder(self._folder)
         self._on_end(self)
 
-    def _print(self, data: bytes) -> None:
-        self._keep(data)
-        self._console.output(data)
-
-    def _keep(self, data: bytes) -> bytes:
-        """Add to the end of the log that a caller may ask for."""
+    def _set_deadline(self, seconds: float, callback: Callable[[], None]) -> None:
         with self._lock:
-            self._tail = (self._tail + data)[-LOG_TAIL:]
-            return self._tail
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self._deadlines.set(seconds, callback)
 
-    def _start(self, invocation: Invocation) -> None:
-        self._log.drain()
-        line = start_line(invocation, VERSION)
-        self._keep(f"{line}\n".encode())
-        self._console.start(line)
-        self._set_deadline(invocation)
+    def _cancel_deadline(self) -> None:
+        with self._lock:
+            if self._deadline is not None:
+                self._deadline.cancel()
 
-    def _settle(self) -> None:
-        """The process asks for its next invocation, or has ended: it is done with the one that it was given.
-
-        A handler may go on working after its last chunk, so it is not done before.
-        """
+    def _init_timed_out(self) -> None:
+        """Called by the deadlines, which it must not block, or at the hand-over."""
         with self._lock:
             invocation = self._invocation
-            if invocation is None or (invocation.started is None and self.alive):
-                return
-            self._soon_free, self._invocation = True, None
-            usable = self.alive and not self._doomed
-        self._alarm.cancel()
-        invocation.ended = time.monotonic()
-        self._log.drain()
-        report = Report(self._function, invocation, self._take_init_duration(invocation.ended), self._peak())
-        tail = self._keep(report.text().encode())
-        self._console.report(report)
-        with self._lock:
-            self._tail = b""
-        if usable:
-            self._on_idle(self)
-        invocation.settle(tail)
+            self._init_overdue = invocation is None
+        if invocation is None or self._api.initialized is not None:
+            return
+        if self._on_init_timeout is None:
+            self._invocation_timed_out(invocation)
+        else:
+            threading.Thread(target=self._repeat_init, args=(self._on_init_timeout,), daemon=True).start()
 
-    def _breach(self, message: str) -> None:
-        self._console.error(message)
-        self.kill_soon()
-
-    def _set_deadline(self, invocation: Invocation) -> None:
-        self._alarm.cancel()
-        self._alarm = ALARMS.set(invocation.timeout, lambda: self._time_out(invocation))
-
-    def _give_up_init(self, do_again: Callable[[Invocation], None]) -> None:
-        """The init phase is at its limit: the service does it again, as a part of the invocation."""
+    def _repeat_init(self, repeat: Callable[[Invocation], None]) -> None:
+        """The service repeats an init phase that has reached its limit as a part of the invocation."""
         with self._lock:
             invocation = self._api.take_back()
             if invocation is None:
                 return
             self._invocation = None
+            self._retired = True
         self.kill()
         self._log.drain()
-        self._console.start(f"INIT_REPORT Init Duration: {INIT_LIMIT * 1000:.2f} ms\tPhase: init\tStatus: timeout")
-        do_again(invocation)
+        duration_ms = self._init_timeout * 1000
+        self._console.platform_line(f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\tStatus: timeout")
+        repeat(invocation)
 
-    def _time_out(self, late: Invocation | None) -> None:
-        """The time of an invocation is over, or of an init phase in it (None), unless the process is beyond that."""
+    def _invocation_timed_out(self, invocation: Invocation) -> None:
         with self._lock:
-            invocation = self._invocation
-            still_at_it = self._api.initialized is None if late is None else invocation is late
-            if invocation is None or not still_at_it:
+            if self._invocation is not invocation:
                 return
-            self._doomed = True
-        failure = InvocationFailed.because("Sandbox.Timedout", f"Task timed out after {invocation.timeout:.2f} seconds")
-        invocation.finish(failure.named(invocation.request_id))
-        self.kill_soon()
+            self._retired = True
+        message = f"Task timed out after {invocation.timeout:.2f} seconds"
+        invocation.finish(InvocationFailed.of_type("Sandbox.Timedout", message).with_request_id(invocation.request_id))
+        self._process.request_kill()
 
     def _take_init_duration(self, now: float) -> float | None:
-        """Seconds from the start of the process to its first `next`, or to its end; None where it was told before."""
         if self._init_reported:
             return None
         self._init_reported = True
         return (self._api.initialized or now) - self._started
 
-    def _peak(self) -> int | None:
-        """The most memory that the process had, in KiB; None where the system does not tell (proc(5), VmHWM)."""
+    def _peak_memory(self) -> int | None:
         if self._process.peak is not None:
             return self._process.peak
         try:
-            with open(f"/proc/{self._process.pid}/status", "rb") as file:
+            with open(f"/proc/{self._process.pid}/status", "rb") as file:  # proc(5), VmHWM
                 return next((int(line.split()[1]) for line in file if line.startswith(b"VmHWM:")), None)
         except OSError:
             return None
 
 
-class AttachedEnvironment(ExecutionEnvironment):
-    """A process that somebody else starts, under a debugger for example: it is not timed out, and not ended."""
-
-    def __init__(
-        self, function: FunctionConfiguration, console: Console, on_idle: Callable[[ExecutionEnvironment], None]
-    ) -> None:
-        from tools.emulator.execution.runtime_api import RuntimeApi
-
-        self._function = function
-        self._console = console
-        self._on_idle = on_idle
-        self._lock = threading.Lock()
-        self._invocation = None
-        self._end = None
-        self._soon_free = False
-        self._doomed = False
-        self._tail = b""
-        self._log = FunctionLog(self._print)
-        self._init_reported = True
-        self._alarm = Alarm(lambda: None)
-        self.api = self._api = RuntimeApi(function.arn, self._start, console.error, self._settle, attached=True)
-
-    @property
-    def alive(self) -> bool:
-        return True
-
-    def kill(self) -> None:
-        """Leave the process to whoever started it."""
-
-    def _set_deadline(self, invocation: Invocation) -> None:
-        """Let it take its time, it may stand at a breakpoint."""
-
-    def _peak(self) -> int | None:
-        return None
-
-
 def exit_message(status: int) -> str:
-    """What the platform says of a process that ended by itself."""
+    """The platform's message for a process that has ended by itself; negative numbers are signals."""
     if status > 0:
         return f"Runtime exited with error: exit status {status}"
     if status == 0:

@@ -1,4 +1,17 @@
-"""A function and its execution environments: warm ones are used again, and others started, up to a limit.
+"""The execution environments of one function: they are reused, and new ones are started up to a limit.
+
+Theory of operation. `_change` protects the lists of environments. It is held for lookups only; starting and killing
+processes happens outside of it, so that a slow start does not stop the other callers. Three situations need care:
+
+* *An environment is almost free.* A client that has read the last byte of a response can send its next request before
+  the runtime has called `next`. A new environment for it would be a cold start that the service would not make. So a
+  caller waits a moment for an environment that is about to be free, and longer at the concurrency limit, where the
+  alternative is a refusal.
+* *A place is reserved before the process exists.* `_starting` counts these places, so that concurrent callers cannot
+  exceed the limit together.
+* *The code changes while an environment starts.* It is not in the list yet when `retire_environments` marks those that
+  have old code, but it can have read old files. So each new environment is compared with the current layout once it is
+  in the list: whichever of the two comes second sees the other.
 
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 """
@@ -14,103 +27,107 @@ from typing import TYPE_CHECKING, Any
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
-from tools.emulator.deployment.sources import Code, Layout
-from tools.emulator.execution.environment import AttachedEnvironment, ExecutionEnvironment
+from tools.emulator.deployment.sources import FunctionCode, Layout
+from tools.emulator.execution.deadlines import Deadlines
+from tools.emulator.execution.environment import INIT_TIMEOUT, Environment, ExecutionEnvironment
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
-from tools.emulator.sandbox.supervisor_client import Supervisor
+from tools.emulator.sandbox.supervisor_client import ENDING, Supervisor
 
 if TYPE_CHECKING:
-    from tools.emulator.execution.runtime_api import RuntimeApi
+    from tools.emulator.execution.runtime_api import RuntimeApiServer
 
-# Seconds for an environment whose response is complete to ask for its next invocation, or to end: a client that has
-# seen the end of an answer may be back before that. It is worth a longer wait where no other one can be started.
-PATIENCE, PATIENCE_AT_LIMIT = 0.05, 1.0
+# Seconds to wait for an environment that is about to be free.
+FREE_TIMEOUT, FREE_TIMEOUT_AT_LIMIT = 0.05, 1.0
 
 
 class Throttled(Exception):
-    """As many invocations are under way as are allowed at once."""
+    """The function has reached its concurrency limit."""
 
 
-class Function:
-    """A function that can be invoked.
+class EnvironmentPool:
+    """Invokes a function.
 
     Args:
-        configuration: its `layer` and `task_root` are looked at where there is no `code`.
-        concurrency: how many invocations there can be at once.
-        supervisor: starts the processes; None: one of its own.
-        code: where the layer and the task root come from, and come from anew when they change.
+        configuration: its `layer` and `task_root` apply only without `code`.
+        concurrency: the largest number of concurrent invocations.
+        code: the layers and the function's code, which can change; None: they never change.
+        init_timeout: seconds for an init phase.
     """
 
     def __init__(
         self,
         configuration: FunctionConfiguration,
         console: Console,
+        supervisor: Supervisor,
         concurrency: int = 10,
-        supervisor: Supervisor | None = None,
-        code: Code | None = None,
+        code: FunctionCode | None = None,
+        init_timeout: float = INIT_TIMEOUT,
     ) -> None:
         self.configuration = configuration
         self._console = console
+        self._supervisor = supervisor
         self._concurrency = concurrency
-        self._supervisor = supervisor or Supervisor()
-        self._owns_supervisor = supervisor is None
         self._code = code
+        self._init_timeout = init_timeout
+        self._deadlines = Deadlines(lambda error: console.error(f"a time limit cannot be enforced: {error!r}"))
         self._numbers = itertools.count(1)
         self._change = threading.Condition()
-        self._all: dict[ExecutionEnvironment, Layout | None] = {}
-        self._stale: set[ExecutionEnvironment] = set()
-        self._warm: list[ExecutionEnvironment] = []
+        self._all: dict[Environment, Layout | None] = {}
+        self._stale: set[Environment] = set()  # they have code from before a change
+        self._idle: list[Environment] = []
         self._starting = 0
         self._closed = False
 
-    def begin(self, event: bytes, *, wait: bool = False, **details: Any) -> Invocation:
-        """Give an invocation to an environment; its response comes through it.
+    def start_invocation(self, event: bytes, *, wait: bool = False, **details: Any) -> Invocation:
+        """Assign an event to an environment. The response comes through the invocation that is returned.
 
         Args:
             event: the payload.
-            wait: until an environment is free, instead of being throttled.
-            details: those of `Invocation`.
+            wait: whether to wait for a free environment at the concurrency limit.
+            details: keyword arguments of `Invocation`.
 
-        Raises Throttled; InvocationFailed where no environment can be started.
+        Raises Throttled; InvocationFailed if no environment can be started.
         """
         if self._code is not None:
             self._code.look_for_changes()
         invocation = Invocation(event, self.configuration.timeout, **details)
-        environment = self._take(wait) or self._start()
+        environment = self._take_idle(wait) or self._start()
         environment.invoke(invocation)
         return invocation
 
     @contextlib.contextmanager
     def invoke(self, event: bytes, **details: Any) -> Iterator[Invocation]:
-        """One invocation, its response to be read within the block, which ends when the environment is done with it."""
-        invocation = self.begin(event, **details)
+        """An invocation whose response is read in the block. The exit waits until the environment is done with it."""
+        invocation = self.start_invocation(event, **details)
         over = True
         try:
             yield invocation
         except BaseException as error:
-            over = isinstance(error, InvocationFailed)  # else there is no use in waiting for the rest
+            over = isinstance(error, InvocationFailed)  # otherwise the function may run on for a long time
             raise
         finally:
             invocation.discard()
             if over:
-                invocation.wait_until_settled()
+                invocation.wait_until_closed()
 
-    def attach(self) -> RuntimeApi:
-        """Have one environment alone, whose process somebody else starts; gives the Runtime API for it."""
-        environment = AttachedEnvironment(self.configuration, self._console, self._put_back)
+    def attach(self) -> RuntimeApiServer:
+        """Use a single environment, whose process a developer starts. Returns its Runtime API."""
+        from tools.emulator.execution.attached import AttachedEnvironment  # only --api-only needs it
+
+        environment = AttachedEnvironment(self.configuration, self._console, self._return)
         with self._change:
             self._concurrency = 1
             self._all[environment] = None
-            self._warm.append(environment)
+            self._idle.append(environment)
         return environment.api
 
-    def replace_environments(self) -> None:
-        """Let none of the present environments serve another invocation."""
+    def retire_environments(self) -> None:
+        """Let no present environment serve another invocation."""
         with self._change:
-            idle, self._warm = self._warm, []
+            idle, self._idle = self._idle, []
             self._stale |= set(self._all)
         for environment in idle:
-            environment.kill_soon()
+            environment.retire()
 
     def close(self) -> None:
         """End every environment."""
@@ -118,89 +135,97 @@ class Function:
             self._closed = True
             environments = list(self._all)
             self._change.notify_all()
-        if self._owns_supervisor:
-            self._supervisor.close()
         for environment in environments:
             environment.kill()
 
-    def _take(self, wait: bool) -> ExecutionEnvironment | None:
-        """A warm environment; None: the place of a new one is reserved. Raises Throttled."""
-        came = time.monotonic()
+    def _take_idle(self, wait: bool) -> Environment | None:
+        """Return an idle environment, or None after reserving the place of a new one. Raises Throttled."""
+        arrived = time.monotonic()
         with self._change:
             while True:
                 if self._closed:
-                    raise InvocationFailed.because("Runtime.Unavailable", "the emulator is ending")
-                while self._warm:
-                    environment = self._warm.pop()
-                    if environment.alive:
+                    raise InvocationFailed.of_type("Runtime.Unavailable", ENDING)
+                while self._idle:
+                    environment = self._idle.pop()
+                    if environment.usable:
                         return environment
                 below_limit = len(self._all) + self._starting < self._concurrency
                 soon = any(environment.about_to_be_free for environment in self._all)
-                deadline = came + (PATIENCE if below_limit else PATIENCE_AT_LIMIT) if soon else 0.0
-                patience = deadline - time.monotonic()
-                if patience <= 0 and below_limit:
+                timeout = FREE_TIMEOUT if below_limit else FREE_TIMEOUT_AT_LIMIT
+                remaining = arrived + timeout - time.monotonic() if soon else 0
+                if remaining <= 0 and below_limit:
                     self._starting += 1
                     return None
-                if patience <= 0 and not wait:
+                if remaining <= 0 and not wait:
                     raise Throttled
-                self._change.wait(patience if patience > 0 else PATIENCE_AT_LIMIT)
+                self._change.wait(remaining if remaining > 0 else FREE_TIMEOUT_AT_LIMIT)
 
-    def _start(self, again: bool = False) -> ExecutionEnvironment:
-        layout = None if self._code is None else self._code.use()
-        configuration = self.configuration
-        environment = None
+    def _start(self, repeats_init: bool = False) -> Environment:
+        """Start an environment in the place that was reserved."""
+        layout = self._code.use() if self._code is not None else None
+        environment: Environment | None = None
         try:
-            if layout is not None:
-                configuration = configuration._replace(layer=layout.layer, task_root=layout.task_root)
-            folder = self._supervisor.make_folder(f"environment-{configuration.name}-{next(self._numbers)}")
-            environment = ExecutionEnvironment(
-                configuration,
-                self._console,
-                self._supervisor,
-                folder,
-                self._put_back,
-                self._forget,
-                None if again else self._start_again,
-            )
-        except OSError as error:  # out of descriptors or of disk, for example
-            message = f"no execution environment can be made: {error.strerror}"
-            raise InvocationFailed.because("Sandbox.Failure", message) from None
+            environment = self._make_environment(layout, repeats_init)
+        except OSError as error:  # out of descriptors or disk space, for example
+            message = f"cannot create an execution environment: {error.strerror}"
+            raise InvocationFailed.of_type("Sandbox.Failure", message) from None
         finally:
-            with self._change:
-                self._starting -= 1
-                kept = environment is not None and environment.alive
-                if environment is not None and kept:
-                    self._all[environment] = layout
-                self._change.notify_all()
-            if layout is not None and not kept:
-                layout.release()
+            self._use_reserved_place(environment, layout)
         return environment
 
-    def _start_again(self, invocation: Invocation) -> None:
-        """Give an invocation whose environment took too long for its init phase to another environment."""
+    def _make_environment(self, layout: Layout | None, repeats_init: bool) -> Environment:
+        configuration = self.configuration
+        if layout is not None:
+            configuration = configuration._replace(layer=layout.layer, task_root=layout.task_root)
+        return ExecutionEnvironment(
+            configuration,
+            self._console,
+            self._supervisor,
+            self._deadlines,
+            self._supervisor.make_folder(f"environment-{configuration.name}-{next(self._numbers)}"),
+            self._return,
+            self._remove,
+            None if repeats_init else self._repeat_init,
+            self._init_timeout,
+        )
+
+    def _use_reserved_place(self, environment: Environment | None, layout: Layout | None) -> None:
+        with self._change:
+            self._starting -= 1
+            alive = environment is not None and environment.alive
+            if environment is not None and alive:
+                self._all[environment] = layout
+                if self._code is not None and layout is not self._code.layout:
+                    self._stale.add(environment)
+            self._change.notify_all()
+        if layout is not None and not alive:
+            layout.release()
+
+    def _repeat_init(self, invocation: Invocation) -> None:
+        """Give an invocation whose environment has reached the limit of the init phase to another environment."""
         with self._change:
             self._starting += 1
         try:
-            self._start(again=True).invoke(invocation)
+            self._start(repeats_init=True).invoke(invocation)
         except InvocationFailed as failure:
             invocation.finish(failure)
-            invocation.settle(b"")
+            invocation.close(b"")
 
-    def _put_back(self, environment: ExecutionEnvironment) -> None:
+    def _return(self, environment: Environment) -> None:
         with self._change:
-            stale = environment in self._stale or self._closed
-            if not stale:
-                self._warm.append(environment)
+            retire = environment in self._stale or self._closed
+            if not retire:
+                self._idle.append(environment)
             self._change.notify_all()
-        if stale:
-            environment.kill_soon()
+        if retire:
+            environment.retire()
 
-    def _forget(self, environment: ExecutionEnvironment) -> None:
+    def _remove(self, environment: Environment) -> None:
         with self._change:
             layout = self._all.pop(environment, None)
             self._stale.discard(environment)
-            if environment in self._warm:
-                self._warm.remove(environment)
+            if environment in self._idle:
+                self._idle.remove(environment)
             self._change.notify_all()
         if layout is not None:
             layout.release()

@@ -1,12 +1,13 @@
 """The Lambda Runtime API of one execution environment, over HTTP on the loopback interface.
 
-It is strict: it checks the order of the calls, their headers and the framing of what is streamed, and fails the
-invocation of a runtime that breaks a rule, with a message that names the rule.
-
     GET  /2018-06-01/runtime/invocation/next
     POST /2018-06-01/runtime/invocation/{id}/response
     POST /2018-06-01/runtime/invocation/{id}/error
     POST /2018-06-01/runtime/init/error
+
+It is strict. It checks the order of the calls, their headers and the framing of the response. A runtime that violates a
+rule receives a message that names the rule, its invocation fails with the same message, and its environment is
+replaced. The service does the last two; the message makes a mistake in a runtime visible here.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -15,16 +16,17 @@ from __future__ import annotations
 
 import base64
 import enum
+import http
 import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from tools.emulator.execution.invocation import OCTET_STREAM, Invocation, InvocationFailed, InvocationOver
-from tools.emulator.http1.server import Connection, ConnectionEnded, Headers, ProtocolError, Request, Server
+from tools.emulator.execution.invocation import OCTET_STREAM, Invocation, InvocationEnded, InvocationFailed
+from tools.emulator.http1.connection import Connection, ConnectionClosed, Headers, ProtocolError, Request
+from tools.emulator.http1.server import Server
 
 PREFIX = "/2018-06-01/runtime"
 INVOCATION_PATH = re.compile(re.escape(PREFIX) + r"/invocation/([^/]+)/(response|error)")
@@ -35,128 +37,142 @@ ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 INVOCATION_ID = "Lambda-Runtime-Invocation-Id"
 CLIENT_CONTEXT = "Lambda-Runtime-Client-Context"
 
-LARGEST_PAYLOAD = 6 * 1024 * 1024 + 100  # bytes, buffered; the service's own limit (6291556)
+MAX_PAYLOAD_BYTES = 6 * 1024 * 1024 + 100  # of a buffered response: 6,291,556, the limit that the service names
+DRAIN_TIMEOUT = 1.0  # seconds to read what a process sent before its end
 
 
 class State(enum.Enum):
-    """Where the runtime of an environment stands. Each call is legal in the states that its method names."""
+    """The state of a runtime, worded for messages."""
 
-    STARTING = "started, and has not asked for an invocation yet"
-    WAITING = "waiting for an invocation"
-    INVOKED = "given an invocation, and has not answered it yet"
+    INITIALIZING = "initializing, and has not called next"
+    IDLE = "waiting for an invocation"
+    INVOKED = "processing an invocation, and has not responded"
     RESPONDING = "in the middle of a response"
-    ANSWERED = "done with its invocation, and has not asked for the next one yet"
-    ENDED = "at its end"
+    RESPONDED = "done with its invocation, and has not called next"
+    STOPPED = "stopped"
 
 
-class Refusal(Exception):
-    """A call that the Runtime API does not accept. `fatal`: the environment is of no further use."""
+# For each call: the states in which it is legal, and the state after it.
+TRANSITIONS = {
+    "next": ({State.INITIALIZING, State.IDLE, State.RESPONDED}, State.IDLE),
+    "response": ({State.INVOKED}, State.RESPONDING),
+    "end of the response": ({State.RESPONDING}, State.RESPONDED),
+    "error": ({State.INVOKED}, State.RESPONDED),
+    "init/error": ({State.INITIALIZING}, State.STOPPED),
+}
 
-    def __init__(self, status: int, error_type: str, message: str, fatal: bool = True) -> None:
+
+class Violation(Exception):
+    """A call that violates a rule of the Runtime API."""
+
+    def __init__(self, status: int, error_type: str, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.error_type = error_type
-        self.fatal = fatal
 
 
-class RuntimeApi:
-    """Serves the runtime of one execution environment, and hands it one invocation at a time.
+class RuntimeEvents(Protocol):
+    """The events of a runtime, for its environment. The server holds no lock while it calls these methods."""
+
+    def on_start(self, invocation: Invocation) -> None:
+        """The runtime is about to receive an invocation."""
+
+    def on_idle(self) -> None:
+        """The runtime called `next`: it is done with its previous invocation, if it had one."""
+
+    def on_init_error(self) -> None:
+        """The runtime reported an init error."""
+
+    def on_violation(self, message: str) -> None:
+        """The runtime violated a rule."""
+
+
+class RuntimeApiServer:
+    """Serves the runtime of one execution environment, and passes it one invocation at a time.
+
+    Theory of operation. The pool assigns an invocation to an environment right after it has started the process, so
+    three things race: the hand-over of the invocation, the calls of the runtime, and the end of the process. Under load
+    a process can report an init error and exit before it is handed its invocation. So a failure of the *environment*
+    (an init error, a violation, the end of the process) is stored, and whatever invocation is handed over later fails
+    with it. The first cause is kept: the exit status of a process that has reported an init error, or was killed after
+    a violation, does not replace the report. A failure of an *invocation* is never stored: it must not reach the next
+    one.
+
+    At the end of a process, what it sent before may still be unread. `process_ended` therefore lets the connections
+    finish reading before it decides how the invocation ended.
 
     Args:
-        function_arn: what the context tells the handler, where the caller does not name a version or an alias.
-        on_start: called when an invocation is about to be handed to the runtime.
-        on_breach: called, with what was wrong, when the runtime broke a rule and has to be ended.
-        on_idle: called when the runtime has asked for its next invocation, after one.
-        listener: where the runtime calls; None: a new one.
-        attached: the runtime is somebody else's process, under a debugger for example: it calls at a front door,
-            which hands its connections over to `serve`, and it may be ended and started again at any time.
+        function_arn: the ARN in the context of an invocation whose caller names no qualifier.
+        listener: a listening socket for the runtime; None: a new one.
+        attached: the process belongs to a developer. It connects to an endpoint, which passes its connections to
+            `serve`, and it can exit and start again at any time. Failures are not stored: the next process is another
+            one.
     """
 
     def __init__(
-        self,
-        function_arn: str,
-        on_start: Callable[[Invocation], None],
-        on_breach: Callable[[str], None],
-        on_idle: Callable[[], None] = lambda: None,
-        listener: socket.socket | None = None,
-        attached: bool = False,
+        self, function_arn: str, events: RuntimeEvents, listener: socket.socket | None = None, attached: bool = False
     ) -> None:
-        self.state = State.STARTING
+        self.state = State.INITIALIZING
         self.initialized: float | None = None  # time.monotonic() of the first `next`
         self._function_arn = function_arn
-        self._on_start = on_start
-        self._on_breach = on_breach
-        self._on_idle = on_idle
+        self._events = events
         self._attached = attached
         self._change = threading.Condition()
         self._invocation: Invocation | None = None
-        self._end: InvocationFailed | None = None  # what became of the process
-        self._poll = 0  # numbers the calls of `next`, so that one whose connection was lost gives way to another
-        self._open_connections = 0
+        self._failure: InvocationFailed | None = None  # of the environment
+        self._exit: InvocationFailed | None = None
+        self._poll = 0  # number of the newest `next`: an older one, whose connection is lost, gets no invocation
         self._server = None if attached else Server(self.serve, listener)
         self.address = self._server.authority if self._server else ""
 
-    # The environment's side
+    # Called by the environment
 
     def hand_over(self, invocation: Invocation) -> None:
-        """Give the runtime an invocation, as soon as it asks for one."""
+        """Pass an invocation to the runtime as soon as it calls `next`, or fail it if the environment has failed."""
         with self._change:
             self._invocation = invocation
             self._change.notify_all()
-            ended = self._end
-        if ended is not None:
-            invocation.finish(ended)
+            failure = self._failure_of(invocation)
+        if failure is not None:
+            invocation.finish(failure)
 
     def take_back(self) -> Invocation | None:
-        """The invocation that it was handed; None where the runtime has asked for one by now, or is at its end."""
+        """Return the invocation that was handed over; None if the runtime is not initializing any more."""
         with self._change:
-            if self.state is not State.STARTING:
+            if self.state is not State.INITIALIZING:
                 return None
             invocation, self._invocation = self._invocation, None
             return invocation
 
-    def wait_until_idle(self) -> bool:
-        """Wait until the runtime asks for its next invocation. Returns False where it ended instead."""
+    def process_ended(self, exit_failure: InvocationFailed) -> None:
+        """Read what the process sent before its end, then fail its invocation unless that has ended."""
         with self._change:
-            while self.state not in (State.WAITING, State.ENDED):
-                self._change.wait()
-            return self.state is State.WAITING
-
-    def end(self, failure: InvocationFailed) -> None:
-        """The process is gone: the invocation that it was given ends with this failure, unless it has ended."""
-        if self._server is not None:
-            self._server.close()
-        with self._change:
-            self._poll += 1  # a call of `next` that waits is over
+            self._poll += 1  # a pending `next` returns
             self._change.notify_all()
-            deadline = time.monotonic() + 1
-            while self._open_connections and time.monotonic() < deadline:
-                self._change.wait(0.05)  # what the process said before it went is still being read
-            self.state = State.ENDED
-            self._end = failure
+        if self._server is not None:
+            self._server.close(DRAIN_TIMEOUT)
+        with self._change:
+            self.state = State.STOPPED
+            self._exit = exit_failure
             self._change.notify_all()
             invocation = self._invocation
+            failure = self._failure_of(invocation) if invocation is not None else None
         if invocation is not None:
             invocation.finish(failure)
 
-    # The runtime's side
+    def _failure_of(self, invocation: Invocation) -> InvocationFailed | None:
+        if self._failure is not None:
+            return self._failure
+        return self._exit and self._exit.with_request_id(invocation.request_id)
+
+    # Called by the runtime
 
     def serve(self, connection: Connection, request: Request | None = None) -> None:
-        """Serve a connection to its end.
+        """Serve a connection until it closes.
 
         Args:
-            request: its first, where that was read already.
+            request: the first request, if its head has been read.
         """
-        with self._change:
-            self._open_connections += 1
-        try:
-            self._serve_requests(connection, request)
-        finally:
-            with self._change:
-                self._open_connections -= 1
-                self._change.notify_all()
-
-    def _serve_requests(self, connection: Connection, request: Request | None) -> None:
         keep_alive = True
         while keep_alive:
             try:
@@ -166,15 +182,11 @@ class RuntimeApi:
                 keep_alive = request.keep_alive
                 self._dispatch(connection, request)
             except ProtocolError as error:
-                self._refuse(connection, Refusal(error.status, "Runtime.InvalidRequest", str(error)))
-                return
-            except Refusal as refusal:
-                self._refuse(connection, refusal)
-                if refusal.fatal:
-                    return
-            except InvocationOver:
-                answer(connection, 410, "InvokeTimeout", "Invoke timeout")
-                return
+                return self._refuse(connection, Violation(error.status, "Runtime.InvalidRequest", str(error)))
+            except Violation as violation:
+                return self._refuse(connection, violation)
+            except InvocationEnded:
+                return _send_error(connection, 410, "InvokeTimeout", "Invoke timeout")
             request = None
 
     def _dispatch(self, connection: Connection, request: Request) -> None:
@@ -184,8 +196,8 @@ class RuntimeApi:
             return self._init_error(connection, request)
         match = INVOCATION_PATH.fullmatch(request.target)
         if request.method != "POST" or match is None:
-            message = f"{request.method} {request.target} is no call of the Runtime API"
-            raise Refusal(404, "Runtime.InvalidRequest", message)
+            message = f"the Runtime API has no {request.method} {request.target}"
+            raise Violation(404, "Runtime.InvalidRequest", message)
         invocation = self._addressed(match[1], request.headers)
         if match[2] == "error":
             return self._invocation_error(connection, request, invocation)
@@ -194,28 +206,29 @@ class RuntimeApi:
     def _addressed(self, request_id: str, headers: Headers) -> Invocation:
         invocation = self._invocation
         if invocation is None or invocation.request_id != request_id:
-            raise Refusal(400, "InvalidRequestID", f"no invocation {request_id} is under way")
-        if INVOCATION_ID in headers and headers.get(INVOCATION_ID) != invocation.nonce:
-            raise Refusal(410, "InvokeTimeout", f"{INVOCATION_ID} is not that of this attempt")
+            raise Violation(400, "InvalidRequestID", f"the runtime has no invocation {request_id}")
+        if INVOCATION_ID in headers and headers.get(INVOCATION_ID) != invocation.invocation_id:
+            raise Violation(410, "InvokeTimeout", f"{INVOCATION_ID} is not the one of this attempt")
         return invocation
 
-    def _move(self, call: str, to: State, *legal: State) -> None:
+    def _transition(self, call: str) -> None:
+        legal, state = TRANSITIONS[call]
         with self._change:
-            if self.state not in legal:
-                message = f"{call} was called by a runtime that is {self.state.value}"
-                raise Refusal(403, "InvalidStateTransition", message)
-            self.state = to
+            restarted = self._attached and call == "next"  # a new process; the previous one can have exited anywhere
+            if self.state not in legal and not restarted:
+                message = f"{call} is not allowed: the runtime is {self.state.value}"
+                raise Violation(403, "InvalidStateTransition", message)
+            self.state = state
             self._change.notify_all()
 
     def _next(self, connection: Connection) -> None:
-        legal = State if self._attached else (State.STARTING, State.ANSWERED, State.WAITING)
-        self._move("next", State.WAITING, *legal)
-        self._fail(InvocationFailed.because("Runtime.TruncatedResponse", "the runtime left its response unfinished"))
-        self._on_idle()
-        invocation = self._await_invocation(connection)
+        self._transition("next")
+        self._fail_invocation(InvocationFailed.of_type("Runtime.TruncatedResponse", "the response was not completed"))
+        self._events.on_idle()
+        invocation = self._wait_for_invocation(connection)
         if invocation is None:
             return
-        self._on_start(invocation)
+        self._events.on_start(invocation)
         deadline_ms = invocation.start()
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -223,94 +236,118 @@ class RuntimeApi:
             f"Lambda-Runtime-Deadline-Ms: {deadline_ms}\r\n"
             f"Lambda-Runtime-Invoked-Function-Arn: {invocation.arn or self._function_arn}\r\n"
             f"Lambda-Runtime-Trace-Id: {invocation.trace_id}\r\n"
-            f"{INVOCATION_ID}: {invocation.nonce}\r\n"
+            f"{INVOCATION_ID}: {invocation.invocation_id}\r\n"
         )
         if invocation.client_context is not None:
             head += f"{CLIENT_CONTEXT}: {invocation.client_context}\r\n"
         head += f"Content-Length: {len(invocation.event)}\r\n\r\n"
         connection.write(head.encode() + invocation.event)
 
-    def _await_invocation(self, connection: Connection) -> Invocation | None:
+    def _wait_for_invocation(self, connection: Connection) -> Invocation | None:
         with self._change:
             if self.initialized is None:
                 self.initialized = time.monotonic()
             self._poll += 1
             poll = self._poll
-            while self._invocation is None or self._invocation.started is not None:
-                if self.state is State.ENDED or self._poll != poll:
+            while (invocation := self._pending()) is None:
+                if self.state is State.STOPPED or self._poll != poll:
                     return None
                 self._change.wait()
-            if self._attached and connection.peer_left():
-                return None  # the invocation waits for the runtime that is started next
+            if self._poll != poll or (self._attached and connection.peer_closed()):
+                return None  # the invocation stays pending for the runtime that calls next
             self.state = State.INVOKED
-            return self._invocation
+            return invocation
+
+    def _pending(self) -> Invocation | None:
+        """The invocation that was handed over, if it was neither passed on nor failed."""
+        invocation = self._invocation
+        if invocation is None or invocation.started is not None or invocation.finished:
+            return None
+        return invocation
 
     def _response(self, connection: Connection, request: Request, invocation: Invocation) -> None:
         mode = request.headers.get(RESPONSE_MODE)
         if RESPONSE_MODE in request.headers and mode != "streaming":
-            message = f"{RESPONSE_MODE} is {mode!r}; it is 'streaming', or left out for a buffered response"
-            raise Refusal(400, "Runtime.InvalidResponseModeHeader", message)
+            message = f"{RESPONSE_MODE} is {mode!r}; set it to 'streaming', or leave it out for a buffered response"
+            raise Violation(400, "Runtime.InvalidResponseModeHeader", message)
         if mode and not request.chunked:
-            raise Refusal(400, "Runtime.InvalidRequest", "a streamed response needs 'Transfer-Encoding: chunked'")
-        self._move("response", State.RESPONDING, State.INVOKED)
+            raise Violation(400, "Runtime.InvalidRequest", "a streamed response needs 'Transfer-Encoding: chunked'")
+        self._transition("response")
         error = (self._streamed if mode else self._buffered)(connection, request, invocation)
-        self._move("response", State.ANSWERED, State.RESPONDING)
+        self._transition("end of the response")
         invocation.finish(error)
-        accept(connection)
+        _send_accepted(connection)
 
     def _streamed(self, connection: Connection, request: Request, invocation: Invocation) -> InvocationFailed | None:
-        """Pass the chunks on. Returns the error that the trailers tell of, if any."""
-        invocation.begin(request.headers.get("Content-Type", OCTET_STREAM), streamed=True)
+        """Pass on the chunks. Returns the error in the trailers, if there is one."""
+        invocation.begin_response(request.headers.get("Content-Type", OCTET_STREAM), streamed=True)
         try:
             for chunk in connection.read_chunks():
                 invocation.send(chunk)
             trailers = connection.read_trailers()
-        except ConnectionEnded:
-            # Why, is told by what comes next: the end of the process, or another call of `next`.
-            self._move("response", State.ANSWERED, State.RESPONDING)
+        except ConnectionClosed:
+            # The process has ended, or only its connection: its exit or its next call shows which, and fails the
+            # invocation.
+            self._transition("end of the response")
             raise
-        return trailers_error(trailers, request.headers)
+        return parse_error_trailers(trailers, request.headers)
 
     @staticmethod
     def _buffered(connection: Connection, request: Request, invocation: Invocation) -> InvocationFailed | None:
         """Pass on the response of a runtime that does not stream."""
-        body = connection.read_body(request, LARGEST_PAYLOAD)
-        invocation.begin(request.headers.get("Content-Type", OCTET_STREAM))
+        body = connection.read_body(request, MAX_PAYLOAD_BYTES)
+        invocation.begin_response(request.headers.get("Content-Type", OCTET_STREAM))
         if body:
             invocation.send(body)
         return None
 
     def _invocation_error(self, connection: Connection, request: Request, invocation: Invocation) -> None:
-        document = error_document(connection.read_body(request, LARGEST_PAYLOAD))
-        self._move("error", State.ANSWERED, State.INVOKED)
+        document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
+        self._transition("error")
         invocation.finish(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
-        accept(connection)
+        _send_accepted(connection)
 
     def _init_error(self, connection: Connection, request: Request) -> None:
-        document = error_document(connection.read_body(request, LARGEST_PAYLOAD))
-        self._move("init/error", State.ENDED, State.STARTING)
-        self._fail(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
-        accept(connection)
+        document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
+        self._transition("init/error")
+        self._fail_environment(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
+        self._events.on_init_error()
+        _send_accepted(connection)
 
-    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
-        if refusal.fatal:
-            message = f"the runtime broke a rule of the Runtime API: {refusal}"
-            self._fail(InvocationFailed.because(refusal.error_type, message))
+    def _refuse(self, connection: Connection, violation: Violation) -> None:
+        message = f"the runtime violated a rule of the Runtime API: {violation}"
+        failure = InvocationFailed.of_type(violation.error_type, message)
+        if self._attached:
+            self._fail_invocation(failure)
             with self._change:
-                if self._attached and self.state is not State.ENDED:
-                    self.state = State.ANSWERED
-            self._on_breach(message)
-        answer(connection, refusal.status, refusal.error_type, str(refusal))
+                if self.state is not State.STOPPED:
+                    self.state = State.RESPONDED
+        else:
+            self._fail_environment(failure)
+        self._events.on_violation(message)
+        _send_error(connection, violation.status, violation.error_type, str(violation))
 
-    def _fail(self, failure: InvocationFailed) -> None:
-        """Fail the invocation that the runtime was given, unless it has ended."""
+    def _fail_invocation(self, failure: InvocationFailed) -> None:
+        """Fail the invocation that the runtime is processing, unless it has ended."""
         invocation = self._invocation
-        if invocation is not None and (invocation.started is not None or self.state in (State.STARTING, State.ENDED)):
+        if invocation is not None and invocation.started is not None:
+            invocation.finish(failure)
+
+    def _fail_environment(self, failure: InvocationFailed) -> None:
+        """Fail the invocation that was handed over, or the one that will be."""
+        with self._change:
+            if self._failure is None and not self._attached:
+                self._failure = failure
+            invocation = self._invocation
+        if invocation is not None:
             invocation.finish(failure)
 
 
-def trailers_error(trailers: Headers, request_headers: Headers) -> InvocationFailed | None:
-    """The error that a response ended with, from its trailers (AWS Lambda Developer Guide, runtimes-custom)."""
+def parse_error_trailers(trailers: Headers, request_headers: Headers) -> InvocationFailed | None:
+    """Return the error that a response ended with (AWS Lambda Developer Guide, runtimes-custom).
+
+    Raises ProtocolError for a trailer that was not declared in the `Trailer` header, or that cannot be parsed.
+    """
     declared = {name.strip().lower() for name in request_headers.get("Trailer").split(",")}
     for name, _ in trailers.fields:
         if name.lower() not in declared:
@@ -321,28 +358,30 @@ def trailers_error(trailers: Headers, request_headers: Headers) -> InvocationFai
         body = base64.b64decode(trailers.get(ERROR_BODY), validate=True)
     except ValueError as error:
         raise ProtocolError(f"the trailer {ERROR_BODY} is not base64: {error}") from None
-    return InvocationFailed(error_document(body), trailers.get(ERROR_TYPE))
+    return InvocationFailed(parse_error_report(body), trailers.get(ERROR_TYPE))
 
 
-def error_document(body: bytes) -> dict[str, Any]:
+def parse_error_report(body: bytes) -> dict[str, Any]:
+    """Raises ProtocolError."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"an error report is not JSON: {error}") from None
     if not isinstance(document, dict) or not {"errorType", "errorMessage"} <= document.keys():
-        raise ProtocolError("an error report is no JSON object with errorType and errorMessage")
+        raise ProtocolError("an error report must be a JSON object with errorType and errorMessage")
     return document
 
 
-def accept(connection: Connection) -> None:
-    send_json(connection, "202 Accepted", {"status": "OK"})
+def _send_accepted(connection: Connection) -> None:
+    _send_json(connection, 202, {"status": "OK"})
 
 
-def answer(connection: Connection, status: int, error_type: str, message: str) -> None:
-    send_json(connection, f"{status} Refused", {"errorMessage": message, "errorType": error_type})
+def _send_error(connection: Connection, status: int, error_type: str, message: str) -> None:
+    _send_json(connection, status, {"errorMessage": message, "errorType": error_type})
 
 
-def send_json(connection: Connection, status: str, document: dict[str, str]) -> None:
+def _send_json(connection: Connection, status: int, document: dict[str, str]) -> None:
     body = json.dumps(document).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    phrase = http.HTTPStatus(status).phrase
+    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.write(head.encode() + body)

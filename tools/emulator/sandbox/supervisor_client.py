@@ -1,4 +1,4 @@
-"""Processes that cannot outlive the emulator: the emulator's side of the supervisor that starts and ends them."""
+"""The emulator's side of the supervisor, which starts and kills all other processes."""
 
 from __future__ import annotations
 
@@ -14,37 +14,47 @@ from typing import Any
 
 from tools.common.paths import ROOT
 
-SCRATCH_NAME = "python-streaming-runtime-"
-ENDED_WITH_SUPERVISOR = -9  # what becomes of a process whose supervisor was killed
+SCRATCH_PREFIX = "python-streaming-runtime-"
+KILLED = -9  # the exit status of a process whose supervisor was killed
+ENDING = "the emulator is ending"
 
 
 class Process:
-    """A process that the supervisor has started, the first of a session. `pid` is for looking at, not for killing."""
+    """A process that the supervisor has started. It leads a session of its own.
+
+    `pid` is for reading /proc only. The supervisor kills, because it alone knows whether the number still belongs to
+    the process.
+    """
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.pid = 0
-        self.peak: int | None = None  # KiB of memory, at the end
-        self.status: int | None = None  # as `subprocess` has it
-        self.problem: tuple[int, bytes] | None = None  # errno, and what cannot be used
+        self.peak: int | None = None  # KiB of memory, known when it has ended
+        self.status: int | None = None  # as in `subprocess`: negative numbers are signals
+        self.problem: tuple[int, bytes] | None = None  # errno, and the file that it refers to
         self.started = threading.Event()
         self.ended = threading.Event()
         self._supervisor = supervisor
 
-    def kill(self) -> None:
-        """End it, and what it has started; returns when that is done."""
+    def request_kill(self) -> None:
+        """Have the process and all its descendants killed, without waiting for it."""
         self._supervisor.send("kill", self.pid)
+
+    def kill(self) -> None:
+        """Kill the process and all its descendants, and wait for its end."""
+        self.request_kill()
         self.ended.wait()
 
 
 class Supervisor:
-    """Starts the supervisor's process at once, and others through it.
+    """Starts the supervisor process, and other processes through it.
 
-    Raises OSError where that cannot be started, or the scratch folder cannot be made. `gone` is set when it has ended.
+    `gone` is set when the supervisor process has ended. Raises OSError if it cannot be started, or if the scratch
+    folder cannot be made.
     """
 
     def __init__(self) -> None:
         temporary = os.environ.get("TMPDIR") or "/tmp"
-        self.scratch = Path(temporary).absolute() / f"{SCRATCH_NAME}{os.urandom(8).hex()}"
+        self.scratch = Path(temporary).absolute() / f"{SCRATCH_PREFIX}{os.urandom(8).hex()}"
         self.scratch.mkdir(mode=0o700)
         self._lock = threading.Lock()
         self._number = 0
@@ -73,24 +83,24 @@ class Supervisor:
         """Start a program in a session of its own.
 
         Args:
-            folder: its working folder.
-            log: the descriptor that its standard output and standard error become.
-            isolation: the arguments of `isolation.enter`, where it is to have a file system of its own.
+            folder: its working directory.
+            log: the descriptor for its standard output and standard error.
+            isolation: the arguments of `namespaces.enter`; None: it sees the machine's file system.
 
-        Raises OSError, with the name of what cannot be used, where it cannot be started.
+        Raises OSError, with the name of the file that is the cause, if it cannot be started.
         """
         words = [os.fsencode(word) for word in command]
         variables = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
         with self._lock:
             if self._closed or self.gone.is_set():
-                raise OSError(errno.ESRCH, "the emulator is ending", command[0])
+                raise OSError(errno.ESRCH, ENDING, command[0])
             self._number += 1
             process = self._starting[self._number] = Process(self)
             self._write(("start", self._number, words, variables, os.fsencode(folder), isolation), [log])
         process.started.wait()
         if process.problem is not None:
-            number, what = process.problem
-            raise OSError(number, os.strerror(number), os.fsdecode(what))
+            number, file = process.problem
+            raise OSError(number, os.strerror(number), os.fsdecode(file))
         return process
 
     def send(self, *message: Any) -> None:
@@ -98,7 +108,7 @@ class Supervisor:
             self._write(message, [])
 
     def close(self) -> None:
-        """End every process, and the supervisor; the scratch folder is gone then."""
+        """Kill every process, end the supervisor and remove the scratch folder."""
         with self._lock:
             if self._closed:
                 return
@@ -109,10 +119,10 @@ class Supervisor:
         self._channel.close()
         os.waitpid(self._pid, 0)
         if self.scratch.exists():  # the supervisor was killed
-            remove(self.scratch)
+            remove_folder(self.scratch)
 
     def make_folder(self, name: str) -> Path:
-        """A new folder that is removed at the end."""
+        """Make a folder that is removed at the end."""
         folder = self.scratch / name
         folder.mkdir()
         return folder
@@ -124,7 +134,7 @@ class Supervisor:
         )
         command = [sys.executable, "-S", "-E", "-P", "-B", "-c", program, str(ROOT), str(self.scratch)]
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-        # In this order: the descriptor itself may be one of those that are opened anew.
+        # The channel is copied first: its own number can be one of those that are opened next.
         return os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, channel, 3), *null])
 
     def _write(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
@@ -134,7 +144,7 @@ class Supervisor:
             sent = socket.send_fds(self._channel, [frame], descriptors) if descriptors else 0
             self._channel.sendall(frame[sent:])
         except OSError:
-            return  # the supervisor was killed; the reader tells all that wait
+            return  # the supervisor was killed; `_read` reports it to all that wait
 
     def _read(self) -> None:
         with self._channel.makefile("rb") as stream:
@@ -142,10 +152,10 @@ class Supervisor:
                 self._handle(*marshal.loads(stream.read(int.from_bytes(head))))
         self.gone.set()
         with self._lock:
-            left = [*self._starting.values(), *self._running.values()]
-        for process in left:
+            remaining = [*self._starting.values(), *self._running.values()]
+        for process in remaining:
             process.problem = process.problem or (errno.ESRCH, b"the supervisor")
-            process.status = ENDED_WITH_SUPERVISOR
+            process.status = KILLED
             process.started.set()
             process.ended.set()
 
@@ -163,8 +173,8 @@ class Supervisor:
             process.started.set()
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, as far as that can be."""
-    import shutil  # not needed to start, and it imports all formats of archives
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and its content; files that cannot be removed are left."""
+    import shutil  # it imports all compression formats, and a start does not need it
 
     shutil.rmtree(folder, ignore_errors=True)

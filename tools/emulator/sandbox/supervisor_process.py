@@ -1,22 +1,32 @@
-"""The process between the emulator and the execution environments: it starts them, and none of them outlives it.
+"""The supervisor: the process between the emulator and the execution environments.
 
-It reads what to do from a socket. Where that ends, because the emulator has ended or was killed, it kills every process
-that is left and removes the emulator's scratch folder. It is the parent of all environments, on one thread alone, so
-that the kernel ends them with it (PR_SET_PDEATHSIG is about the thread that started a process), and it is where a
-process goes whose own parent has ended (PR_SET_CHILD_SUBREAPER), so that it knows of all descendants.
+Theory of operation. No process may outlive the emulator, not even after `kill -9`, and not even a process that has left
+its process group or its session. The emulator itself cannot ensure that: nothing runs in it any more once it is killed.
+So this process starts all others, and three mechanisms end them:
 
-A message is four bytes of length and a marshalled tuple: both sides are the same interpreter, and `json` would take as
-long to import as all else here.
+* It reads commands from a socket. When the emulator ends, however it ends, the kernel closes the socket. Then this
+  process kills all descendants and removes the emulator's scratch folder.
+* It is a child subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)): a process whose parent has exited becomes its child. So it
+  is an ancestor of all processes of the environments, and finds them in /proc.
+* If it is itself killed, the kernel kills the environments (PR_SET_PDEATHSIG). That signal is sent when the *thread*
+  that started a process ends. For this reason the emulator, which has many threads, does not start processes itself,
+  and this process has one thread.
+
+It also keeps process numbers valid: it reaps the children, so a number cannot be given to another process between the
+decision to kill and the signal.
+
+A message is four bytes of length and a marshalled tuple. `marshal` is safe here because both sides are the same
+interpreter; importing `json` would take as long as all the rest of the start.
 
     to it:    ("start", number, command, environment, folder, isolation), with the descriptor of the log
               ("kill", pid)
-    from it:  ("started", number, pid), ("failed", number, errno, what)
-              ("ended", pid, status, peak): as `subprocess` has the status; memory in KiB
+    from it:  ("started", number, pid), ("failed", number, errno, file)
+              ("ended", pid, status, peak): status as in `subprocess`; memory in KiB
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the module around it makes enums, which takes long
+import _signal as signal  # type: ignore[import-not-found]  # `signal` builds enums, which takes long
 import _socket
 import errno
 import marshal
@@ -25,41 +35,42 @@ import select
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # to import it takes longer than the rest of the start
+if TYPE_CHECKING:  # importing `typing` takes longer than the rest of the start
     from typing import Any, NoReturn
 
 LINUX = sys.platform == "linux"
-CHANNEL = 3  # the descriptor that the emulator gives it
-_ANCILLARY = 4096  # bytes; far more than a descriptor takes
+CHANNEL = 3  # the descriptor of the socket
+_ANCILLARY_BYTES = 4096  # far more than one descriptor needs
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Supervisor:
-    """Args: `scratch` is the folder that is removed at the end."""
+    """Args: `scratch` is the folder to remove at the end."""
 
     def __init__(self, channel: _socket.socket, scratch: str) -> None:
         self._channel = channel
         self._scratch = scratch
         self._received = b""
         self._descriptors: list[int] = []
-        self._environments: set[int] = set()  # pids, each the leader of a session
+        self._environments: set[int] = set()  # process numbers; each process leads a session
 
     def run(self) -> None:
-        """Serve until the emulator is gone; then nothing that it started is left."""
-        ended, telling = os.pipe()
-        for descriptor in (ended, telling):
+        """Serve until the emulator is gone, then end all processes."""
+        # A signal interrupts poll() only if it arrives during poll(). The pipe also wakes it for one that came before.
+        child_ended, wake_up = os.pipe()
+        for descriptor in (child_ended, wake_up):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wake_up, warn_on_full_buffer=False)
         poller = select.poll()
         poller.register(self._channel.fileno(), select.POLLIN)
-        poller.register(ended, select.POLLIN)
+        poller.register(child_ended, select.POLLIN)
         try:
             while True:
                 ready = [descriptor for descriptor, _ in poller.poll()]
-                if ended in ready:
-                    os.read(ended, 4096)
+                if child_ended in ready:
+                    os.read(child_ended, 4096)
                     self._reap()
                 if self._channel.fileno() in ready and not self._receive():
                     return
@@ -69,7 +80,8 @@ class Supervisor:
             self._end()
 
     def _receive(self) -> bool:
-        data, ancillary, _, _ = self._channel.recvmsg(65536, _ANCILLARY)
+        """Read and execute messages. Returns False at the end of the socket."""
+        data, ancillary, _, _ = self._channel.recvmsg(65536, _ANCILLARY_BYTES)
         for _, kind, descriptors in ancillary:
             if kind == _socket.SCM_RIGHTS:
                 starts = range(0, len(descriptors) - 3, 4)
@@ -83,7 +95,7 @@ class Supervisor:
                 self._kill(message[1])
         return bool(data)
 
-    def _tell(self, *message: Any) -> None:
+    def _send(self, *message: Any) -> None:
         data = marshal.dumps(message)
         self._channel.sendall(len(data).to_bytes(4) + data)
 
@@ -96,23 +108,24 @@ class Supervisor:
         isolation: dict[str, Any] | None,
     ) -> None:
         log = self._descriptors.pop(0)
-        told, telling = os.pipe()
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            become(command, environment, folder, log, isolation, telling)
-        os.close(telling)
+            execute(command, environment, folder, log, isolation, writer)
+        os.close(writer)
         os.close(log)
-        with open(told, "rb") as pipe:  # it ends when the program has been started
+        # The pipe is closed on exec, so reading ends when the program has been started, or with the cause why not.
+        with open(reader, "rb") as pipe:
             problem = pipe.read()
         if problem:
             os.waitpid(pid, 0)
-            self._tell("failed", number, *marshal.loads(problem))
+            self._send("failed", number, *marshal.loads(problem))
         else:
             self._environments.add(pid)
-            self._tell("started", number, pid)
+            self._send("started", number, pid)
 
     def _reap(self) -> None:
-        """Take leave of all that have ended; orphans among them are nobody's business."""
+        """Reap exited children; report only the environments among them. The others are orphans of environments."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -122,12 +135,12 @@ class Supervisor:
                 return
             if pid in self._environments:
                 self._environments.discard(pid)
-                kill_group(pid)  # what it started and left behind
+                kill_group(pid)  # the processes that it leaves in its group
                 peak = usage.ru_maxrss if LINUX else usage.ru_maxrss // 1024
-                self._tell("ended", pid, os.waitstatus_to_exitcode(status), peak)
+                self._send("ended", pid, os.waitstatus_to_exitcode(status), peak)
 
     def _kill(self, pid: int) -> None:
-        """End an environment with all that it started, also what has a session of its own."""
+        """Kill an environment with all its descendants, also those that have left its session."""
         family = descendants(pid)
         kill_group(pid)
         for each in family:
@@ -145,61 +158,61 @@ class Supervisor:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 break
-        import shutil  # with its compression formats it would be half of a start
+        import shutil  # it imports all compression formats, which would take half of the start
 
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def become(
+def execute(
     command: list[bytes],
     environment: dict[bytes, bytes],
     folder: bytes,
     log: int,
     isolation: dict[str, Any] | None,
-    telling: int,
+    problem: int,
 ) -> NoReturn:
-    """Turn this process, a child of the supervisor, into an environment's; tells of what keeps it from that."""
-    what = folder
+    """In a new child: become an environment's process. A failure is written to the descriptor `problem`."""
+    file = folder
     try:
-        os.setsid()  # a Ctrl-C in the terminal is for the emulator, which then ends the process
+        os.setsid()  # Ctrl-C in a terminal is for the emulator, which then ends this process
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
         if isolation is not None:
-            from tools.emulator.sandbox.namespaces import enter
+            from tools.emulator.sandbox.namespaces import enter  # most environments do not need it
 
-            what = b"a file system of its own"
+            file = b"its own file system"
             enter(**isolation)
-        die_with_parent()  # last, for the kernel forgets it with a change of user namespace
-        what = folder
+        die_with_parent()  # last: a change of the user namespace clears the setting
+        file = folder
         os.chdir(folder)
-        what = command[0]
+        file = command[0]
         os.execve(command[0], command, environment)
     except OSError as error:
-        os.write(telling, marshal.dumps((error.errno or errno.EIO, what)))
+        os.write(problem, marshal.dumps((error.errno or errno.EIO, file)))
     finally:
         os._exit(127)
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when the supervisor ends, however that comes (prctl(2))."""
+    """Have the kernel kill this process when the supervisor ends (PR_SET_PDEATHSIG, prctl(2))."""
     parent = os.getppid()
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # it has ended in between
         os._exit(127)
 
 
 def prctl(option: int, value: int) -> None:
     if LINUX:
-        import ctypes
+        import ctypes  # not needed on other systems
 
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def descendants(ancestor: int) -> list[int]:
-    """The processes below one, where the system tells (proc(5))."""
+    """The descendants of a process (proc(5)); none on systems without /proc."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc") if LINUX else []:
         if name.isdigit():
@@ -230,7 +243,7 @@ def kill(pid: int) -> None:
 
 
 def main() -> None:
-    os.setsid()  # nor does a signal to the emulator's group reach it
+    os.setsid()  # signals to the emulator's process group do not reach it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     channel = _socket.socket(fileno=CHANNEL)

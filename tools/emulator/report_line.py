@@ -1,0 +1,96 @@
+"""The lines that the platform writes to the log of a function: START, END and REPORT; or one JSON object for both."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+from tools.emulator.deployment.configuration import VERSION, FunctionConfiguration
+from tools.emulator.execution.invocation import Invocation
+
+
+def start_line(invocation: Invocation, version: str) -> str:
+    return f"START RequestId: {invocation.request_id} Version: {version}"
+
+
+class Report:
+    """The figures of an invocation that has ended.
+
+    Args:
+        init: seconds of the init phase, for the first invocation of an environment.
+        peak: KiB, the most memory of the process; None: unknown.
+    """
+
+    def __init__(
+        self, function: FunctionConfiguration, invocation: Invocation, init: float | None, peak: int | None
+    ) -> None:
+        ended = invocation.ended or 0
+        started = invocation.started if invocation.started is not None else ended
+        self._function = function
+        self._invocation = invocation
+        self._duration = ended - started
+        self._init = init
+        self._first_byte = None if invocation.first_byte is None else invocation.first_byte - started
+        self._peak = None if peak is None else math.ceil(peak / 1024)
+        self._document = None if invocation.error is None else invocation.error.document
+
+    @property
+    def _billed(self) -> int:
+        """Milliseconds; the init phase is billed too (https://aws.amazon.com/lambda/pricing/)."""
+        return math.ceil((self._duration + (self._init or 0)) * 1000)
+
+    @property
+    def _error_type(self) -> str:
+        return " ".join(str(self._document and self._document["errorType"]).split())
+
+    @property
+    def status(self) -> str:
+        """One of those of `platform.report`: success, error or timeout."""
+        if self._document is None:
+            return "success"
+        return "timeout" if self._error_type == "Sandbox.Timedout" else "error"
+
+    def text(self) -> str:
+        """The END and REPORT lines."""
+        request_id = self._invocation.request_id
+        fields = [
+            f"REPORT RequestId: {request_id}",
+            f"Duration: {self._duration * 1000:.2f} ms",
+            f"Billed Duration: {self._billed} ms",
+            f"Memory Size: {self._function.memory} MB",
+        ]
+        if self._peak is not None:
+            fields.append(f"Max Memory Used: {self._peak} MB")
+        if self._init is not None:
+            fields.append(f"Init Duration: {self._init * 1000:.2f} ms")
+        if self._first_byte is not None:
+            fields.append(f"Time To First Byte: {self._first_byte * 1000:.2f} ms")
+        if self.status != "success":
+            fields.append(f"Status: {self.status}")
+        if self.status == "error":
+            fields.append(f"Error Type: {self._error_type}")
+        return f"END RequestId: {request_id}\n" + "\t".join(fields) + "\n"
+
+    def json(self) -> str:
+        """One object; the names are those of the service's `platform.report` where it has them."""
+        invocation = self._invocation
+        started = invocation.started_unix or time.time()
+        values: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started)) + f".{int(started % 1 * 1000):03d}Z",
+            "function": self._function.name,
+            "requestId": invocation.request_id,
+            "version": VERSION,
+            "status": self.status,
+            "durationMs": round(self._duration * 1000, 2),
+            "billedDurationMs": self._billed,
+            "initDurationMs": None if self._init is None else round(self._init * 1000, 2),
+            "timeToFirstByteMs": None if self._first_byte is None else round(self._first_byte * 1000, 2),
+            "responseBytes": invocation.response_bytes,
+            "memorySizeMB": self._function.memory,
+            "maxMemoryUsedMB": self._peak,
+        }
+        if self._document is not None:
+            values |= {"errorType": self._error_type, "error": self._document}
+        return json.dumps(values, ensure_ascii=False)

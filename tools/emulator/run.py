@@ -1,0 +1,112 @@
+"""The two modes of `main.py`: one invocation, or serving."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.common.errors import ToolError
+from tools.common.paths import ROOT
+from tools.common.urls import redact
+from tools.emulator.console import Console
+from tools.emulator.deployment.configuration import PYTHON, FunctionConfiguration
+from tools.emulator.deployment.sources import FunctionCode
+from tools.emulator.endpoints.bandwidth import limit_bandwidth
+from tools.emulator.execution.invocation import InvocationFailed
+from tools.emulator.execution.pool import EnvironmentPool
+from tools.emulator.options import Options, default_event_bytes, parse
+from tools.emulator.sandbox.supervisor_client import Supervisor
+
+DONE, FAILED = 0, 1
+
+
+def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervisor | OSError) -> int:
+    """Run the command line and return the exit status."""
+    options = parse(arguments)
+    event = options.event or (b"" if options.serve else default_event_bytes(default_event))
+    console = Console(options.json)
+    try:
+        if isinstance(supervisor, OSError):
+            cause = f"{supervisor.filename or 'a process'}: {supervisor.strerror}"
+            raise ToolError(f"cannot start: {cause}; set TMPDIR to a folder that can be written")
+        if options.isolate:
+            try_isolation(supervisor)
+        numbers = itertools.count(1)
+        pools = {
+            name: make_pool(name, path, options, console, supervisor, numbers)
+            for name, path in options.functions.items()
+        }
+        if not options.serve:
+            return invoke_once(next(iter(pools.values())), console, event, options.throttle)
+        from tools.emulator.serving import serve  # one invocation does not need the endpoints
+
+        return serve(pools, console, options, supervisor)
+    except ToolError as error:
+        console.error(redact(str(error)))
+        return FAILED
+    finally:
+        console.close()
+
+
+def make_pool(
+    name: str, path: Path, options: Options, console: Console, supervisor: Supervisor, numbers: Iterator[int]
+) -> EnvironmentPool:
+    code = FunctionCode(options.layers, path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"))
+    configuration = FunctionConfiguration(
+        name=name,
+        layer=code.layout.layer,
+        task_root=code.layout.task_root,
+        handler=options.handler,
+        timeout=options.timeout,
+        memory=options.memory,
+        variables=options.variables,
+        isolated=options.isolate,
+    )
+    if configuration.bundled_python is not None and not configuration.os_only:
+        console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
+    pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code)
+
+    def on_change(changed: str) -> None:
+        console.note(f"{name}: {changed} has changed; the next request uses it")
+        pool.retire_environments()
+
+    if options.serve and options.reload:
+        code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
+    return pool
+
+
+def invoke_once(pool: EnvironmentPool, console: Console, event: bytes, throttle: bool) -> int:
+    """Stream the response to one event to standard output."""
+    try:
+        with pool.invoke(event) as invocation, console.response():
+            invocation.wait_for_content_type()
+            chunks = invocation.chunks()
+            for chunk in limit_bandwidth(chunks) if throttle else chunks:
+                console.write_response(chunk)
+    except InvocationFailed as failure:
+        console.failure(failure.document)
+        return FAILED
+    except OSError as error:
+        console.error(f"cannot write the response to standard output: {error.strerror}")
+        return FAILED
+    return DONE
+
+
+def try_isolation(supervisor: Supervisor) -> None:
+    """Check whether the system allows --isolate, before anything depends on it. Raises ToolError."""
+    root, empty = supervisor.make_folder("isolation-root"), supervisor.make_folder("isolation-empty")
+    folders = {"root": str(root), "layer": str(empty), "task": str(empty), "lang": None, "temporary": str(empty)}
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        supervisor.start(["/bin/true"], {}, "/", null, folders).ended.wait()
+    except OSError as error:
+        raise ToolError(
+            f"--isolate is not possible here ({error.strerror}): it needs Linux, and root or the permission to create "
+            "user namespaces (sysctl kernel.unprivileged_userns_clone=1 or "
+            "kernel.apparmor_restrict_unprivileged_userns=0); run without it"
+        ) from None
+    finally:
+        os.close(null)

@@ -1,0 +1,102 @@
+"""`main.py --serve`: serve Function URLs and the Lambda API until the process is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shlex
+import socket
+from collections.abc import Iterator
+
+from tools.common.errors import ToolError
+from tools.emulator.console import STDOUT, Console, write_all
+from tools.emulator.endpoints.function_url import FunctionUrl
+from tools.emulator.endpoints.invoke_api import InvokeApi
+from tools.emulator.endpoints.router import Router
+from tools.emulator.execution.pool import EnvironmentPool
+from tools.emulator.http1 import server
+from tools.emulator.options import Options
+from tools.emulator.sandbox.supervisor_client import Supervisor
+
+MAX_DESCRIPTORS = 65536
+# Seconds. The kernel can deliver a signal to another thread, which does not interrupt a wait in the main thread. So the
+# main thread never waits longer than this.
+SIGNAL_INTERVAL = 0.2
+
+
+def serve(pools: dict[str, EnvironmentPool], console: Console, options: Options, supervisor: Supervisor) -> int:
+    """Serve until KeyboardInterrupt. Raises ToolError if it cannot serve, or if the supervisor ends."""
+    raise_descriptor_limit()
+    router = Router(
+        pools,
+        FunctionUrl(console, options.invoke_mode, options.cors, options.throttle),
+        InvokeApi(pools, console, options.throttle),
+        listen(options.host, options.port),
+        next(iter(pools.values())).attach() if options.api_only else None,
+    )
+    try:
+        if options.api_only:
+            console.note(attach_command(router.authority, next(iter(pools.values()))))
+        announce(first_lines(router, pools, options))
+        while not supervisor.gone.wait(SIGNAL_INTERVAL):
+            pass
+        raise ToolError("the process that starts the execution environments was killed; start main.py again")
+    finally:
+        router.close()
+
+
+def announce(lines: Iterator[str]) -> None:
+    try:
+        write_all(STDOUT, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise ToolError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def first_lines(router: Router, pools: dict[str, EnvironmentPool], options: Options) -> Iterator[str]:
+    """The URLs, and a command to try."""
+    url = router.url
+    yield (
+        f"Function URL {url} (Ctrl-C to stop), try: "
+        f"curl -X POST {url} -H 'Content-Type: application/json' "
+        """-d '{"sentence": "Test streaming response"}' --no-buffer"""
+    )
+    if len(pools) > 1:
+        width = max(map(len, pools))
+        yield from (f"{name:{width}}  {url}lambda-url/{name}/" for name in pools)
+    if options.api_only:
+        yield f"AWS_LAMBDA_RUNTIME_API={router.authority}"
+
+
+def attach_command(authority: str, pool: EnvironmentPool) -> str:
+    """A command that starts the runtime in the developer's shell."""
+    configuration = pool.configuration
+    variables = {
+        "AWS_LAMBDA_RUNTIME_API": authority,
+        "_HANDLER": configuration.handler,
+        "LAMBDA_TASK_ROOT": str(configuration.task_root),
+    }
+    words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    program = shlex.join(["python3", str(configuration.layer / "runtime.py")])
+    return f"waiting for a runtime; start it with: {' '.join(words)} {program}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises ToolError."""
+    try:
+        return server.listen(host, port)
+    except (OSError, UnicodeError) as error:
+        # Errors of name resolution have numbers of their own, and those of encodings have none.
+        number = getattr(error, "errno", None) or 0
+        cause = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+        raise ToolError(
+            f"cannot listen on {host} port {port}: {cause}; choose others with --host and --port (0: any free port)"
+        ) from None
+
+
+def raise_descriptor_limit() -> None:
+    """Each connection needs several descriptors, and the usual soft limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
