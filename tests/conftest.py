@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from support.checkout import Checkout
 from support.cloud import Cloud
-from support.function_process import FunctionProcess
+from support.emulator import FunctionFolder, Server, Serving
+from support.harness import Runtime
 from support.lambda_standin import StandIn, serve
-from support.root_file_system import unpack
-from support.support_local import Server, Serving, TaskRoot
+from support.support_root import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,14 +33,12 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., FunctionProcess]]:
+def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
     """Starts functions on the layer: `runtime(code, variables=...)`. They are ended with the test."""
-    started: list[FunctionProcess] = []
+    started: list[Runtime] = []
 
-    def start(code: str | dict[str, str], **options: Any) -> FunctionProcess:
-        started.append(
-            FunctionProcess(options.pop("layer", layer), tmp_path / f"function{len(started)}", code, **options)
-        )
+    def start(code: str | dict[str, str], **options: Any) -> Runtime:
+        started.append(Runtime(options.pop("layer", layer), tmp_path / f"function{len(started)}", code, **options))
         return started[-1]
 
     yield start
@@ -74,11 +72,13 @@ def cloud(tmp_path: Path, standin: StandIn, built: Path) -> Iterator[Cloud]:
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Serving]:
-    """Serves a function that is made out of its source."""
+    """Serves a function with the source that the test gives."""
     opened: list[Any] = []
 
-    def serve(source: str, *arguments: str | Path, name: str = "a-function", **options: Any) -> tuple[Server, TaskRoot]:
-        opened.append(TaskRoot(tmp_path / name, source))
+    def serve(
+        source: str, *arguments: str | Path, name: str = "a-function", **options: Any
+    ) -> tuple[Server, FunctionFolder]:
+        opened.append(FunctionFolder(tmp_path / name, source))
         opened.append(Server(opened[-1].path, *arguments, **options))
         return opened[-1], opened[-2]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.support_local import Serving, TaskRoot
+from support.emulator import FunctionFolder, Serving
 
 # `seen(text)` tells the function of it, when the browser has drawn what stands before it.
 PAGE = """
@@ -28,7 +28,7 @@ def html(text):
 def handler(event, context):
     path = event["rawPath"]
     if path == "/seen":
-        tell(event["body"])
+        notify(event["body"])
         yield {"statusCode": 204}
     elif path == "/page":
         yield {"headers": {"Content-Type": "text/html; charset=utf-8"}}
@@ -63,12 +63,12 @@ def chromium() -> str:
 
 
 @pytest.fixture
-def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[[str], TaskRoot]]:
+def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[[str], FunctionFolder]]:
     """Opens a page of the function in a browser of its own."""
     server, function = serving(PAGE)
     browsers: list[subprocess.Popen[bytes]] = []
 
-    def visit(path: str) -> TaskRoot:
+    def visit(path: str) -> FunctionFolder:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         flags += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
         flags += ["--remote-debugging-port=0", f"--user-data-dir={tmp_path}/profile"]
@@ -92,16 +92,16 @@ def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[
         browser.wait()
 
 
-def test_a_page_is_drawn_while_it_is_being_sent(visit: Callable[[str], TaskRoot]) -> None:
+def test_a_page_is_drawn_while_it_is_being_sent(visit: Callable[[str], FunctionFolder]) -> None:
     function = visit("page")
     for text in ("one", "one\n\ntwo", "one\n\ntwo\n\nthr\u00e9e"):
-        assert function.hear() == text
-        function.let_go()
+        assert function.receive() == text
+        function.release()
 
 
-def test_server_sent_events_are_heard_while_they_are_being_sent(visit: Callable[[str], TaskRoot]) -> None:
+def test_server_sent_events_are_heard_while_they_are_being_sent(visit: Callable[[str], FunctionFolder]) -> None:
     function = visit("listener")
     for text in ("message 1", "message 2"):
-        assert function.hear() == text
-        function.let_go()
-    assert function.hear() == "end 7"
+        assert function.receive() == text
+        function.release()
+    assert function.receive() == "end 7"

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.support_local import BARE_ENVIRONMENT, ROOT, WAIT, Client, Program, Server, Serving, TaskRoot, run, until
+from support.emulator import BARE_ENVIRONMENT, ROOT, WAIT, Client, FunctionFolder, Program, Server, Serving, run, until
 
 PID = "def handler(event, context): yield str(os.getpid()).encode()"
 
 # Holds the life sign in the process, in a child, and in a grandchild that has left for a session of its own.
 STUBBORN = """
 def handler(event, context):
-    keep_life_sign(in_a_child=True)
+    hold_lifeline(in_a_child=True)
     subprocess.Popen(["setsid", "--fork", "sleep", "3600"], close_fds=False)
     yield b"one "
     wait()
@@ -57,15 +57,15 @@ def test_beyond_the_limit_requests_are_throttled_and_served_again_later(serving:
     with server.connect() as one, server.connect() as two:
         pids = set()
         for client in (one, two):
-            client.ask("GET /slow HTTP/1.1")
+            client.send_request("GET /slow HTTP/1.1")
             client.read_head()
             pids.add(client.read(9)[3:])
         assert len(pids) == 2
         refused = server.get()
         assert (refused.status, refused.headers["x-amzn-errortype"]) == (429, "TooManyRequestsException")
         assert json.loads(refused.body)["message"] == "Rate Exceeded."
-        function.let_go()
-        function.let_go()
+        function.release()
+        function.release()
         for client in (one, two):
             assert client.read(7) == b"\r\n0\r\n\r\n"
     assert server.get().body in pids
@@ -105,7 +105,7 @@ def test_an_environment_whose_client_stands_still_is_free_when_it_is_timed_out(s
         """
         def handler(event, context):
             if event["rawPath"] == "/endless":
-                keep_life_sign()
+                hold_lifeline()
                 while True:
                     yield b"x" * 100_000
             yield b"here"
@@ -113,9 +113,9 @@ def test_an_environment_whose_client_stands_still_is_free_when_it_is_timed_out(s
         *("--concurrency", "1", "--timeout", "1"),
     )
     with server.connect() as client:
-        client.ask("GET /endless HTTP/1.1")
+        client.send_request("GET /endless HTTP/1.1")
         client.read_head()
-        function.outlive()
+        function.wait_until_gone()
         assert server.get()[::2] == (200, b"here")
 
 
@@ -124,8 +124,8 @@ def test_a_hundred_connections_at_once_each_get_an_answer(serving: Serving) -> N
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(100)]
         for client in clients:
-            client.ask("GET / HTTP/1.1")
-        statuses = [client.answer().status for client in clients]
+            client.send_request("GET / HTTP/1.1")
+        statuses = [client.read_response().status for client in clients]
     assert set(statuses) <= {200, 429} and 200 in statuses
     assert server.get().status == 200
 
@@ -165,7 +165,7 @@ def test_a_slow_reader_slows_the_handler_down_and_memory_stays_flat(serving: Ser
     server.get()
     before = memory(server)
     with server.connect() as client:
-        client.ask("GET /large HTTP/1.1")
+        client.send_request("GET /large HTTP/1.1")
         assert client.read_head()[0] == "HTTP/1.1 200 OK"
         for _ in range(50):
             assert server.get().body == b"small"
@@ -200,14 +200,14 @@ def test_each_environment_has_a_temporary_folder_of_its_own_until_its_end(tmp_pa
             wait()
     """
     with (
-        TaskRoot(tmp_path / "a-function", source) as function,
+        FunctionFolder(tmp_path / "a-function", source) as function,
         Server(function.path, env=temporary(tmp_path)) as server,
         server.connect() as client,
         server.connect() as other,
     ):
         seen = []
         for each in (client, other):
-            each.ask("GET /slow HTTP/1.1")
+            each.send_request("GET /slow HTTP/1.1")
             each.read_head()
             size = int(each.read_line(), 16)
             seen.append(json.loads(each.read(size)))
@@ -215,18 +215,18 @@ def test_each_environment_has_a_temporary_folder_of_its_own_until_its_end(tmp_pa
         for folder, file, files in seen:
             assert Path(folder).is_relative_to(tmp_path / "temporary")
             assert (Path(file).parent, files) == (Path(folder), [Path(file).name])
-        function.let_go()
-        function.let_go()
+        function.release()
+        function.release()
         until(lambda: server.errors().count("REPORT") == 2)
         with server.connect() as last:
-            last.ask("GET /end HTTP/1.1")
+            last.send_request("GET /end HTTP/1.1")
             last.read_rest()
         until(lambda: len([folder for folder, _, _ in seen if Path(folder).exists()]) == 1)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_one_invocation_leaves_no_temporary_file(tmp_path: Path) -> None:
-    with TaskRoot(
+    with FunctionFolder(
         tmp_path / "a-function", "def handler(event, context): open(os.environ['TMPDIR'] + '/x', 'w'); yield b''"
     ) as root:
         assert run("--function", root.path, env=temporary(tmp_path)).code == 0
@@ -245,7 +245,7 @@ def test_variables_are_given_one_by_one_and_in_a_file(tmp_path: Path) -> None:
     )
     names = ["PLAIN", "EXPORTED", "QUOTED", "SINGLE", "EMPTY", "BOTH", "INDENTED", "AWS_REGION"]
     source = f"def handler(event, context): yield json.dumps([os.environ.get(name) for name in {names}]).encode()"
-    with TaskRoot(tmp_path / "a-function", source) as root:
+    with FunctionFolder(tmp_path / "a-function", source) as root:
         result = run(
             *("--function", root.path, "--env-file", tmp_path / "variables"),
             *("--env", "BOTH=flag=1", "--env", "AWS_REGION=eu-west-1"),
@@ -286,12 +286,12 @@ def test_a_change_is_told_of_before_any_request(serving: Serving) -> None:
 def test_an_invocation_ends_with_the_code_that_it_began_with(serving: Serving) -> None:
     server, function = serving("def handler(event, context): yield b'old'; wait(); yield b'end'")
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         client.read_head()
         assert client.read(8) == b"3\r\nold\r\n"
         (function.path / "lambda_function.py").write_text("def handler(event, context): yield b'new'")
         assert server.get().body == b"new"
-        function.let_go()
+        function.release()
         assert client.read(13) == b"3\r\nend\r\n0\r\n\r\n"
     assert server.get().body == b"new"
 
@@ -309,38 +309,38 @@ def test_without_reload_the_code_stays(serving: Serving) -> None:
 
 @pytest.mark.parametrize("to_group", [False, True])
 def test_nothing_outlives_an_emulator_that_is_killed(tmp_path: Path, to_group: bool) -> None:
-    with TaskRoot(tmp_path / "a-function", STUBBORN) as function:
+    with FunctionFolder(tmp_path / "a-function", STUBBORN) as function:
         with Program("--serve", "-p", "0", "--function", function.path, env=temporary(tmp_path)) as program:
             url = program.read_through(b"\n").split()[2].decode()
             with Client.to(url) as client:
-                client.ask("GET / HTTP/1.1")
+                client.send_request("GET / HTTP/1.1")
                 client.read_head()
                 assert client.read(9) == b"4\r\none \r\n"
                 if to_group:
                     os.killpg(program.process.pid, signal.SIGKILL)
                 else:
                     program.process.kill()
-                function.outlive()
+                function.wait_until_gone()
         until(lambda: not list((tmp_path / "temporary").iterdir()))
 
 
 def test_a_function_that_never_calls_does_not_outlive_an_emulator_that_is_killed(tmp_path: Path) -> None:
-    source = "keep_life_sign(in_a_child=True)\ntell('loading')\nwait()"
+    source = "hold_lifeline(in_a_child=True)\nnotify('loading')\nwait()"
     folder = tmp_path / "a-function"
-    with TaskRoot(folder, source) as function, Program("--function", folder) as program:
-        assert function.hear() == "loading"
+    with FunctionFolder(folder, source) as function, Program("--function", folder) as program:
+        assert function.receive() == "loading"
         program.process.kill()
-        function.outlive()
+        function.wait_until_gone()
 
 
 def test_environments_do_not_outlive_the_process_that_starts_them(serving: Serving) -> None:
-    server, function = serving("def handler(event, context): keep_life_sign(); yield b'one '; wait()")
+    server, function = serving("def handler(event, context): hold_lifeline(); yield b'one '; wait()")
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         client.read_head()
         [supervisor] = children(server.process.pid)
         os.kill(supervisor, signal.SIGKILL)
-        function.outlive()
+        function.wait_until_gone()
     result = server.end()
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith(
@@ -351,7 +351,7 @@ def test_environments_do_not_outlive_the_process_that_starts_them(serving: Servi
 def test_signals_again_and_again_change_nothing(serving: Serving) -> None:
     server, function = serving(STUBBORN)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         client.read_head()
         assert client.read(9) == b"4\r\none \r\n"
         for _ in range(100):
@@ -361,7 +361,7 @@ def test_signals_again_and_again_change_nothing(serving: Serving) -> None:
         result = server.end()
     assert (result.code, result.out) == (130, b"")
     assert "Traceback" not in result.err
-    function.outlive()
+    function.wait_until_gone()
 
 
 # A file system as the service's
@@ -369,7 +369,7 @@ def test_signals_again_and_again_change_nothing(serving: Serving) -> None:
 
 @pytest.fixture(scope="module")
 def isolation(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with TaskRoot(
+    with FunctionFolder(
         tmp_path_factory.mktemp("isolation") / "a-function", "def handler(event, context): yield b''"
     ) as root:
         result = run("--isolate", "--function", root.path)
@@ -396,10 +396,10 @@ def handler(event, context):
 
 @pytest.mark.usefixtures("isolation")
 def test_isolated_code_is_in_its_places_and_read_only(tmp_path: Path) -> None:
-    with TaskRoot(tmp_path / "a-function", LOOK) as root:
+    with FunctionFolder(tmp_path / "a-function", LOOK) as root:
         result = run("--isolate", "--function", root.path)
         assert result.code == 0, result.err
-        files = ["bootstrap", "runtime.py"]
+        files = ["bootstrap", "runtime.py", "streaming_runtime"]
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         assert json.loads(result.out) == [
             "/var/task",
@@ -422,24 +422,24 @@ def test_isolated_environments_share_no_temporary_folder_and_leave_nothing(tmp_p
         if event["rawPath"] == "/slow":
             wait()
     """
-    with TaskRoot(tmp_path / "a-function", source) as root:
+    with FunctionFolder(tmp_path / "a-function", source) as root:
         with Server(root.path, "--isolate", env=temporary(tmp_path)) as server, server.connect() as client:
-            client.ask("GET /slow HTTP/1.1")
+            client.send_request("GET /slow HTTP/1.1")
             client.read_head()
             assert client.read(7) == b"2\r\n[]\r\n"
             assert server.get("/one").body == b"[]"
             assert server.get("/two").body == b'["one"]'
-            root.let_go()
+            root.release()
         assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.usefixtures("isolation")
 def test_nothing_isolated_outlives_an_emulator_that_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "a-function"
-    with TaskRoot(folder, STUBBORN) as function, Program("--isolate", "--function", folder) as program:
+    with FunctionFolder(folder, STUBBORN) as function, Program("--isolate", "--function", folder) as program:
         assert program.read(4) == b"one "
         program.process.kill()
-        function.outlive()
+        function.wait_until_gone()
 
 
 def test_a_system_that_does_not_allow_isolation_is_told_of(tmp_path: Path) -> None:

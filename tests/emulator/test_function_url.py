@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.support_local import BARE_ENVIRONMENT, ROOT, WAIT, Answer, Server, Serving, TaskRoot, run, until
+from support.emulator import BARE_ENVIRONMENT, ROOT, WAIT, FunctionFolder, Response, Server, Serving, run, until
 
-from tools.emulator.endpoints import bandwidth as throttle
-from tools.emulator.endpoints.prelude import CONTENT_TYPE, read_head
+from tools.emulator.endpoints.bandwidth import limit_bandwidth
+from tools.emulator.endpoints.prelude import CONTENT_TYPE, read_prelude
 from tools.emulator.execution.invocation import InvocationFailed
 
 ECHO = "def handler(event, context): yield json.dumps(event).encode()"
@@ -31,11 +31,11 @@ PID = "def handler(event, context): yield str(os.getpid()).encode()"
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One function that answers with its event, for all tests that only ask."""
-    with TaskRoot(tmp_path_factory.mktemp("echo") / "echo", ECHO) as root, Server(root.path) as server:
+    with FunctionFolder(tmp_path_factory.mktemp("echo") / "echo", ECHO) as root, Server(root.path) as server:
         yield server
 
 
-def event_of(answer: Answer) -> dict[str, Any]:
+def event_of(answer: Response) -> dict[str, Any]:
     assert answer.status == 200
     return json.loads(answer.body)
 
@@ -105,22 +105,22 @@ def test_the_first_chunk_arrives_before_the_second_is_made(serving: Serving) -> 
             wait()
     """)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         status_line, headers = client.read_head()
         assert status_line == "HTTP/1.1 200 OK"
         assert headers["transfer-encoding"] == "chunked" and "content-length" not in headers
         assert headers["content-type"] == "application/octet-stream"
         assert client.read(9) == b"4\r\none \r\n"
-        function.let_go()
+        function.release()
         assert client.read(15) == b"a\r\nthe second\r\n"
-        function.let_go()
+        function.release()
         assert client.read(5) == b"0\r\n\r\n"
 
 
 def test_an_empty_stream_is_an_empty_answer(serving: Serving) -> None:
     server, _ = serving("def handler(event, context): yield from ()")
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1", "Connection: close")
+        client.send_request("GET / HTTP/1.1", "Connection: close")
         assert client.read_head()[0] == "HTTP/1.1 200 OK"
         assert client.read_rest() == b"0\r\n\r\n"
 
@@ -183,7 +183,7 @@ def test_a_failure_after_the_first_byte_leaves_the_answer_without_its_last_chunk
             {end}
     """)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         assert client.read_head()[0] == "HTTP/1.1 200 OK"
         assert client.read_rest() == b"4\r\none \r\n"
 
@@ -195,7 +195,7 @@ def test_a_function_that_takes_too_long_is_cut(serving: Serving) -> None:
             if event["rawPath"] == "/quick":
                 yield b"here"
                 return
-            keep_life_sign(in_a_child=True)
+            hold_lifeline(in_a_child=True)
             yield b"one "
             wait()
         """,
@@ -203,10 +203,10 @@ def test_a_function_that_takes_too_long_is_cut(serving: Serving) -> None:
         "1",
     )
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         client.read_head()
         assert client.read_rest() == b"4\r\none \r\n"
-    function.outlive()
+    function.wait_until_gone()
     assert server.get("/quick").body == b"here"
     assert "Sandbox.Timedout" in server.errors()
 
@@ -219,10 +219,10 @@ def test_a_crash_of_the_environment_does_not_keep_the_next_request_from_an_answe
             yield str(os.getpid()).encode()
     """)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
-        first = client.answer()
-        client.ask("GET /crash HTTP/1.1")
-        assert client.answer().status == 502
+        client.send_request("GET / HTTP/1.1")
+        first = client.read_response()
+        client.send_request("GET /crash HTTP/1.1")
+        assert client.read_response().status == 502
     second = server.get()
     assert (first.status, second.status) == (200, 200)
     assert first.body != second.body
@@ -232,13 +232,13 @@ def test_an_environment_that_died_while_idle_is_replaced(serving: Serving) -> No
     server, function = serving("""
         def handler(event, context):
             if event["rawPath"] == "/dying":
-                keep_life_sign()
+                hold_lifeline()
                 threading.Timer(0.0, lambda: (wait(), os._exit(3))).start()
             yield str(os.getpid()).encode()
     """)
     pid = server.get("/dying").body
-    function.let_go()
-    function.outlive()
+    function.release()
+    function.wait_until_gone()
     until(lambda: not os.path.exists(f"/proc/{int(pid)}"))
     until(lambda: server.get().status == 200)  # the emulator has taken notice of it
 
@@ -263,14 +263,14 @@ def test_status_headers_and_several_cookies_are_those_of_the_first_item(serving:
             yield b"body"
     """)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1", "Connection: close")
+        client.send_request("GET / HTTP/1.1", "Connection: close")
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += client.read(1)
         assert head.startswith(b"HTTP/1.1 418 ")
         assert set_cookies(head) == COOKIES
         assert "x-own: v\u00e4lue\r\n".encode() in head and head.count(b"content-type: ") == 1
-        function.let_go()
+        function.release()
         assert client.read_rest() == b"4\r\nbody\r\n0\r\n\r\n"
 
 
@@ -281,7 +281,7 @@ PRELUDE = {"statusCode": 201, "headers": {"x-own": "value"}, "cookies": COOKIES}
 def test_the_prelude_is_found_however_the_stream_is_cut(size: int) -> None:
     stream = json.dumps(PRELUDE).encode() + b"\0" * 8 + b"body\0\0\0\0\0\0\0\0more"
     chunks = (stream[n : n + size] for n in range(0, len(stream), size))
-    head, start = read_head(CONTENT_TYPE, chunks)
+    head, start = read_prelude(CONTENT_TYPE, chunks)
     assert (head.status, head.get("x-own"), head.cookies) == (201, "value", COOKIES)
     assert start + b"".join(chunks) == b"body\0\0\0\0\0\0\0\0more"
 
@@ -314,7 +314,7 @@ def test_the_prelude_is_found_however_the_stream_is_cut(size: int) -> None:
 )
 def test_a_malformed_prelude_fails_the_invocation(stream: bytes) -> None:
     with pytest.raises(InvocationFailed, match="prelude") as caught:
-        read_head(CONTENT_TYPE, iter([stream]))
+        read_prelude(CONTENT_TYPE, iter([stream]))
     assert caught.value.document["errorType"] == "Runtime.InvalidResponseHead"
 
 
@@ -326,16 +326,16 @@ def test_an_answer_without_a_body_ends_at_once_and_the_function_runs_on(serving:
             if event["rawPath"] == "/":
                 wait()
                 yield b"unseen"
-                tell("at the end")
+                notify("at the end")
     """)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         status_line, headers = client.read_head()
         assert status_line.startswith(f"HTTP/1.1 {status} ")
         assert not {"content-length", "transfer-encoding"} & headers.keys()
-        function.let_go()
-        assert function.hear() == "at the end"
-        client.ask("GET /next HTTP/1.1", "Connection: close")
+        function.release()
+        assert function.receive() == "at the end"
+        client.send_request("GET /next HTTP/1.1", "Connection: close")
         assert client.read_head()[0].startswith(f"HTTP/1.1 {status} ")
         assert client.read_rest() == b""
 
@@ -353,7 +353,7 @@ def test_a_length_that_the_function_tells_is_kept_to(serving: Serving) -> None:
             yield b"12345"
     """)
     with server.connect() as client:
-        client.ask("GET /3 HTTP/1.1")
+        client.send_request("GET /3 HTTP/1.1")
         _, headers = client.read_head()
         assert headers["content-length"] == "3" and "transfer-encoding" not in headers
         assert client.read_rest() == b"123"
@@ -381,7 +381,7 @@ def test_a_buffered_url_answers_at_the_end(
 ) -> None:
     source = f"def handler(event, context):\n    yield from {chunks!r}\n    wait()"
     server, function = serving(source, "--invoke-mode", "BUFFERED")
-    function.let_go()
+    function.release()
     answer = server.get()
     assert (answer.status, answer.headers["content-type"], answer.body) == (status, content_type, body)
     assert answer.headers["content-length"] == str(len(body)) and "transfer-encoding" not in answer.headers
@@ -409,7 +409,7 @@ def test_a_buffered_answer_has_its_cookies_and_no_more_than_6_mb(serving: Servin
         "BUFFERED",
     )
     with server.connect() as client:
-        client.ask("GET /cookies HTTP/1.1", "Connection: close")
+        client.send_request("GET /cookies HTTP/1.1", "Connection: close")
         assert set_cookies(client.read_rest()) == COOKIES
     assert len(server.get("/6291556").body) == 6_291_556
     for path, error_type in {
@@ -433,7 +433,7 @@ def handler(event, context):
 """
 
 
-def cors_headers(answer: Answer) -> dict[str, str]:
+def cors_headers(answer: Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name.startswith("access-control-")}
 
 
@@ -490,23 +490,41 @@ def test_options_is_the_functions_where_it_is_no_preflight_or_cors_is_not_config
 # The speed limit
 
 
-def test_a_throttled_stream_is_free_for_6_mb_and_then_slowed_to_2_mb_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
+class Clock:
+    """A clock that only sleeping moves."""
 
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
+    def __init__(self) -> None:
+        self.now = 100.0
 
-    monkeypatch.setattr(throttle.time, "monotonic", lambda: now)
-    monkeypatch.setattr(throttle.time, "sleep", sleep)
-    mebibyte = 1024 * 1024
-    moments = []
-    for _ in throttle.throttled(iter([bytes(mebibyte)] * 12)):
-        moments.append(now - 100)
-    assert moments[:6] == [0] * 6
-    assert moments[6:] == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3])
-    now += 1000
-    assert [now] * 6 == [now for _ in throttle.throttled(iter([bytes(mebibyte)] * 6))]
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+MEBIBYTE = 1024 * 1024
+
+
+def test_6_mb_of_a_stream_are_sent_at_once_and_then_2_mb_a_second() -> None:
+    clock = Clock()
+    chunks = limit_bandwidth(iter([bytes(MEBIBYTE)] * 12), clock.time, clock.sleep)
+    times = [clock.now - 100 for _ in chunks]
+    assert times[:6] == [0] * 6
+    assert times[6:] == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3])
+
+
+def test_a_pause_in_a_stream_saves_up_no_more_than_6_mb() -> None:
+    clock = Clock()
+
+    def chunks() -> Iterator[bytes]:
+        yield bytes(MEBIBYTE)
+        clock.sleep(1000)
+        yield from [bytes(MEBIBYTE)] * 8
+
+    times = [clock.now - 1100 for _ in limit_bandwidth(chunks(), clock.time, clock.sleep)]
+    assert times[1:7] == [0] * 6
+    assert times[7:] == pytest.approx([0.5, 1])
 
 
 def test_a_throttled_stream_arrives_whole(serving: Serving) -> None:
@@ -626,9 +644,9 @@ def test_a_body_is_text_or_base64_by_its_content_type(
 
 def test_a_body_in_chunks_is_put_together(echo: Server) -> None:
     with echo.connect() as client:
-        client.ask("POST / HTTP/1.1", "Content-Type: text/plain", "Transfer-Encoding: chunked")
+        client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", "Transfer-Encoding: chunked")
         client.send(b"5;x=y\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\n\r\n")
-        assert event_of(client.answer())["body"] == "hello world"
+        assert event_of(client.read_response())["body"] == "hello world"
 
 
 # HTTP
@@ -636,17 +654,17 @@ def test_a_body_in_chunks_is_put_together(echo: Server) -> None:
 
 def test_head_gets_the_head_of_the_answer_alone(echo: Server) -> None:
     with echo.connect() as client:
-        client.ask("HEAD / HTTP/1.1")
+        client.send_request("HEAD / HTTP/1.1")
         assert client.read_head()[0] == "HTTP/1.1 200 OK"
-        client.ask("GET /second HTTP/1.1", "Connection: close")
-        assert event_of(client.answer())["rawPath"] == "/second"
+        client.send_request("GET /second HTTP/1.1", "Connection: close")
+        assert event_of(client.read_response())["rawPath"] == "/second"
         assert client.read_rest() == b""
 
 
 def test_head_gets_no_body_of_an_error_either(serving: Serving) -> None:
     server, _ = serving("def handler(event, context): raise ValueError; yield")
     with server.connect() as client:
-        client.ask("HEAD / HTTP/1.1")
+        client.send_request("HEAD / HTTP/1.1")
         assert client.read_head()[0] == "HTTP/1.1 502 Bad Gateway"
         assert client.read_rest() == b""
 
@@ -664,36 +682,36 @@ def test_a_client_of_http_1_0_gets_the_answer_as_it_is(serving: Serving) -> None
         assert status_line.endswith(" 200 OK")
         assert "transfer-encoding" not in headers and headers["connection"] == "close"
         assert client.read(4) == b"one "
-        function.let_go()
+        function.release()
         assert client.read_rest() == b"two"
 
 
 def test_two_requests_follow_each_other_on_one_connection(echo: Server) -> None:
     with echo.connect() as client:
         for path in ("/first", "/second"):
-            client.ask(f"POST {path} HTTP/1.1", body=b"x")
-            assert event_of(client.answer())["rawPath"] == path
+            client.send_request(f"POST {path} HTTP/1.1", body=b"x")
+            assert event_of(client.read_response())["rawPath"] == path
 
 
 def test_requests_that_do_not_wait_for_each_others_answers_get_them_in_order(echo: Server) -> None:
     with echo.connect() as client:
         client.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % n for n in range(5)))
-        assert [event_of(client.answer())["rawPath"] for _ in range(5)] == [f"/{n}" for n in range(5)]
+        assert [event_of(client.read_response())["rawPath"] for _ in range(5)] == [f"/{n}" for n in range(5)]
 
 
 def test_a_client_can_ask_for_the_end_of_the_connection(echo: Server) -> None:
     with echo.connect() as client:
-        client.ask("GET / HTTP/1.1", "Connection: close")
-        client.answer()
+        client.send_request("GET / HTTP/1.1", "Connection: close")
+        client.read_response()
         assert client.read_rest() == b""
 
 
 def test_a_client_that_expects_a_go_ahead_gets_it(echo: Server) -> None:
     with echo.connect() as client:
-        client.ask("POST / HTTP/1.1", "Content-Type: text/plain", "Content-Length: 5", "Expect: 100-continue")
+        client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", "Content-Length: 5", "Expect: 100-continue")
         assert client.read_head()[0] == "HTTP/1.1 100 Continue"
         client.send(b"words")
-        assert event_of(client.answer())["body"] == "words"
+        assert event_of(client.read_response())["body"] == "words"
 
 
 @pytest.mark.parametrize(
@@ -725,7 +743,7 @@ def test_a_client_that_expects_a_go_ahead_gets_it(echo: Server) -> None:
 def test_a_malformed_request_is_refused(echo: Server, data: bytes) -> None:
     with echo.connect() as client:
         client.send(data)
-        answer = client.answer()
+        answer = client.read_response()
         assert answer.status == 400
         assert json.loads(answer.body)["Message"]
     assert echo.get().status == 200
@@ -751,12 +769,12 @@ def test_a_request_beyond_what_is_served_is_refused(echo: Server, data: bytes, s
 
 def test_a_body_of_six_megabytes_is_taken_and_a_larger_one_refused(echo: Server) -> None:
     with echo.connect() as client:
-        client.ask("POST / HTTP/1.1", "Content-Type: text/plain", body=b"x" * 6_291_456)
-        assert len(event_of(client.answer())["body"]) == 6_291_456
+        client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", body=b"x" * 6_291_456)
+        assert len(event_of(client.read_response())["body"]) == 6_291_456
     with echo.connect() as client:
-        client.ask("POST / HTTP/1.1", "Transfer-Encoding: chunked")
+        client.send_request("POST / HTTP/1.1", "Transfer-Encoding: chunked")
         client.send(b"600000\r\n" + b"x" * 0x600000 + b"\r\n1\r\nx")
-        assert client.answer().status == 413
+        assert client.read_response().status == 413
     assert echo.get().status == 200
 
 
@@ -780,8 +798,8 @@ def test_the_same_environment_serves_one_request_after_another(serving: Serving)
     with server.connect() as client:  # which reads its next request when the environment is free again
         pids = set()
         for _ in range(5):
-            client.ask("GET / HTTP/1.1")
-            pids.add(client.answer().body)
+            client.send_request("GET / HTTP/1.1")
+            pids.add(client.read_response().body)
     assert len(pids) == 1
 
 
@@ -794,11 +812,11 @@ def test_requests_at_the_same_time_have_environments_of_their_own(serving: Servi
                 yield b" done"
     """)
     with server.connect() as slow:
-        slow.ask("GET /slow HTTP/1.1")
+        slow.send_request("GET /slow HTTP/1.1")
         slow.read_head()
         pid = slow.read(11)[3:9]
         assert server.get().body != pid
-        function.let_go()
+        function.release()
         assert slow.read(15) == b"5\r\n done\r\n0\r\n\r\n"
 
 
@@ -810,15 +828,15 @@ def test_a_client_that_leaves_within_the_answer_does_not_stop_the_handler(servin
                 wait()
                 for _ in range(300):  # beyond what the buffers between the processes can hold
                     yield b"x" * 100_000
-                tell("at the end")
+                notify("at the end")
     """)
     with server.connect() as client:
-        client.ask("GET /left HTTP/1.1")
+        client.send_request("GET /left HTTP/1.1")
         client.read_head()
         assert client.read(9) == b"4\r\none \r\n"
         client.reset()
-    function.let_go()
-    assert function.hear() == "at the end"
+    function.release()
+    assert function.receive() == "at the end"
     assert server.get().status == 200
 
 
@@ -852,12 +870,12 @@ def test_it_goes_on_after_more_connections_than_it_can_have(serving: Serving) ->
 def test_a_signal_ends_it_and_its_environments(serving: Serving, signum: int) -> None:
     server, function = serving("""
         def handler(event, context):
-            keep_life_sign(in_a_child=True)
+            hold_lifeline(in_a_child=True)
             yield b"one "
             wait()
     """)
     with server.connect() as client:
-        client.ask("GET / HTTP/1.1")
+        client.send_request("GET / HTTP/1.1")
         client.read_head()
         assert client.read(9) == b"4\r\none \r\n"
         server.interrupt(signum)
@@ -865,18 +883,18 @@ def test_a_signal_ends_it_and_its_environments(serving: Serving, signum: int) ->
     result = server.end()
     assert (result.code, result.out) == (130, b"")
     assert "Traceback" not in result.err
-    function.outlive()
+    function.wait_until_gone()
 
 
 def test_a_signal_ends_it_while_its_environments_are_idle(serving: Serving) -> None:
     server, function = serving("""
-        keep_life_sign(in_a_child=True)
+        hold_lifeline(in_a_child=True)
         def handler(event, context): yield b"x"
     """)
     assert server.get().status == 200
     server.interrupt()
     assert server.end().code == 130
-    function.outlive()
+    function.wait_until_gone()
 
 
 def test_a_signal_ends_it_before_any_request(serving: Serving) -> None:

@@ -19,9 +19,9 @@ import pytest
 from botocore.config import Config
 from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError
-from support.support_local import WAIT, Server, Serving, TaskRoot, until
+from support.emulator import WAIT, FunctionFolder, Server, Serving, until
 
-from tools.emulator.endpoints.event_stream import frame, invoke_complete, payload_chunk
+from tools.emulator.endpoints.event_stream import encode_message, invoke_complete, payload_chunk
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:a-function"
 ANSWER = """
@@ -52,7 +52,7 @@ Connect = Callable[[Server], Client]
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two functions that tell what they were called with, for all tests that only call."""
     folder = tmp_path_factory.mktemp("functions")
-    with TaskRoot(folder / "a-function", ANSWER) as root, TaskRoot(folder / "second", ANSWER) as second:
+    with FunctionFolder(folder / "a-function", ANSWER) as root, FunctionFolder(folder / "second", ANSWER) as second:
         arguments = ("--function", f"other={second.path}", "--concurrency", "1")
         with Server(root.path, *arguments) as server:
             yield server
@@ -166,21 +166,21 @@ def test_an_asynchronous_invocation_is_accepted_and_runs(connect: Connect, servi
     server, function = serving("""
         def handler(event, context):
             wait()
-            tell(f"{event} {context.aws_request_id}")
+            notify(f"{event} {context.aws_request_id}")
             yield b"nobody reads this" * 100_000
     """)
     answer = connect(server).invoke(FunctionName="a-function", InvocationType="Event", Payload=b"7")
     assert (answer["StatusCode"], answer["Payload"].read()) == (202, b"")
     assert "ExecutedVersion" not in answer  # it runs later
-    function.let_go()
+    function.release()
     request_id = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
-    assert function.hear() == f"7 {request_id}"
+    assert function.receive() == f"7 {request_id}"
     until(lambda: f"REPORT RequestId: {request_id}" in server.errors())
 
 
 def test_asynchronous_invocations_wait_for_an_environment(connect: Connect, serving: Serving) -> None:
     server, function = serving(
-        "def handler(event, context): wait(); tell('done'); yield b''",
+        "def handler(event, context): wait(); notify('done'); yield b''",
         "--concurrency",
         "1",
     )
@@ -188,8 +188,8 @@ def test_asynchronous_invocations_wait_for_an_environment(connect: Connect, serv
     for _ in range(3):
         assert client.invoke(FunctionName="a-function", InvocationType="Event")["StatusCode"] == 202
     for _ in range(3):
-        function.let_go()
-        assert function.hear() == "done"
+        function.release()
+        assert function.receive() == "done"
 
 
 @pytest.mark.parametrize(("event", "error_type"), [("before", "ValueError"), ("after", "ValueError")])
@@ -281,8 +281,8 @@ def test_a_wrong_call_is_refused_as_botocore_reads_it(
 )
 def test_a_payload_above_6_mb_and_another_method_are_refused(answering: Server, path: str) -> None:
     with answering.connect() as connection:
-        connection.ask(f"POST /{path} HTTP/1.1", "Content-Length: 6291457")
-        answer = connection.answer()
+        connection.send_request(f"POST /{path} HTTP/1.1", "Content-Length: 6291457")
+        answer = connection.read_response()
         assert (answer.status, answer.headers["x-amzn-errortype"]) == (413, "RequestTooLargeException")
         assert b"must be smaller than 6291456 bytes" in answer.body
     assert answering.get(f"/{path}").status == 405
@@ -299,9 +299,9 @@ def test_beyond_the_limit_a_call_is_throttled(connect: Connect, serving: Serving
             assert error.response["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
         url = server.get()
         assert (url.status, url.headers["x-amzn-errortype"]) == (429, "TooManyRequestsException")
-        function.let_go()
+        function.release()
         assert next(events) == {"InvokeComplete": {}}
-    function.let_go()
+    function.release()
     assert client.invoke(FunctionName="a-function")["Payload"].read() == b"one "
 
 
@@ -329,9 +329,9 @@ def test_chunks_are_seen_while_the_handler_is_at_work(connect: Connect, serving:
         assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
         assert answer["ResponseStreamContentType"] == "application/vnd.amazon.eventstream"
         assert next(events) == {"PayloadChunk": {"Payload": b"one "}}
-        function.let_go()
+        function.release()
         assert next(events) == {"PayloadChunk": {"Payload": bytes(range(256))}}
-        function.let_go()
+        function.release()
         complete = next(events)["InvokeComplete"]
         assert b"\nREPORT RequestId: " in base64.b64decode(complete.pop("LogResult"))
         assert complete == {}
@@ -373,14 +373,14 @@ def test_a_caller_that_leaves_within_the_stream_does_not_stop_the_handler(servin
             wait()
             for _ in range(300):  # beyond what the buffers between the processes can hold
                 yield b"x" * 100_000
-            tell("at the end")
+            notify("at the end")
     """)
     with server.connect() as connection:
-        connection.ask("POST /2021-11-15/functions/a-function/response-streaming-invocations HTTP/1.1")
+        connection.send_request("POST /2021-11-15/functions/a-function/response-streaming-invocations HTTP/1.1")
         assert connection.read_head()[0] == "HTTP/1.1 200 OK"
         connection.reset()
-    function.let_go()
-    assert function.hear() == "at the end"
+    function.release()
+    assert function.receive() == "at the end"
 
 
 # Frames
@@ -405,7 +405,7 @@ def test_frames_are_those_that_botocore_reads_however_they_are_cut() -> None:
 
 
 def test_an_empty_frame_is_that_of_the_specification() -> None:
-    assert frame({}, b"") == bytes.fromhex("00000010000000 0005c248eb7d98c8ff".replace(" ", ""))
+    assert encode_message({}, b"") == bytes.fromhex("00000010000000 0005c248eb7d98c8ff".replace(" ", ""))
 
 
 # The AWS CLI

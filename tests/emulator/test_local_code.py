@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import struct
 import subprocess
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.support_local import BARE_ENVIRONMENT, ROOT, Result, Server, run
+from support.emulator import BARE_ENVIRONMENT, ROOT, Result, Server, run
 
 HANDLER = "def handler(event, context): yield b'from a zip'"
 LINK = stat.S_IFLNK | 0o777
@@ -122,7 +123,7 @@ def test_a_zip_that_changes_is_unpacked_anew_and_a_broken_one_is_told_of(zipped:
         assert server.get().body == b"three"
         errors = server.errors()
     assert f"{path} has changed" in errors
-    assert "not a valid zip file" in errors and "the code from before goes on" in errors
+    assert "not a valid zip file" in errors and "the previous code stays in use" in errors
 
 
 # Layers
@@ -176,16 +177,14 @@ def test_a_layer_with_an_interpreter_is_an_os_only_runtime(tmp_path: Path, zippe
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nPROOF=1 exec {os.path.realpath("/proc/self/exe")} "$@"\n')
     python.chmod(0o755)
-    for name in ("bootstrap", "runtime.py"):
-        (tmp_path / "layer" / name).write_bytes((ROOT / "layer" / name).read_bytes())
-    (tmp_path / "layer" / "bootstrap").chmod(0o755)
+    shutil.copytree(ROOT / "layer", tmp_path / "layer", dirs_exist_ok=True)
     arguments = ("--layer", tmp_path / "layer", "--function", zipped({"lambda_function.py": source}))
     result = run(*arguments)
     assert json.loads(result.out) == [None, None, "1"], result.err
     python.write_text("\x7fELF of another machine")
     result = run(*arguments)
     assert json.loads(result.out)[2] is None, result.err
-    assert "runs code in its place" in result.err
+    assert "code runs on python3." in result.err
 
 
 # What is refused
@@ -197,7 +196,7 @@ def test_a_layer_with_an_interpreter_is_an_os_only_runtime(tmp_path: Path, zippe
 def test_a_zip_that_leads_out_of_its_folder_is_refused(zipped: Zipped, temporary: Path, name: str) -> None:
     path = zipped({"lambda_function.py": HANDLER, name: "x"})
     result = run("--function", path, env={**BARE_ENVIRONMENT, "TMPDIR": str(temporary)})
-    assert_refused(result, str(path), "leads out of the folder")
+    assert_refused(result, str(path), "leads out of its folder")
     assert list(temporary.iterdir()) == []
 
 
@@ -265,8 +264,8 @@ def test_an_encrypted_zip_is_refused(zipped: Zipped) -> None:
     ("arguments", "word"),
     [
         (["--layer", "nowhere"], "--layer"),
-        (["--layer", "main.py"], "no zip"),
-        (["--function", "main.py"], "no zip"),
+        (["--layer", "main.py"], "neither a folder nor a zip"),
+        (["--function", "main.py"], "neither a folder nor a zip"),
         (["--function", "name=nowhere"], "nowhere"),
         (["--function", ""], "--function"),
         (["--function", "function", "--function", "layer"], "--serve"),

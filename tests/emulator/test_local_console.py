@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.support_local import BARE_ENVIRONMENT, ROOT, WAIT, Client, Program, Serving, TaskRoot, run, until
+from support.emulator import BARE_ENVIRONMENT, ROOT, WAIT, Client, FunctionFolder, Program, Serving, run, until
 
 ESCAPE = b"\x1b["
 
@@ -58,7 +58,7 @@ def test_json_is_one_object_for_each_invocation(serving: Serving) -> None:
 
 
 def test_json_of_one_invocation_leaves_the_answer_alone(tmp_path: Path) -> None:
-    with TaskRoot(tmp_path / "a-function", "def handler(event, context): yield b'words'") as root:
+    with FunctionFolder(tmp_path / "a-function", "def handler(event, context): yield b'words'") as root:
         result = run("--json", "--function", root.path)
         assert result[:2] == (0, b"words")
         assert json.loads(result.err)["status"] == "success"
@@ -74,7 +74,7 @@ def test_json_of_one_invocation_leaves_the_answer_alone(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process that runs")
 def test_the_report_tells_the_most_memory_that_the_process_had(tmp_path: Path) -> None:
     source = "def handler(event, context): x = bytearray(100_000_000); x[::4096] = x[::4096]; del x; yield b''"
-    with TaskRoot(tmp_path / "a-function", source) as root:
+    with FunctionFolder(tmp_path / "a-function", source) as root:
         used = re.search(r"Max Memory Used: (\d+) MB", run("--function", root.path).err)
     assert used is not None and 95 < int(used[1]) < 200
 
@@ -105,7 +105,7 @@ def on_a_terminal(*arguments: str | Path, **variables: str) -> bytes:
 
 
 def test_a_terminal_has_colour_unless_it_is_not_wanted(tmp_path: Path) -> None:
-    with TaskRoot(tmp_path / "a-function", "def handler(event, context): print('plain'); yield b''") as root:
+    with FunctionFolder(tmp_path / "a-function", "def handler(event, context): print('plain'); yield b''") as root:
         seen = on_a_terminal("--function", root.path)
         assert ESCAPE in seen and b"\nplain\r\n" in seen
         for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
@@ -146,7 +146,7 @@ class Attached:
 
 
 def ask(client: Client, path: str = "/") -> None:
-    client.ask(f"GET {path} HTTP/1.1")
+    client.send_request(f"GET {path} HTTP/1.1")
 
 
 def test_a_runtime_can_be_somebody_elses_process(tmp_path: Path) -> None:
@@ -156,27 +156,27 @@ def test_a_runtime_can_be_somebody_elses_process(tmp_path: Path) -> None:
         if event["rawPath"] == "/wait":
             wait()
     """
-    with TaskRoot(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
+    with FunctionFolder(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
         assert attached.line == f"AWS_LAMBDA_RUNTIME_API={attached.url.removeprefix('http://').strip('/')}"
         with Client.to(attached.url) as client:
             ask(client)  # waits for a runtime
             first = attached.start()
             for _ in range(2):
-                assert client.answer().body == str(first.pid).encode()
+                assert client.read_response().body == str(first.pid).encode()
                 ask(client)
-            client.answer()
+            client.read_response()
             ask(client, "/wait")
             client.read_head()
             assert client.read_line() and client.read_line() == str(first.pid)
             with Client.to(attached.url) as other:
                 ask(other)
-                assert other.answer().status == 429
+                assert other.read_response().status == 429
             first.kill()
             second = attached.start()
             assert client.read_rest() == b""
         with Client.to(attached.url) as client:
             ask(client)
-            assert client.answer().body == str(second.pid).encode()
+            assert client.read_response().body == str(second.pid).encode()
         attached.program.interrupt(signal.SIGTERM)
         assert attached.program.end().code == 130
         assert second.wait(WAIT) is not None
@@ -186,53 +186,53 @@ def test_an_attached_runtime_that_ends_before_it_answers_fails_the_invocation_wh
     source = """
     def handler(event, context):
         if event["rawPath"] == "/wait":
-            tell("at work")
+            notify("at work")
             wait()
         yield b"here"
     """
-    with TaskRoot(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
+    with FunctionFolder(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
         first = attached.start()
         with Client.to(attached.url) as client:
             ask(client, "/wait")
-            assert root.hear() == "at work"
+            assert root.receive() == "at work"
             first.kill()
             attached.start()
-            assert client.answer().status == 502
+            assert client.read_response().status == 502
         with Client.to(attached.url) as client:
             ask(client)
-            assert client.answer().body == b"here"
+            assert client.read_response().body == b"here"
 
 
 def test_a_request_after_the_end_of_an_idle_runtime_is_for_the_next_one(tmp_path: Path) -> None:
     source = "def handler(event, context): yield str(os.getpid()).encode()"
-    with TaskRoot(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
+    with FunctionFolder(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
         first = attached.start()
         with Client.to(attached.url) as client:
             ask(client)
-            client.answer()
+            client.read_response()
             first.kill()
             first.wait()
             ask(client)
             second = attached.start()
-            assert client.answer().body == str(second.pid).encode()
+            assert client.read_response().body == str(second.pid).encode()
 
 
 def test_an_attached_runtime_is_not_timed_out(tmp_path: Path) -> None:
     source = "def handler(event, context): wait(); yield str(context.get_remaining_time_in_millis() < 0).encode()"
-    with TaskRoot(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
+    with FunctionFolder(tmp_path / "a-function", source) as root, Attached(root.path) as attached:
         attached.start()
         with Client.to(attached.url) as client:
             ask(client)
-            root.let_go()
-            assert client.answer().status == 200
+            root.release()
+            assert client.read_response().status == 200
 
 
 def test_the_command_for_a_debugger_works_as_it_stands(tmp_path: Path) -> None:
     folder = tmp_path / "a function"
-    with TaskRoot(folder, "def handler(event, context): yield b'attached'"), Attached(folder) as attached:
-        [line] = [line for line in attached.program.errors().splitlines() if "as in: " in line]
-        command = line.partition("as in: ")[2].replace("python3", f"exec {sys.executable}")
+    with FunctionFolder(folder, "def handler(event, context): yield b'attached'"), Attached(folder) as attached:
+        [line] = [line for line in attached.program.errors().splitlines() if "start it with: " in line]
+        command = line.partition("start it with: ")[2].replace("python3", f"exec {sys.executable}")
         attached.processes.append(subprocess.Popen(["/bin/sh", "-c", command], env=BARE_ENVIRONMENT))
         with Client.to(attached.url) as client:
             ask(client)
-            assert client.answer().body == b"attached"
+            assert client.read_response().body == b"attached"

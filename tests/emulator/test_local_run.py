@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.support_local import BARE_ENVIRONMENT, ROOT, Program, Result, TaskRoot, run, until
+from support.emulator import BARE_ENVIRONMENT, ROOT, FunctionFolder, Program, Result, run, until
 
-Made = Callable[..., TaskRoot]
+Made = Callable[..., FunctionFolder]
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Made]:
     """Makes the folder of a function out of its source."""
-    roots: list[TaskRoot] = []
+    roots: list[FunctionFolder] = []
 
-    def make(source: str, name: str = "a-function", module: str = "lambda_function") -> TaskRoot:
-        roots.append(TaskRoot(tmp_path / name, source, module))
+    def make(source: str, name: str = "a-function", module: str = "lambda_function") -> FunctionFolder:
+        roots.append(FunctionFolder(tmp_path / name, source, module))
         return roots[-1]
 
     yield make
@@ -62,15 +62,15 @@ def test_the_first_word_arrives_before_the_second_is_made(made: Made) -> None:
             wait()
             yield b"two "
             wait()
-            tell("the last word is made")
+            notify("the last word is made")
             yield b"three"
     """)
     with Program("--function", function.path) as program:
         assert program.read(4) == b"one "
-        function.let_go()
+        function.release()
         assert program.read(4) == b"two "
-        function.let_go()
-        assert function.hear() == "the last word is made"
+        function.release()
+        assert function.receive() == "the last word is made"
         assert program.end()[:2] == (0, b"three")
 
 
@@ -142,8 +142,8 @@ def test_a_print_is_seen_while_the_handler_is_at_work(made: Made) -> None:
     """)
     with Program("--function", function.path, merged=True) as program:
         assert program.read_through(b"at work\n").startswith(b"START ")
-        function.let_go()
-        assert program.read_rest().startswith(b"doneEND ")
+        function.release()
+        assert program.read_rest().startswith(b"done\nEND ")
 
 
 def test_the_report_begins_a_line_after_a_print_without_a_line_end(made: Made) -> None:
@@ -335,7 +335,7 @@ def test_another_module_can_hold_the_handler(made: Made) -> None:
 def test_a_function_that_takes_too_long_is_killed(made: Made, first: bytes) -> None:
     function = made(f"""
         def handler(event, context):
-            keep_life_sign(in_a_child=True)
+            hold_lifeline(in_a_child=True)
             yield {first!r}
             wait()
     """)
@@ -343,7 +343,7 @@ def test_a_function_that_takes_too_long_is_killed(made: Made, first: bytes) -> N
     assert (result.code, result.out) == (1, first)
     assert error_of(result)["errorType"] == "Sandbox.Timedout"
     assert "timed out after 0.50 seconds" in error_of(result)["errorMessage"]
-    function.outlive()
+    function.wait_until_gone()
 
 
 def test_a_handler_that_ignores_signals_is_killed_too(made: Made) -> None:
@@ -351,12 +351,12 @@ def test_a_handler_that_ignores_signals_is_killed_too(made: Made) -> None:
         import signal
         def handler(event, context):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            keep_life_sign()
+            hold_lifeline()
             while True:
                 yield b""
     """)
     assert error_of(run("--function", function.path, "--timeout", "0.5"))["errorType"] == "Sandbox.Timedout"
-    function.outlive()
+    function.wait_until_gone()
 
 
 # Usage
@@ -496,7 +496,7 @@ def test_a_function_can_have_modules_named_like_the_runtimes(made: Made) -> None
 @pytest.mark.parametrize("name", ["plain", "with a space", "gr\u00fc\u00dfe", "it's", "-e", "$HOME"])
 def test_a_run_leaves_nothing_in_a_checkout_whatever_its_name(tmp_path: Path, made: Made, name: str) -> None:
     checkout = tmp_path / "checkouts" / name
-    for folder in ("layer", "function", "tools/emulator"):
+    for folder in ("layer", "function", "tools/common", "tools/emulator"):
         shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(ROOT / "main.py", checkout)
     (checkout / "function" / "words.py").write_text("WORD = b'word'")
@@ -515,7 +515,7 @@ def test_a_run_leaves_nothing_in_a_checkout_whatever_its_name(tmp_path: Path, ma
 def test_a_signal_within_the_stream_ends_it_and_all_its_processes(made: Made, signum: int) -> None:
     function = made("""
         def handler(event, context):
-            keep_life_sign(in_a_child=True)
+            hold_lifeline(in_a_child=True)
             yield b"one "
             wait()
     """)
@@ -525,29 +525,29 @@ def test_a_signal_within_the_stream_ends_it_and_all_its_processes(made: Made, si
         result = program.end()
     assert (result.code, result.out) == (130, b"")
     assert "Traceback" not in result.err
-    function.outlive()
+    function.wait_until_gone()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_function_is_loaded_ends_it(made: Made, signum: int) -> None:
     function = made("""
-        keep_life_sign(in_a_child=True)
-        tell("loading")
+        hold_lifeline(in_a_child=True)
+        notify("loading")
         wait()
     """)
     with Program("--function", function.path) as program:
-        assert function.hear() == "loading"
+        assert function.receive() == "loading"
         program.interrupt(signum)
         result = program.end()
     assert (result.code, result.out) == (130, b"")
     assert "Traceback" not in result.err
-    function.outlive()
+    function.wait_until_gone()
 
 
 def test_a_signal_ends_it_while_nobody_reads_its_output(made: Made) -> None:
     function = made("""
         def handler(event, context):
-            keep_life_sign()
+            hold_lifeline()
             while True:
                 yield b"x" * 100_000
     """)
@@ -555,7 +555,7 @@ def test_a_signal_ends_it_while_nobody_reads_its_output(made: Made) -> None:
         assert program.read(1) == b"x"
         program.interrupt()
         assert program.process.wait(60) == 130
-    function.outlive()
+    function.wait_until_gone()
 
 
 def test_ctrl_c_works_in_a_job_that_a_shell_started_in_the_background(made: Made) -> None:
@@ -596,7 +596,7 @@ def unread(pipe: int) -> int:
 def test_a_reader_that_leaves_early_ends_it(made: Made) -> None:
     function = made("""
         def handler(event, context):
-            keep_life_sign()
+            hold_lifeline()
             yield b"one "
             wait()
             while True:
@@ -605,19 +605,19 @@ def test_a_reader_that_leaves_early_ends_it(made: Made) -> None:
     with Program("--function", function.path) as program:
         assert program.read(4) == b"one "
         program.close_stdout()
-        function.let_go()
+        function.release()
         result = program.end()
     assert result.code == 1
-    assert result.err.splitlines()[-1] == "error: the answer cannot be written to the standard output: Broken pipe"
+    assert result.err.splitlines()[-1] == "error: cannot write the response to standard output: Broken pipe"
     assert "Traceback" not in result.err
-    function.outlive()
+    function.wait_until_gone()
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "<&- >&-", "<&- >&- 2>&-"])
 def test_an_answer_that_cannot_be_written_is_a_failure_of_one_line(made: Made, redirection: str) -> None:
     function = made("""
         def handler(event, context):
-            keep_life_sign()
+            hold_lifeline()
             yield b"word"
     """)
     shell = ("/bin/sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, ROOT / "main.py")
@@ -626,7 +626,7 @@ def test_an_answer_that_cannot_be_written_is_a_failure_of_one_line(made: Made, r
     assert "Traceback" not in result.err
     if "2>" not in redirection:
         assert result.err.splitlines()[-1].startswith("error: ")
-    function.outlive()
+    function.wait_until_gone()
 
 
 def test_an_event_from_a_closed_standard_input_is_refused() -> None:
@@ -650,12 +650,12 @@ def test_the_answer_is_whole_where_nobody_can_read_the_log(made: Made) -> None:
 def test_a_child_of_the_function_does_not_stay_behind(made: Made, end: str, code: int) -> None:
     function = made(f"""
         def handler(event, context):
-            keep_life_sign(in_a_child=True)
+            hold_lifeline(in_a_child=True)
             yield b"one "
             {end}
     """)
     assert run("--function", function.path)[:2] == (code, b"one ")
-    function.outlive()
+    function.wait_until_gone()
 
 
 # The sample
@@ -757,4 +757,4 @@ def test_python_that_is_too_old_is_told_so(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", pretend], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "main.py: needs Python 3.11 or newer; this is Python 3.10.13\n"
+    assert result.stderr == "main.py: error: needs Python 3.11 or newer; this is Python 3.10.13\n"

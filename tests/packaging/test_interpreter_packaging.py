@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from support import web_server
 from support.checkout import ENVIRONMENT, ROOT, Checkout
+from support.emulator import WAIT
 from support.fake_cpython import (
     ELSEWHERE,
     HERE,
@@ -39,7 +40,6 @@ from support.fake_cpython import (
     module,
     unpack,
 )
-from support.support_local import WAIT
 
 THIS_PYTHON = Path(sys.executable).resolve()
 TAG = sys.implementation.cache_tag

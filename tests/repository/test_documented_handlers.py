@@ -14,7 +14,7 @@ import pytest
 from support import documents
 from support.checkout import ROOT
 from support.documents import Block
-from support.support_local import BARE_ENVIRONMENT, Result, Server, run
+from support.emulator import BARE_ENVIRONMENT, Result, Server, run
 
 EVENT = '{"sentence": "Hello", "rawPath": "/", "divisor": 4}'
 SNIPPETS = documents.blocks("python")

@@ -1,7 +1,7 @@
 """The emulator as its users meet it: a function's folder, `main.py` as a process, and HTTP down to the bytes.
 
-A test and a handler wait for each other at named pipes, so that no test measures time. `WAIT` only ends a wait that
-would never end.
+A test and a handler wait for each other at named pipes, so no test measures time. `WAIT` only limits a wait that would
+otherwise never end.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT = 30.0  # seconds
 BARE_ENVIRONMENT = {"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
 
-HANDLER_SIDE = """\
+# What every handler in these tests can call.
+HANDLER_HELPERS = """\
 import json, os, subprocess, sys, threading, time
 
 def wait():
     with open("gate", "rb", 0) as pipe:
         pipe.read(1)
 
-def tell(text):
-    with open("news", "w") as pipe:
+def notify(text):
+    with open("messages", "w") as pipe:
         pipe.write(text)
 
-def keep_life_sign(in_a_child=False):
-    descriptor = os.open("life", os.O_WRONLY)
+def hold_lifeline(in_a_child=False):
+    descriptor = os.open("lifeline", os.O_WRONLY)
     os.write(descriptor, b"alive")
     if in_a_child:
         subprocess.Popen(["sleep", "3600"], pass_fds=[descriptor])
@@ -46,36 +47,40 @@ def keep_life_sign(in_a_child=False):
 """
 
 
-class TaskRoot:
-    """A function's folder. It is the working directory of the handler, whose source can call `HANDLER_SIDE`.
+class FunctionFolder:
+    """The folder of a function, which is the working directory of its handler.
 
-    `wait()` of the handler ends with `let_go()` of the test; `tell(text)` is what `hear()` gives; and after
-    `keep_life_sign()` the test can `outlive()` the process, and the child that it has started.
+    In the handler, `wait()` returns after `release()` in the test; `notify(text)` is what `receive()` returns; and
+    after `hold_lifeline()` the test can wait with `wait_until_gone()` for the end of the process, and of a child of it.
     """
 
     def __init__(self, folder: Path, source: str, module: str = "lambda_function") -> None:
         self.path = folder
         folder.mkdir(parents=True)
-        (folder / f"{module}.py").write_text(HANDLER_SIDE + textwrap.dedent(source))
-        for name in ("gate", "news", "life"):
+        (folder / f"{module}.py").write_text(HANDLER_HELPERS + textwrap.dedent(source))
+        for name in ("gate", "messages", "lifeline"):
             os.mkfifo(folder / name)
         self._gate = os.open(folder / "gate", os.O_RDWR)
-        self._news = os.open(folder / "news", os.O_RDWR)
-        self._life = os.open(folder / "life", os.O_RDONLY | os.O_NONBLOCK)
+        self._messages = os.open(folder / "messages", os.O_RDWR)
+        self._lifeline = os.open(folder / "lifeline", os.O_RDONLY | os.O_NONBLOCK)
 
-    def let_go(self) -> None:
+    def write(self, source: str, module: str = "lambda_function") -> None:
+        """Save another version of a module."""
+        (self.path / f"{module}.py").write_text(HANDLER_HELPERS + textwrap.dedent(source))
+
+    def release(self) -> None:
         os.write(self._gate, b"!")
 
-    def hear(self) -> str:
-        wait_for_data(self._news, "the handler tells nothing")
-        return os.read(self._news, 4096).decode()
+    def receive(self) -> str:
+        wait_for_data(self._messages, "the handler sends nothing")
+        return os.read(self._messages, 4096).decode()
 
-    def outlive(self) -> None:
-        """Wait for the end of every process that holds the life sign."""
+    def wait_until_gone(self) -> None:
+        """Wait for the end of every process that holds the lifeline."""
         seen = b""
         while True:
-            wait_for_data(self._life, "a process stays behind")
-            data = os.read(self._life, 4096)
+            wait_for_data(self._lifeline, "a process is left")
+            data = os.read(self._lifeline, 4096)
             if not data:
                 break
             seen += data
@@ -85,7 +90,7 @@ class TaskRoot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor in (self._gate, self._news, self._life):
+        for descriptor in (self._gate, self._messages, self._lifeline):
             os.close(descriptor)
 
 
@@ -96,10 +101,10 @@ class Result(NamedTuple):
 
 
 class Program:
-    """`main.py` under way, in a process group of its own, as a terminal starts it.
+    """A running `main.py`, in a process group of its own, as a terminal starts it.
 
     Args:
-        merged: its standard error goes where its standard output goes.
+        merged: whether standard error is the same pipe as standard output.
     """
 
     def __init__(
@@ -124,7 +129,7 @@ class Program:
         )
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes of the standard output, as soon as they are there."""
+        """Read exactly that many bytes of standard output."""
         data = b""
         while len(data) < size and (piece := self._read_some(size - len(data))):
             data += piece
@@ -147,7 +152,7 @@ class Program:
         self.process.stdout.close()
 
     def interrupt(self, signum: int = signal.SIGINT) -> None:
-        """What Ctrl-C in a terminal does: the whole process group gets the signal."""
+        """Send a signal to the process group, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signum)
 
     def end(self) -> Result:
@@ -187,7 +192,7 @@ def run(*arguments: str | Path, **options: Any) -> Result:
 
 
 class Server(Program):
-    """`main.py --serve` under way. Whatever its clients do, it must not fall over."""
+    """A running `main.py --serve`. The emulator must print no traceback, whatever its clients do."""
 
     def __init__(self, task_root: Path, *arguments: str | Path, **options: Any) -> None:
         super().__init__("--serve", "-p", "0", "--function", task_root, *arguments, **options)
@@ -198,13 +203,13 @@ class Server(Program):
         assert self.url, self.errors()
         return Client.to(self.url)
 
-    def request(self, *lines: str, body: bytes = b"") -> Answer:
-        """The answer to one request on a connection of its own."""
+    def request(self, *lines: str, body: bytes = b"") -> Response:
+        """Send one request on a connection of its own."""
         with self.connect() as client:
-            client.ask(*lines, body=body)
-            return client.answer()
+            client.send_request(*lines, body=body)
+            return client.read_response()
 
-    def get(self, path: str = "/") -> Answer:
+    def get(self, path: str = "/") -> Response:
         return self.request(f"GET {path} HTTP/1.1")
 
     def __exit__(
@@ -213,13 +218,13 @@ class Server(Program):
         errors = self.errors()
         super().__exit__(kind, error, trace)
         if kind is None:
-            assert "tools/emulator" not in errors, errors  # a trace of the emulator itself
+            assert "tools/emulator" not in errors, errors  # a traceback of the emulator
 
 
-Serving = Callable[..., tuple[Server, TaskRoot]]
+Serving = Callable[..., tuple[Server, FunctionFolder]]
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -241,7 +246,7 @@ class Client:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def ask(self, *lines: str, body: bytes = b"") -> None:
+    def send_request(self, *lines: str, body: bytes = b"") -> None:
         """Send a request: its first line, headers beyond `Host` and `Content-Length`, and its body."""
         head = [lines[0], "Host: localhost", *lines[1:]]
         if body:
@@ -255,7 +260,7 @@ class Client:
         return self._reader.read()
 
     def read_head(self) -> tuple[str, dict[str, str]]:
-        """The status line, and the headers by name in lower case."""
+        """Read the status line, and the headers by name in lower case."""
         status_line = self.read_line()
         headers = {}
         while line := self.read_line():
@@ -263,8 +268,8 @@ class Client:
             headers[name.lower()] = value
         return status_line, headers
 
-    def answer(self) -> Answer:
-        """A whole answer that is counted or in chunks, and not one byte more."""
+    def read_response(self) -> Response:
+        """Read a whole response with a length or in chunks, and not a byte more."""
         status_line, headers = self.read_head()
         body = b""
         if "transfer-encoding" in headers:
@@ -274,10 +279,10 @@ class Client:
             assert self.read_line() == ""
         else:
             body = self.read(int(headers.get("content-length", "0")))
-        return Answer(int(status_line.split()[1]), headers, body)
+        return Response(int(status_line.split()[1]), headers, body)
 
     def reset(self) -> None:
-        """Leave without a goodbye."""
+        """Close the connection with a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
 
@@ -298,15 +303,15 @@ class Client:
         self.close()
 
 
-def wait_for_data(descriptor: int, complaint: str) -> None:
-    """Wait until there is something to read, or the end of it."""
+def wait_for_data(descriptor: int, message: str) -> None:
+    """Wait until a descriptor can be read, or is at its end."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
-    assert poller.poll(WAIT * 1000), complaint
+    assert poller.poll(WAIT * 1000), message
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for what nothing tells of but the system's own state."""
+    """Wait for a state that no event announces."""
     end = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < end
