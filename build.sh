@@ -125,7 +125,7 @@ run_tests() {
   cd -- "$root"
   python=$(find_python)
   venv_is_ready || make_venv
-  .venv/bin/python tests/support/stand_ins.py # says which tests will be skipped where it cannot make them
+  .venv/bin/python tests/support/debian_stand_ins.py # says which tests will be skipped where it cannot make them
   # All of them on all processors, a file's in one process; what is chosen, as pytest does it, so that --pdb works.
   [ $# -gt 0 ] || set -- -n auto --dist loadfile
   exec .venv/bin/python -m pytest "$@"

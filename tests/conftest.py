@@ -13,9 +13,9 @@ import pytest
 from support.checkout import Checkout
 from support.cloud import Cloud
 from support.emulator import FunctionFolder, Server, Serving
-from support.harness import Runtime
+from support.function_process import FunctionProcess
 from support.lambda_standin import StandIn, serve
-from support.support_root import unpack
+from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,12 +33,14 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., Runtime]]:
+def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., FunctionProcess]]:
     """Starts functions on the layer: `runtime(code, variables=...)`. They are ended with the test."""
-    started: list[Runtime] = []
+    started: list[FunctionProcess] = []
 
-    def start(code: str | dict[str, str], **options: Any) -> Runtime:
-        started.append(Runtime(options.pop("layer", layer), tmp_path / f"function{len(started)}", code, **options))
+    def start(code: str | dict[str, str], **options: Any) -> FunctionProcess:
+        started.append(
+            FunctionProcess(options.pop("layer", layer), tmp_path / f"function{len(started)}", code, **options)
+        )
         return started[-1]
 
     yield start

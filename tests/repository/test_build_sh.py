@@ -187,7 +187,7 @@ def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -
 def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
     sandbox.test("-k", "word")
     assert sandbox.log.read_text().splitlines()[-2:] == [
-        "python tests/support/stand_ins.py",
+        "python tests/support/debian_stand_ins.py",
         "python -m pytest -k word",
     ]
     sandbox.test()

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-HANDLER = "import sys\ndef handler(event, context):\n    yield sys.executable.encode()\n"
+HANDLER = """
+import sys
+
+def handler(event, context):
+    yield sys.executable.encode()
+"""
 
 
 def stub_interpreter(path):
@@ -22,7 +27,12 @@ def stub_interpreter(path):
     path.chmod(0o755)
 
 
-PICKED = "import os\ndef handler(event, context):\n    yield os.environ.get('PICKED', 'other').encode()\n"
+PICKED = """
+import os
+
+def handler(event, context):
+    yield os.environ.get("PICKED", "other").encode()
+"""
 
 
 def copy_of(layer, folder):
@@ -65,9 +75,12 @@ args=("${args[@]:0:$#-1}" -X utf8=0 "${args[@]: -1}")
 WRAPPED=yes exec "${args[@]}"
 """
 
-WRAPPED = (
-    "import os, sys\ndef handler(event, context):\n    yield repr([os.environ.get('WRAPPED'), sys.path[0]]).encode()\n"
-)
+WRAPPED = """
+import json, os, sys
+
+def handler(event, context):
+    yield json.dumps([os.environ.get("WRAPPED"), sys.path[0]]).encode()
+"""
 
 
 @pytest.fixture
@@ -83,7 +96,7 @@ def test_a_wrapper_is_honoured_where_the_service_does_not_call_it(runtime, tmp_p
         pytest.skip("bash is not installed")
     path = wrapper(tmp_path / "wrapper", text)
     function = runtime(WRAPPED, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
-    assert eval(function.respond().body) == ["yes", str(function.task)]
+    assert json.loads(function.respond().body) == ["yes", str(function.task)]
     assert function.respond({}).chunks
 
 
@@ -93,13 +106,13 @@ def test_bootstrap_never_wraps_itself(runtime, layer, python_on_path, tmp_path):
     for path in (layer / "bootstrap", link):
         variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": str(path)}
         function = runtime(WRAPPED, arguments=[""], variables=variables)
-        assert eval(function.respond().body)[0] is None
+        assert json.loads(function.respond().body)[0] is None
 
 
 def test_a_wrapper_that_starts_bootstrap_again_does_not_go_round_in_circles(runtime, layer, tmp_path, python_on_path):
     path = wrapper(tmp_path / "wrapper", f"#!/bin/sh\nWRAPPED=yes exec {layer}/bootstrap\n")
     function = runtime(WRAPPED, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
-    assert eval(function.respond().body)[0] == "yes"
+    assert json.loads(function.respond().body)[0] == "yes"
 
 
 def test_a_wrapper_on_a_managed_runtime_was_called_by_the_service_already(runtime, tmp_path):
@@ -129,7 +142,12 @@ def test_no_variable_of_the_function_is_overwritten_by_one_of_bootstrap(runtime,
     variables = {"AWS_LAMBDA_EXEC_WRAPPER": str(opt / "bootstrap"), "SSL_CERT_FILE": "/mine"} | {
         name: value for name, value in variables.items() if not name.startswith(("AWS_", "PYTHON", "SSL_"))
     }
-    code = "import json, os\ndef handler(event, context):\n    yield json.dumps(dict(os.environ)).encode()\n"
+    code = """
+        import json, os
+
+        def handler(event, context):
+            yield json.dumps(dict(os.environ)).encode()
+        """
     environment = json.loads(runtime(code, layer=opt, arguments=arguments or [""], variables=variables).respond().body)
     assert {name: environment.get(name) for name in variables} == variables
 
@@ -151,9 +169,10 @@ def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tm
 # Python is started without `site`; what a function may need of it is there all the same.
 
 SITE = """
-import sys
+import json, sys
+
 def handler(event, context):
-    yield repr((sys.path, callable(exit), callable(quit), "site" in sys.modules)).encode()
+    yield json.dumps([sys.path, callable(exit), callable(quit), "site" in sys.modules]).encode()
 """
 
 
@@ -167,23 +186,37 @@ def plain_interpreter():
 
 def test_the_interpreters_own_packages_are_on_the_path_last(runtime):
     function = runtime(SITE, arguments=[plain_interpreter(), "/var/runtime/bootstrap.py"])
-    path, *builtins, _ = eval(function.respond().body)
-    probe = [plain_interpreter(), "-c", "import site; print(site.getsitepackages())"]
-    packages = eval(subprocess.run(probe, capture_output=True, text=True, check=True).stdout)
+    path, *builtins, _ = json.loads(function.respond().body)
+    probe = [plain_interpreter(), "-c", "import json, site; print(json.dumps(site.getsitepackages()))"]
+    packages = json.loads(subprocess.run(probe, capture_output=True, text=True, check=True).stdout)
     existing = [folder for folder in packages if Path(folder).is_dir()]
     assert path[len(path) - len(existing) :] == existing
     assert builtins == [True, True]
 
 
 def test_the_packages_of_a_virtual_environment_are_found(runtime):
-    function = runtime("import pytest\ndef handler(event, context):\n    yield pytest.__name__.encode()\n")
+    function = runtime(
+        """
+        import pytest
+
+        def handler(event, context):
+            yield pytest.__name__.encode()
+        """
+    )
     assert function.respond().body == b"pytest"
 
 
 def test_a_sitecustomize_on_pythonpath_is_run_once_and_before_the_function(runtime, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('agent started')\n")
     function = runtime(
-        "import sys\nprint('function')\ndef handler(event, context):\n    yield b''\n",
+        """
+        import sys
+
+        print("function")
+
+        def handler(event, context):
+            yield b""
+        """,
         variables={"PYTHONPATH": f"/nonesuch:{tmp_path}"},
         arguments=[plain_interpreter(), "/var/runtime/bootstrap.py"],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 
 import pytest
@@ -10,69 +9,236 @@ import pytest
 LARGEST_TRAILERS = 4096  # bytes; what the HTTP server of Go reads at most
 
 
-def error_of(response):
-    return json.loads(base64.b64decode(response.trailers["Lambda-Runtime-Function-Error-Body"], validate=True))
-
-
+# What the function raises, the error type on the wire, and the message if it arrives unchanged.
 HOSTILE = {
     "CR LF in the name": (
-        r"raise type('Bad\r\nX-Forged: 1\r\n\r\n', (Exception,), {})('m')",
+        r"""
+        def fail():
+            raise type("Bad\r\nX-Forged: 1\r\n\r\n", (Exception,), {})("m")
+        """,
         "Function.Bad__X_Forged__1____",
         "m",
     ),
-    "a name of 10,000 letters": ("raise type('E' * 10_000, (Exception,), {})('m')", "Function." + "E" * 128, "m"),
-    "a name that is not ASCII": ("raise type('Ünfug', (Exception,), {})('m')", "Function._nfug", "m"),
-    "CR LF NUL in the message": (r"raise ValueError('a\r\nX-Forged: 1\r\n\r\n\0b')", "Function.ValueError", None),
-    "a lone surrogate": (r"raise ValueError('\udc80')", "Function.ValueError", "\udc80"),
-    "10 MB": ("raise ValueError('x' * 10_000_000)", "Function.ValueError", None),
-    "10 MB that grow six-fold in JSON": (r"raise ValueError('\0' * 10_000_000)", "Function.ValueError", None),
+    "a name of 10,000 letters": (
+        """
+        def fail():
+            raise type("E" * 10_000, (Exception,), {})("m")
+        """,
+        "Function." + "E" * 128,
+        "m",
+    ),
+    "a name that is not ASCII": (
+        """
+        class Ünfug(Exception):
+            pass
+
+        def fail():
+            raise Ünfug("m")
+        """,
+        "Function._nfug",
+        "m",
+    ),
+    "CR LF NUL in the message": (
+        r"""
+        def fail():
+            raise ValueError("a\r\nX-Forged: 1\r\n\r\n\0b")
+        """,
+        "Function.ValueError",
+        None,
+    ),
+    "a lone surrogate": (
+        r"""
+        def fail():
+            raise ValueError("\udc80")
+        """,
+        "Function.ValueError",
+        "\udc80",
+    ),
+    "10 MB": (
+        """
+        def fail():
+            raise ValueError("x" * 10_000_000)
+        """,
+        "Function.ValueError",
+        None,
+    ),
+    "10 MB that become 60 MB in JSON": (
+        r"""
+        def fail():
+            raise ValueError("\0" * 10_000_000)
+        """,
+        "Function.ValueError",
+        None,
+    ),
     "a __str__ that raises": (
-        "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
+        """
+        class E(Exception):
+            def __str__(self):
+                raise ZeroDivisionError
+
+        def fail():
+            raise E
+        """,
         "Function.E",
         "<str() of a E failed>",
     ),
-    "a __str__ that gives no str": (
-        "raise type('E', (Exception,), {'__str__': lambda self: 5})()",
+    "a __str__ that calls sys.exit": (
+        """
+        import sys
+
+        class E(Exception):
+            def __str__(self):
+                sys.exit(5)
+
+        def fail():
+            raise E
+        """,
         "Function.E",
         "<str() of a E failed>",
     ),
-    "a str that lies": (
-        "raise type('E', (Exception,), {'__str__': lambda self: type('S', (str,), {'__len__': lambda s: 0})('m')})()",
+    "a __str__ that returns no str": (
+        """
+        class E(Exception):
+            def __str__(self):
+                return 5
+
+        def fail():
+            raise E
+        """,
+        "Function.E",
+        "<str() of a E failed>",
+    ),
+    "a str with a wrong length": (
+        """
+        class Text(str):
+            def __len__(self):
+                return 0
+
+        class E(Exception):
+            def __str__(self):
+                return Text("m")
+
+        def fail():
+            raise E
+        """,
         "Function.E",
         "m",
     ),
     "an __eq__ and a metaclass that raise": (
-        "M = type('M', (type,), {'__name__': property(lambda self: 1 / 0)})\n"
-        "    E = M('E', (Exception,), {'__eq__': lambda self, other: 1 / 0, '__hash__': None})\n"
-        "    raise E('m') from E('n')",
+        """
+        class Meta(type):
+            @property
+            def __name__(self):
+                raise ZeroDivisionError
+
+        class E(Exception, metaclass=Meta):
+            __hash__ = None
+
+            def __eq__(self, other):
+                raise ZeroDivisionError
+
+        def fail():
+            raise E("m") from E("n")
+        """,
         "Function.E",
         "m",
     ),
     "a __cause__ and a __context__ that raise": (
-        "raise type('E', (Exception,), dict.fromkeys(('__cause__', '__context__'), property(lambda self: 1 / 0)))('m')",
+        """
+        class E(Exception):
+            @property
+            def __cause__(self):
+                raise ZeroDivisionError
+
+            @property
+            def __context__(self):
+                raise ZeroDivisionError
+
+        def fail():
+            raise E("m")
+        """,
         "Function.E",
         "m",
     ),
-    "a recursion": ("return recurse()", "Function.RecursionError", None),
-    "out of memory": ("raise MemoryError('m')", "Function.MemoryError", "m"),
-    "a real lack of memory": ("bytes(1 << 60)", "Function.MemoryError", ""),
-    "GeneratorExit": ("raise GeneratorExit('m')", "Function.GeneratorExit", "m"),
-    "a BaseException of its own": ("raise type('E', (BaseException,), {})('m')", "Function.E", "m"),
-    "StopIteration": ("raise StopIteration('m')", "Function.RuntimeError", "generator raised StopIteration"),
-    "a group": ("raise ExceptionGroup('many', [ValueError('a'), KeyError('b')])", "Function.ExceptionGroup", None),
+    "a recursion": (
+        """
+        def fail():
+            return fail()
+        """,
+        "Function.RecursionError",
+        None,
+    ),
+    "a MemoryError": (
+        """
+        def fail():
+            raise MemoryError("m")
+        """,
+        "Function.MemoryError",
+        "m",
+    ),
+    "a real lack of memory": (
+        """
+        def fail():
+            bytes(1 << 60)
+        """,
+        "Function.MemoryError",
+        "",
+    ),
+    "GeneratorExit": (
+        """
+        def fail():
+            raise GeneratorExit("m")
+        """,
+        "Function.GeneratorExit",
+        "m",
+    ),
+    "a subclass of BaseException": (
+        """
+        class E(BaseException):
+            pass
+
+        def fail():
+            raise E("m")
+        """,
+        "Function.E",
+        "m",
+    ),
+    "StopIteration": (
+        """
+        def fail():
+            raise StopIteration("m")
+        """,
+        "Function.RuntimeError",
+        "generator raised StopIteration",
+    ),
+    "a group": (
+        """
+        def fail():
+            raise ExceptionGroup("many", [ValueError("a"), KeyError("b")])
+        """,
+        "Function.ExceptionGroup",
+        None,
+    ),
 }
 
 
-@pytest.mark.parametrize("after_a_chunk", [False, True])
+@pytest.mark.parametrize("after_a_chunk", [False, True], ids=["before the first byte", "after the first byte"])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_exception_is_told_and_never_breaks_the_framing(runtime, kind, after_a_chunk):
+def test_a_hostile_exception_is_reported_and_never_breaks_the_framing(runtime, kind, after_a_chunk):
     code, wire_type, message = HOSTILE[kind]
-    function = runtime(
-        "def recurse():\n    return recurse()\n"
-        f"def fail():\n    {code}\n"
-        f"def handler(event, context):\n    if event:\n        yield b'fine'\n        return\n"
-        f"    if {after_a_chunk}:\n        yield b'part'\n    fail()\n    yield b'never'\n"
-    )
+    handler = f"""
+        from hostile import fail
+
+        def handler(event, context):
+            if event:
+                yield b"fine"
+                return
+            if {after_a_chunk}:
+                yield b"part"
+            fail()
+            yield b"never"
+        """
+    function = runtime({"hostile.py": code, "lambda_function.py": handler})
     if after_a_chunk:
         response = function.respond()
         assert response.chunks == [b"part"]
@@ -81,24 +247,32 @@ def test_a_hostile_exception_is_told_and_never_breaks_the_framing(runtime, kind,
             "Lambda-Runtime-Function-Error-Body",
         }
         assert sum(len(name) + len(value) + 4 for name, value in response.trailers.items()) < LARGEST_TRAILERS
-        told, document = response.trailers["Lambda-Runtime-Function-Error-Type"], error_of(response)
+        reported, document = response.trailers["Lambda-Runtime-Function-Error-Type"], response.error
     else:
         request, document = function.fail()
-        told = request.headers["lambda-runtime-function-error-type"]
+        reported = request.headers["lambda-runtime-function-error-type"]
         names = [name.lower() for name, _ in request.fields]
         assert "x-forged" not in names and len(names) == len(set(names))
         assert len(request.headers["lambda-runtime-function-xray-error-cause"]) <= 64 * 1024
         assert json.loads(request.headers["lambda-runtime-function-xray-error-cause"])["exceptions"]
         assert len(request.body) <= 256 * 1024
-    assert told == wire_type
+    assert reported == wire_type
     assert message is None or document["errorMessage"] == message
     assert function.respond("fine").body == b"fine"
     assert function.stdout.count("[ERROR]") == function.stdout.count("\n") == 1
-    assert function.told == ["an error of the function is in the log"]
+    assert function.runtime_lines == ["an error of the function is in the log"]
 
 
 def test_a_long_recursion_is_told_in_a_few_lines(runtime):
-    function = runtime("def f(n):\n    return f(n + 1)\ndef handler(event, context):\n    yield f(0)\n")
+    function = runtime(
+        """
+        def f(n):
+            return f(n + 1)
+
+        def handler(event, context):
+            yield f(0)
+        """
+    )
     _, document = function.fail()
     assert len(document["stackTrace"]) < 20
     assert "Previous line repeated" in "".join(document["stackTrace"])
@@ -106,11 +280,14 @@ def test_a_long_recursion_is_told_in_a_few_lines(runtime):
 
 def test_causes_contexts_and_members_are_told_to_the_log_and_to_xray(runtime):
     function = runtime(
-        "def handler(event, context):\n"
-        "    try:\n        open('/nonesuch')\n"
-        "    except OSError as error:\n"
-        "        raise ExceptionGroup('many', [ValueError('one'), KeyError('two')]) from error\n"
-        "    yield b''\n"
+        """
+        def handler(event, context):
+            try:
+                open("/nonesuch")
+            except OSError as error:
+                raise ExceptionGroup("many", [ValueError("one"), KeyError("two")]) from error
+            yield b""
+        """
     )
     request, _ = function.fail()
     function.expect_next()
@@ -124,8 +301,13 @@ def test_causes_contexts_and_members_are_told_to_the_log_and_to_xray(runtime):
 
 def test_errors_that_cause_each_other_in_a_circle_come_to_an_end(runtime):
     function = runtime(
-        "def handler(event, context):\n"
-        "    a, b = ValueError('a'), ValueError('b')\n    a.__cause__, b.__cause__ = b, a\n    raise a\n    yield b''\n"
+        """
+        def handler(event, context):
+            a, b = ValueError("a"), ValueError("b")
+            a.__cause__, b.__cause__ = b, a
+            raise a
+            yield b""
+        """
     )
     assert function.fail()[1]["errorMessage"] == "a"
     function.expect_next()
@@ -144,7 +326,7 @@ LATE = """
 def test_an_error_in_finally_is_told_in_place_of_the_end(runtime, keyword):
     response = runtime(LATE.format(keyword=keyword, chunk="b'a'")).respond()
     assert response.chunks == [b"a"]
-    assert error_of(response)["errorMessage"] == "late"
+    assert response.error["errorMessage"] == "late"
 
 
 @pytest.mark.parametrize("keyword", ["def", "async def"])
@@ -156,8 +338,16 @@ def test_an_error_in_finally_does_not_hide_why_the_generator_was_left(runtime, k
 
 
 def test_a_generator_that_refuses_to_end_is_logged_and_left(runtime):
-    code = "def handler(event, context):\n    while True:\n        try:\n            yield 5\n"
-    function = runtime(code + "        except GeneratorExit:\n            pass\n")
+    function = runtime(
+        """
+        def handler(event, context):
+            while True:
+                try:
+                    yield 5
+                except GeneratorExit:
+                    pass
+        """
+    )
     assert function.fail()[1]["errorType"] == "Runtime.InvalidChunk"
     function.expect_next()
     assert "generator ignored GeneratorExit" in function.stdout
@@ -166,9 +356,21 @@ def test_a_generator_that_refuses_to_end_is_logged_and_left(runtime):
 @pytest.mark.parametrize(
     "code",
     [
-        "def handler(event, context, one_too_many):\n    yield b''\n",
-        "def handler():\n    yield b''\n",
-        "class Handler:\n    def __init__(self, event, context):\n        raise TypeError('no')\nhandler = Handler\n",
+        """
+        def handler(event, context, one_too_many):
+            yield b""
+        """,
+        """
+        def handler():
+            yield b""
+        """,
+        """
+        class Handler:
+            def __init__(self, event, context):
+                raise TypeError("no")
+
+        handler = Handler
+        """,
     ],
 )
 def test_an_error_when_the_generator_is_made_goes_to_error(runtime, code):
@@ -179,26 +381,46 @@ def test_an_error_when_the_generator_is_made_goes_to_error(runtime, code):
 
 def test_an_error_in_the_iterator_itself_goes_where_it_belongs(runtime):
     function = runtime(
-        "class Stream:\n    def __init__(self, event, context):\n        self.left = event\n"
-        "    def __iter__(self):\n        return self\n"
-        "    def __next__(self):\n        if not self.left:\n            raise KeyError('end')\n"
-        "        self.left -= 1\n        return b'x'\n"
-        "handler = Stream\n"
+        """
+        class Stream:
+            def __init__(self, event, context):
+                self.left = event
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if not self.left:
+                    raise KeyError("end")
+                self.left -= 1
+                return b"x"
+
+        handler = Stream
+        """
     )
     assert function.fail(0)[1]["errorType"] == "KeyError"
-    assert error_of(function.respond(2))["errorMessage"] == "'end'"
+    assert function.respond(2).error["errorMessage"] == "'end'"
 
 
 def test_the_frames_of_the_runtime_are_not_in_the_trace(runtime):
     function = runtime(
         {
-            "lambda_function.py": "import other\ndef handler(event, context):\n    other.work()\n    yield b''\n",
-            "other.py": "def work():\n    raise ValueError('deep')\n",
+            "lambda_function.py": """
+                import other
+
+                def handler(event, context):
+                    other.work()
+                    yield b""
+                """,
+            "other.py": """
+                def work():
+                    raise ValueError("deep")
+                """,
         }
     )
     _, document = function.fail()
     assert [line.split(", ")[1:] for line in (entry.splitlines()[0] for entry in document["stackTrace"])] == [
-        ["line 3", "in handler"],
+        ["line 4", "in handler"],
         ["line 2", "in work"],
     ]
 
@@ -213,8 +435,73 @@ def test_an_error_at_import_shows_the_frames_of_the_function(runtime):
 
 
 def test_bad_client_context_is_an_error_of_the_invocation_and_not_of_the_environment(runtime):
-    function = runtime("def handler(event, context):\n    yield b'fine'\n")
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"fine"
+        """
+    )
     for bad in ("{", "[]", "5", '"text"'):
         _, document = function.fail(headers={"Lambda-Runtime-Client-Context": bad})
         assert document["errorType"] == "Runtime.LambdaContextUnmarshalError"
     assert function.respond().body == b"fine"
+
+
+def test_the_error_document_is_plain_ascii(runtime):
+    function = runtime(
+        r"""
+        def handler(event, context):
+            raise ValueError("é \udc80 \0 \u2028")
+            yield b""
+        """
+    )
+    request, document = function.fail()
+    assert request.body.isascii()
+    assert document["errorMessage"] == "é \udc80 \0 \u2028"
+    assert json.loads(request.headers["lambda-runtime-function-xray-error-cause"])["exceptions"][0]["message"]
+
+
+def test_an_error_before_the_first_byte_is_posted_to_error(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            raise ValueError("boom")
+            yield b""
+        """
+    )
+    request, document = function.fail()
+    path = function.task / "lambda_function.py"
+    assert document == {
+        "errorMessage": "boom",
+        "errorType": "ValueError",
+        "requestId": request.path.split("/")[-2],
+        "stackTrace": [f'  File "{path}", line 2, in handler\n    raise ValueError("boom")\n'],
+    }
+    assert request.headers["lambda-runtime-function-error-type"] == "Function.ValueError"
+    assert json.loads(request.headers["lambda-runtime-function-xray-error-cause"]) == {
+        "working_directory": str(function.task),
+        "exceptions": [
+            {
+                "message": "boom",
+                "type": "ValueError",
+                "stack": [{"label": "handler", "path": str(path), "line": 2}],
+            }
+        ],
+        "paths": [str(path)],
+    }
+    function.fail()
+
+
+def test_an_error_after_the_first_byte_is_in_the_trailers(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"part"
+            raise ValueError("boom")
+        """
+    )
+    response = function.respond()
+    assert response.chunks == [b"part"]
+    assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.ValueError"
+    assert response.error["errorMessage"] == "boom"
+    assert function.respond().chunks == [b"part"]

@@ -14,7 +14,7 @@ import socket
 from http import HTTPStatus
 
 import pytest
-from support.harness import PATIENCE
+from support.function_process import TIMEOUT
 
 hypothesis = pytest.importorskip("hypothesis")
 st = pytest.importorskip("hypothesis.strategies")
@@ -285,7 +285,7 @@ def works(function):
             list(iter(function.peer.read_chunk, b""))
             function.peer.read_trailers()
         function.accept()
-    response = function.read_response(function.answer_next("good"))
+    response = function.read_response(function.send_invocation("good"))
     assert (response.body, response.trailers) == (b"good", {})
     function.accept()
     return posted
@@ -404,7 +404,7 @@ def has_ended(function):
     """Wait until the process opens a connection, or has ended; says which."""
     ended = os.pidfd_open(function.process.pid)
     try:
-        ready, _, _ = select.select([function.listener, ended], [], [], PATIENCE)
+        ready, _, _ = select.select([function.listener, ended], [], [], TIMEOUT)
     finally:
         os.close(ended)
     assert ready, "the process hangs"

@@ -8,30 +8,46 @@ import sys
 
 import pytest
 
-ALARM = """
-import signal
-def ring(signum, frame):
-    raise TimeoutError("the function's own alarm")
-signal.signal(signal.SIGALRM, ring)
-"""
+ALARM = """import signal
+
+        def ring(signum, frame):
+            raise TimeoutError("the function's own alarm")
+
+        signal.signal(signal.SIGALRM, ring)"""
 
 
 @pytest.mark.parametrize("kind", ["", "a"])
 def test_an_iterator_that_starts_over_is_begun_once(runtime, kind):
     keyword, stop = ("async def", "StopAsyncIteration") if kind else ("def", "StopIteration")
     function = runtime(
-        f"class handler:\n    def __init__(self, event, context):\n        pass\n"
-        f"    def __{kind}iter__(self):\n        self.n = 0\n        return self\n"
-        f"    {keyword} __{kind}next__(self):\n        self.n += 1\n"
-        f"        if self.n > 3:\n            raise {stop}\n        return b'%d' % self.n\n"
+        f"""
+        class handler:
+            def __init__(self, event, context):
+                pass
+
+            def __{kind}iter__(self):
+                self.n = 0
+                return self
+
+            {keyword} __{kind}next__(self):
+                self.n += 1
+                if self.n > 3:
+                    raise {stop}
+                return b"%d" % self.n
+        """
     )
     assert function.respond().chunks == [b"1", b"2", b"3"]
 
 
 def test_an_alarm_within_a_chunk_cuts_the_stream_and_forges_nothing(runtime):
     function = runtime(
-        ALARM
-        + "def handler(event, context):\n    signal.setitimer(signal.ITIMER_REAL, event)\n    yield bytes(20_000_000)\n"
+        f"""
+        {ALARM}
+
+        def handler(event, context):
+            signal.setitimer(signal.ITIMER_REAL, event)
+            yield bytes(20_000_000)
+        """
     )
     function.expect_response(function.invoke(0.2))
     rest = function.peer.reader.read(100)  # and no more, until the alarm has rung
@@ -43,19 +59,37 @@ def test_an_alarm_within_a_chunk_cuts_the_stream_and_forges_nothing(runtime):
 
 def test_an_alarm_while_the_acceptance_is_awaited_leaves_nothing_for_the_next_answer(runtime):
     function = runtime(
-        ALARM + "def handler(event, context):\n    signal.setitimer(signal.ITIMER_REAL, event)\n    yield b'a'\n"
+        f"""
+        {ALARM}
+
+        def handler(event, context):
+            signal.setitimer(signal.ITIMER_REAL, event)
+            yield b"a"
+        """
     )
     function.read_response(function.invoke(0.05))
     function.connect()  # the runtime gave the connection up
     assert function.respond(0).chunks == [b"a"]
 
 
-def test_an_alarm_while_nothing_is_to_be_done_is_logged_and_ends_the_process(runtime):
-    function = runtime(ALARM.replace("TimeoutError", "RuntimeError") + "def handler(event, context):\n    yield b''\n")
+def test_an_error_raised_between_invocations_is_logged_and_ends_the_process(runtime):
+    function = runtime(
+        """
+        import signal
+
+        def ring(signum, frame):
+            raise RuntimeError("the function's own alarm")
+
+        signal.signal(signal.SIGALRM, ring)
+
+        def handler(event, context):
+            yield b""
+        """
+    )
     function.expect_next()
     os.kill(function.process.pid, signal.SIGALRM)
     assert function.wait() == 1
-    assert "RuntimeError" in function.stdout and len(function.told) == 1
+    assert "RuntimeError" in function.stdout and len(function.runtime_lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,8 +107,13 @@ def test_a_function_may_hold_and_import_a_file_named_like_a_standard_module(runt
         pytest.skip(f"{name} is built into this Python, which finds no other")
     function = runtime(
         {
-            "lambda_function.py": f"import {name}\n{keyword} handler(event, context):\n"
-            f"    yield {name}.mine\n    raise ValueError('after')\n",
+            "lambda_function.py": f"""
+                import {name}
+
+                {keyword} handler(event, context):
+                    yield {name}.mine
+                    raise ValueError("after")
+                """,
             f"{name}.py": "mine = b'my own'\n",
         }
     )
@@ -87,9 +126,18 @@ def test_a_function_may_hold_and_import_a_file_named_like_a_standard_module(runt
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise ValueError('child')", "pass"])
 def test_a_process_that_the_handler_forks_does_not_answer(runtime, end):
     function = runtime(
-        "import os, sys\ndef handler(event, context):\n    yield b'a'\n    child = os.fork()\n"
-        f"    if not child:\n        {end}\n"
-        "    else:\n        os.waitpid(child, 0)\n    yield b'b'\n"
+        f"""
+        import os, sys
+
+        def handler(event, context):
+            yield b"a"
+            child = os.fork()
+            if not child:
+                {end}
+            else:
+                os.waitpid(child, 0)
+            yield b"b"
+        """
     )
     first = function.connect()
     for _ in range(2):
@@ -100,9 +148,16 @@ def test_a_process_that_the_handler_forks_does_not_answer(runtime, end):
 @pytest.mark.parametrize("end", ["sys.exit(3)", "500"])
 def test_threads_of_the_function_do_not_keep_a_process_that_has_to_end(runtime, end):
     function = runtime(
-        "import atexit, sys, threading, time\natexit.register(print, 'atexit')\n"
-        "threading.Thread(target=time.sleep, args=(1000,)).start()\n"
-        f"def handler(event, context):\n    {end}\n    yield b''\n"
+        f"""
+        import atexit, sys, threading, time
+
+        atexit.register(print, "atexit")
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+
+        def handler(event, context):
+            {end}
+            yield b""
+        """
     )
     if end == "500":
         function.read_response(function.invoke())
@@ -115,8 +170,14 @@ def test_threads_of_the_function_do_not_keep_a_process_that_has_to_end(runtime, 
 
 def test_an_exception_whose_class_raises_when_it_is_asked_for_is_told(runtime):
     function = runtime(
-        "class E(Exception):\n    __class__ = property(lambda self: 1 / 0)\n"
-        "def handler(event, context):\n    raise E('m')\n    yield b''\n"
+        """
+        class E(Exception):
+            __class__ = property(lambda self: 1 / 0)
+
+        def handler(event, context):
+            raise E("m")
+            yield b""
+        """
     )
     assert function.fail()[1]["errorType"] == "E"
     function.expect_next()
@@ -124,8 +185,21 @@ def test_an_exception_whose_class_raises_when_it_is_asked_for_is_told(runtime):
 
 def test_the_log_event_of_an_error_has_a_limit(runtime):
     function = runtime(
-        "import sys\nsys.setrecursionlimit(20_000)\ndef a(n):\n    b(n + 1)\ndef b(n):\n    a(n + 1)\n"
-        "def handler(event, context):\n    a(0)\n    yield b''\n"
+        """
+        import sys
+
+        sys.setrecursionlimit(20_000)
+
+        def a(n):
+            b(n + 1)
+
+        def b(n):
+            a(n + 1)
+
+        def handler(event, context):
+            a(0)
+            yield b""
+        """
     )
     assert function.fail()[1]["errorType"] == "RecursionError"
     function.expect_next()
@@ -134,8 +208,14 @@ def test_the_log_event_of_an_error_has_a_limit(runtime):
 
 def test_an_event_loop_that_the_function_closed_is_made_anew(runtime):
     function = runtime(
-        "import asyncio\nasync def handler(event, context):\n    loop = asyncio.get_running_loop()\n"
-        "    yield b'a'\n    loop.call_soon(loop.stop)\n"
+        """
+        import asyncio
+
+        async def handler(event, context):
+            loop = asyncio.get_running_loop()
+            yield b"a"
+            loop.call_soon(loop.stop)
+        """
     )
     assert function.respond().chunks == [b"a"]
     assert function.respond().chunks == [b"a"]
@@ -143,9 +223,20 @@ def test_an_event_loop_that_the_function_closed_is_made_anew(runtime):
 
 def test_a_handler_that_outlives_its_cancellation_answers_no_second_time(runtime):
     function = runtime(
-        "import asyncio\nasync def handler(event, context):\n    yield b'first'\n    if event:\n        return\n"
-        "    asyncio.get_running_loop().stop()\n    while True:\n        try:\n            await asyncio.sleep(1000)\n"
-        "        except BaseException:\n            pass\n"
+        """
+        import asyncio
+
+        async def handler(event, context):
+            yield b"first"
+            if event:
+                return
+            asyncio.get_running_loop().stop()
+            while True:
+                try:
+                    await asyncio.sleep(1000)
+                except BaseException:
+                    pass
+        """
     )
     assert function.respond().chunks == [b"first"]
     for _ in range(2):
@@ -154,8 +245,16 @@ def test_a_handler_that_outlives_its_cancellation_answers_no_second_time(runtime
 
 def test_logging_that_is_only_looked_for_is_set_up_when_it_is_imported(runtime):
     function = runtime(
-        "import importlib.util\nimportlib.util.find_spec('logging')\nimport logging\n"
-        "def handler(event, context):\n    logging.error('hi')\n    yield b''\n"
+        """
+        import importlib.util
+
+        importlib.util.find_spec("logging")
+        import logging
+
+        def handler(event, context):
+            logging.error("hi")
+            yield b""
+        """
     )
     function.respond()
     function.expect_next()
@@ -163,7 +262,13 @@ def test_logging_that_is_only_looked_for_is_set_up_when_it_is_imported(runtime):
 
 
 def test_an_early_acceptance_that_is_cut_is_no_error_of_the_function(runtime):
-    function = runtime("def handler(event, context):\n    while True:\n        yield bytes(1_000_000)\n")
+    function = runtime(
+        """
+        def handler(event, context):
+            while True:
+                yield bytes(1_000_000)
+        """
+    )
     function.expect_response(function.invoke())
     function.peer.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 15\r\n\r\n{")
     function.peer.socket.shutdown(1)
@@ -171,3 +276,41 @@ def test_an_early_acceptance_that_is_cut_is_no_error_of_the_function(runtime):
     function.expect_next()
     assert "was not delivered" in function.stderr and function.stdout == ""
     first.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "socket.setdefaulttimeout(0.01)",
+        "socket.socket = socket.create_connection = None",
+        "json.loads = json.dumps = None",
+        "sys.stdout = sys.stderr = None",
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL)",
+        "os.chdir('/')",
+        "os.environ.clear()",
+        "sys.path.clear()",
+        "os.closerange(1, 3)",
+    ],
+)
+def test_a_function_that_changes_the_process_does_not_break_the_loop(runtime, statement):
+    function = runtime(
+        f"""
+        import json, os, signal, socket, sys
+
+        {statement}
+
+        def handler(event, context):
+            if event == 2:
+                raise ValueError("boom")
+            yield b"x" * 100_000
+        """
+    )
+    function.expect_next()
+    function.peer.close()
+    function.connect()
+    assert len(function.respond(1).body) == 100_000
+    assert function.fail(2)[1]["errorType"] == "ValueError"
+    function.expect_response(function.invoke(3))
+    function.peer.reset()
+    function.connect()
+    assert len(function.respond(1).body) == 100_000

@@ -25,7 +25,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from support.harness import PATIENCE
+from support.function_process import TIMEOUT
 
 # --- The Runtime Interface Emulator, in its variant for managed instances, which checks more than the classic one -----
 
@@ -94,16 +94,16 @@ def hold_emulator(program, layer, function, log_path):
     )
     initialized = threading.Event()
     threading.Thread(target=copy_log, args=(emulator.stdout, log, initialized), daemon=True).start()
-    initialized.wait(PATIENCE)
+    initialized.wait(TIMEOUT)
     for line in sys.stdin:
         print(json.dumps(invoke_when_idle(line)), flush=True)
 
 
 def invoke_when_idle(event):
     """Status, headers and body; asked again for as long as the runtime has not asked for an invocation."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while True:
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=TIMEOUT)
         connection.request("POST", INVOKE_PATH, event, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         body = answer.read()
@@ -159,7 +159,7 @@ class Emulated:
     def end(self):
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -180,8 +180,15 @@ def emulated(layer, tmp_path):
 
 def test_the_emulator_receives_streams_on_one_environment(emulated):
     function = emulated(
-        "count = 0\ndef handler(event, context):\n    global count\n    count += 1\n"
-        "    for n in range(event):\n        yield b'%d.%d ' % (count, n)\n"
+        """
+        count = 0
+
+        def handler(event, context):
+            global count
+            count += 1
+            for n in range(event):
+                yield b"%d.%d " % (count, n)
+        """
     )
     for count, chunks in enumerate([3, 0, 1, 500], 1):
         headers, body = function.invoke(chunks)
@@ -192,7 +199,13 @@ def test_the_emulator_receives_streams_on_one_environment(emulated):
 
 
 def test_the_emulator_receives_a_prelude_and_large_chunks(emulated):
-    function = emulated("def handler(event, context):\n    yield {'statusCode': 201}\n    yield bytes(3_000_000)\n")
+    function = emulated(
+        """
+        def handler(event, context):
+            yield {"statusCode": 201}
+            yield bytes(3_000_000)
+        """
+    )
     headers, body = function.invoke()
     prelude, _, rest = body.partition(bytes(8))
     assert headers["content-type"] == "application/vnd.awslambda.http-integration-response"
@@ -200,8 +213,13 @@ def test_the_emulator_receives_a_prelude_and_large_chunks(emulated):
     assert rest == bytes(3_000_000)
 
 
-RAISE = "def handler(event, context):\n    if event['after']:\n        yield b'part'\n"
-RAISE += "    raise ValueError('x' * event['length'])\n    yield\n"
+RAISE = """
+def handler(event, context):
+    if event["after"]:
+        yield b"part"
+    raise ValueError("x" * event["length"])
+    yield
+"""
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the first byte", "after the first byte"])
@@ -228,7 +246,14 @@ def test_the_emulator_is_told_of_an_error_however_long_its_message(emulated, aft
 
 
 def test_the_emulator_is_told_of_broken_rules(emulated):
-    function = emulated("def handler(event, context):\n    if event:\n        yield b'part'\n    yield 'text'\n")
+    function = emulated(
+        """
+        def handler(event, context):
+            if event:
+                yield b"part"
+            yield "text"
+        """
+    )
     for event in (False, True):
         headers, body = function.invoke(event)
         assert headers["error-type"] == "Runtime.InvalidChunk"
@@ -236,7 +261,14 @@ def test_the_emulator_is_told_of_broken_rules(emulated):
 
 
 def test_the_emulator_gets_its_invocation_ids_back(emulated):
-    function = emulated("def handler(event, context):\n    if event:\n        raise ValueError\n    yield b'x'\n")
+    function = emulated(
+        """
+        def handler(event, context):
+            if event:
+                raise ValueError
+            yield b"x"
+        """
+    )
     function.invoke(0)
     function.invoke(1)
     posts = [line for line in function.log.splitlines() if "API request" in line and "method=POST" in line]
@@ -258,10 +290,19 @@ def json_lines(text):
 
 def test_a_handler_that_powertools_logs_streams_live_and_its_lines_tell_the_request(runtime, powertools, tmp_path):
     function = runtime(
-        "from aws_lambda_powertools import Logger\nlogger = Logger(service='shop')\n"
-        "@logger.inject_lambda_context(correlation_id_path='order')\n"
-        "def handler(event, context):\n    logger.info('before')\n    yield b'first'\n"
-        "    open(event['gate']).close()\n    logger.info('after')\n    yield b'second'\n"
+        """
+        from aws_lambda_powertools import Logger
+
+        logger = Logger(service="shop")
+
+        @logger.inject_lambda_context(correlation_id_path="order")
+        def handler(event, context):
+            logger.info("before")
+            yield b"first"
+            open(event["gate"]).close()
+            logger.info("after")
+            yield b"second"
+        """
     )
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -283,8 +324,17 @@ def test_a_handler_that_powertools_logs_streams_live_and_its_lines_tell_the_requ
 
 def test_an_error_in_a_handler_that_powertools_logs_shows_the_users_frames(runtime, powertools):
     function = runtime(
-        "from aws_lambda_powertools import Logger\nlogger = Logger()\n@logger.inject_lambda_context\n"
-        "def handler(event, context):\n    if event:\n        yield b'part'\n    raise ValueError('boom')\n"
+        """
+        from aws_lambda_powertools import Logger
+
+        logger = Logger()
+
+        @logger.inject_lambda_context
+        def handler(event, context):
+            if event:
+                yield b"part"
+            raise ValueError("boom")
+        """
     )
     _, document = function.fail({})
     assert "line 7, in handler" in document["stackTrace"][-1]
@@ -322,7 +372,7 @@ def test_powertools_traces_each_stream_under_the_trace_of_its_invocation(runtime
     pytest.importorskip("aws_xray_sdk")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
-        daemon.settimeout(PATIENCE)
+        daemon.settimeout(TIMEOUT)
         function = runtime(TRACED, variables={"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}"})
         for n, who in enumerate("ab", 1):
             root = f"1-5bef4de7-ad49b0e87f6ef6c87fc2e70{n}"
@@ -338,10 +388,19 @@ def test_powertools_traces_each_stream_under_the_trace_of_its_invocation(runtime
 def test_powertools_metrics_are_those_of_the_stream_where_it_flushes_them(runtime, powertools):
     # @metrics.log_metrics flushes when the handler returns, which is before a generator has begun to run.
     function = runtime(
-        "from aws_lambda_powertools import Metrics\nmetrics = Metrics(namespace='shop', service='s')\n"
-        "def handler(event, context):\n    try:\n        yield b'one'\n"
-        "        metrics.add_metric(name='Sold', unit='Count', value=event)\n        yield b'two'\n"
-        "    finally:\n        metrics.flush_metrics()\n"
+        """
+        from aws_lambda_powertools import Metrics
+
+        metrics = Metrics(namespace="shop", service="s")
+
+        def handler(event, context):
+            try:
+                yield b"one"
+                metrics.add_metric(name="Sold", unit="Count", value=event)
+                yield b"two"
+            finally:
+                metrics.flush_metrics()
+        """
     )
     for value in (1, 2):
         assert function.respond(value).chunks == [b"one", b"two"]
@@ -351,16 +410,29 @@ def test_powertools_metrics_are_those_of_the_stream_where_it_flushes_them(runtim
 
 def test_powertools_event_classes_and_middleware_fit_a_stream(runtime, powertools):
     function = runtime(
-        "from aws_lambda_powertools.middleware_factory import lambda_handler_decorator\n"
-        "from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2, event_source\n"
-        "from aws_lambda_powertools.utilities.parser import BaseModel, event_parser\n"
-        "class Order(BaseModel):\n    rawPath: str\n"
-        "@lambda_handler_decorator\ndef around(handler, event, context):\n"
-        "    yield {'statusCode': 201}\n    yield from handler(event, context)\n"
-        "@around\n@event_source(data_class=APIGatewayProxyEventV2)\n"
-        "def handler(event, context):\n    yield event.raw_path.encode()\n"
-        "    yield from parsed(event.raw_event, context)\n"
-        "@event_parser(model=Order)\ndef parsed(order, context):\n    yield order.rawPath.upper().encode()\n"
+        """
+        from aws_lambda_powertools.middleware_factory import lambda_handler_decorator
+        from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2, event_source
+        from aws_lambda_powertools.utilities.parser import BaseModel, event_parser
+
+        class Order(BaseModel):
+            rawPath: str
+
+        @lambda_handler_decorator
+        def around(handler, event, context):
+            yield {"statusCode": 201}
+            yield from handler(event, context)
+
+        @around
+        @event_source(data_class=APIGatewayProxyEventV2)
+        def handler(event, context):
+            yield event.raw_path.encode()
+            yield from parsed(event.raw_event, context)
+
+        @event_parser(model=Order)
+        def parsed(order, context):
+            yield order.rawPath.upper().encode()
+        """
     )
     assert function.respond({"rawPath": "/x"}).chunks[2:] == [b"/x", b"/X"]
 
@@ -410,7 +482,12 @@ def as_the_service_completes(response):
 @pytest.mark.parametrize("message", ["boom", "Jürgen \U0001f98a", "many\r\nlines", "x" * 40_000])
 def test_boto3_shows_the_error_of_a_response_that_ended_early(runtime, message):
     function = runtime(
-        "def handler(event, context):\n    yield b'one'\n    yield b'two'\n    raise ValueError(event)\n"
+        """
+        def handler(event, context):
+            yield b"one"
+            yield b"two"
+            raise ValueError(event)
+        """
     )
     response = function.respond(message)
     *chunks, last = invoke_with_response_stream(response.chunks, as_the_service_completes(response))
@@ -423,7 +500,13 @@ def test_boto3_shows_the_error_of_a_response_that_ended_early(runtime, message):
 
 
 def test_boto3_shows_no_error_of_a_response_that_ended_well(runtime):
-    function = runtime("def handler(event, context):\n    yield {'statusCode': 201}\n    yield b'body'\n")
+    function = runtime(
+        """
+        def handler(event, context):
+            yield {"statusCode": 201}
+            yield b"body"
+        """
+    )
     response = function.respond()
     *chunks, last = invoke_with_response_stream(response.chunks, as_the_service_completes(response))
     payload = b"".join(chunk["PayloadChunk"]["Payload"] for chunk in chunks)

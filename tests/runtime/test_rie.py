@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import support_root
+from support import root_file_system
 from support.emulator import ROOT, WAIT
-from support.support_root import Lambda, Root
+from support.root_file_system import EmulatedFunction, Root
 
 # Of the variables of a managed runtime those that matter to the interpreter.
 ENVIRONMENT = {"LANG": "C", "LD_LIBRARY_PATH": "/var/lang/lib", "PATH": "/usr/bin:/bin", "TZ": ":UTC"}
@@ -51,9 +51,9 @@ def refusal(path):
 @pytest.fixture(scope="module")
 def rie() -> Path:
     """The emulator's program, where the function's root file system can be had too."""
-    if (reason := support_root.obstacle(Root())) is not None:
+    if (reason := root_file_system.unavailable_reason(Root())) is not None:
         pytest.skip(reason)
-    return support_root.find_emulator()
+    return root_file_system.find_emulator()
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,11 @@ def interpreter() -> Path:
 
 
 @pytest.fixture
-def start(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator[Callable[[str], Lambda]]:
+def start(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator[Callable[[str], EmulatedFunction]]:
     """Starts a function, built and unpacked as it is deployed, on the layer."""
-    started: list[Lambda] = []
+    started: list[EmulatedFunction] = []
 
-    def start(source: str) -> Lambda:
+    def start(source: str) -> EmulatedFunction:
         (tmp_path / "function").mkdir()
         (tmp_path / "function" / "lambda_function.py").write_text(source)
         build = [ROOT / "build.sh", "function", tmp_path / "function", "-o", tmp_path / "dist"]
@@ -78,7 +78,7 @@ def start(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator
         with zipfile.ZipFile(tmp_path / "dist" / "function.zip") as archive:
             archive.extractall(tmp_path / "task")
         mounts = {"/opt": layer, "/var/task": tmp_path / "task", "/var/lang": interpreter}
-        started.append(Lambda(rie, Root(), tmp_path, mounts, ENVIRONMENT))
+        started.append(EmulatedFunction(rie, Root(), tmp_path, mounts, ENVIRONMENT))
         return started[-1]
 
     yield start
@@ -87,7 +87,7 @@ def start(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator
 
 
 def test_a_hundred_invocations_in_a_row_are_answered_and_a_failure_does_no_harm(
-    start: Callable[[str], Lambda],
+    start: Callable[[str], EmulatedFunction],
 ) -> None:
     function = start(FUNCTION)
     for n in range(1, 101):
@@ -101,12 +101,12 @@ def test_a_hundred_invocations_in_a_row_are_answered_and_a_failure_does_no_harm(
 
 
 def test_the_layer_and_the_function_are_read_only_and_the_interpreter_is_lambdas(
-    start: Callable[[str], Lambda],
+    start: Callable[[str], EmulatedFunction],
 ) -> None:
     status, body = start(FUNCTION).invoke({"where": True})
     assert (status, json.loads(body)) == (200, ["/var/lang/bin/python3", "/var/task", ["EROFS", "EROFS"]])
 
 
-def test_a_function_that_cannot_be_loaded_is_told_of(start: Callable[[str], Lambda]) -> None:
+def test_a_function_that_cannot_be_loaded_is_told_of(start: Callable[[str], EmulatedFunction]) -> None:
     status, body = start("import nothing_of_this_name").invoke({})
     assert (status, json.loads(body)["errorType"]) == (502, "Runtime.ImportModuleError")

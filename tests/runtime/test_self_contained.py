@@ -1,9 +1,9 @@
-"""The self-contained layer where it will run: in a root file system without any Python, with glibc 2.17, nothing but a
-loopback network, and the service's environment.
+"""The self-contained layer in a root file system without Python, with glibc 2.17, a loopback network alone, and the
+environment of the service.
 
-Its interpreter is the stand-in that `stand_ins.py` makes of Debian's CPython, for that of python-build-standalone,
-which users get, comes from a host that tests must not depend on. It has the same layout and is fetched, trimmed and
-packed by the same code; what is said here of libraries and sizes is true of Debian's build.
+The interpreter is the stand-in that `debian_stand_ins.py` makes of Debian's CPython. Users get python-build-standalone,
+which comes from a host that tests must not depend on. Both have the same layout, and the same code fetches, trims and
+packs them. What these tests show of libraries and sizes holds for Debian's build only.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from typing import Any
 
 import pytest
 import trustme
-from support import stand_ins, support_root, web_server
+from support import debian_stand_ins, root_file_system, web_server
+from support.debian_stand_ins import ARM64, X86_64, Architecture
 from support.emulator import ROOT, WAIT
-from support.harness import Runtime
-from support.stand_ins import ARM64, X86_64, Architecture
-from support.support_root import ENVIRONMENT, Lambda, Root, RootedRuntime
+from support.function_process import FunctionProcess
+from support.root_file_system import ENVIRONMENT, EmulatedFunction, IsolatedFunctionProcess, Root
 
 MEBIBYTE = 1 << 20
 ZIPPED, UNPACKED = 16 * MEBIBYTE, 41 * MEBIBYTE
 ELF_MACHINES = {X86_64: 62, ARM64: 183}  # EM_X86_64 and EM_AARCH64 of elf.h
-PACKAGES = (*stand_ins.PYTHON_PACKAGES, *stand_ins.LIBRARIES)
+PACKAGES = (*debian_stand_ins.PYTHON_PACKAGES, *debian_stand_ins.LIBRARIES)
 
 pytestmark = pytest.mark.skipif(
-    not stand_ins.is_prepared(),
+    not debian_stand_ins.is_prepared(),
     reason="there are no stand-ins below .venv: ./build.sh test makes them, or says why it cannot",
 )
 
@@ -66,11 +66,13 @@ class Zips:
     @functools.cache  # noqa: B019 - there is one for the session
     def zipped(self, architecture: Architecture) -> Path:
         compilers = None if architecture is X86_64 else self._compilers()
-        return build(architecture, stand_ins.interpreter(architecture).as_uri(), self._folder / "dist", compilers)
+        return build(
+            architecture, debian_stand_ins.interpreter(architecture).as_uri(), self._folder / "dist", compilers
+        )
 
     @functools.cache  # noqa: B019
     def unpacked(self, architecture: Architecture) -> Path:
-        return support_root.unpack(self.zipped(architecture), self._folder / architecture.name)
+        return root_file_system.unpack(self.zipped(architecture), self._folder / architecture.name)
 
     def _compilers(self) -> Path:
         """A folder with a python3.13, which this machine may not have: the interpreter of the other zip."""
@@ -138,7 +140,11 @@ def test_what_a_function_does_not_need_is_left_out(zips: Zips, architecture: Arc
     paths = set(zips.entries(architecture))
     made_up = {
         "cpython/" + path.format(triplet=architecture.triplet)
-        for path in (*stand_ins.MADE_UP_FILES, *stand_ins.MADE_UP_LIBRARIES, *stand_ins.LINKS)
+        for path in (
+            *debian_stand_ins.MADE_UP_FILES,
+            *debian_stand_ins.MADE_UP_LIBRARIES,
+            *debian_stand_ins.LINKS,
+        )
     }
     assert paths & made_up == {"cpython/bin/python3", "cpython/lib/python3.13/__pycache__/os.cpython-313.pyc"}
     unwanted = r"cpython/(include|share)/|/(test|idlelib|tkinter|turtledemo|ensurepip|pydoc_data)/|/_test|\.a$"
@@ -147,7 +153,7 @@ def test_what_a_function_does_not_need_is_left_out(zips: Zips, architecture: Arc
 
 
 def test_the_licences_of_all_that_is_bundled_are_in_it(zips: Zips, architecture: Architecture) -> None:
-    with tarfile.open(stand_ins.interpreter(architecture)) as archive:
+    with tarfile.open(debian_stand_ins.interpreter(architecture)) as archive:
         licences = {
             each.name: archive.extractfile(each) for each in archive if each.name.startswith("python/licenses/")
         }
@@ -157,7 +163,7 @@ def test_the_licences_of_all_that_is_bundled_are_in_it(zips: Zips, architecture:
 
 
 def test_an_interpreter_from_a_web_server_makes_the_same_bytes(zips: Zips, tmp_path: Path) -> None:
-    archive = stand_ins.interpreter(X86_64)
+    archive = debian_stand_ins.interpreter(X86_64)
     with web_server.running() as server:
         url = server.serve(f"/{archive.name}", archive.read_bytes())
         assert build(X86_64, url, tmp_path).read_bytes() == zips.zipped(X86_64).read_bytes()
@@ -167,30 +173,30 @@ def test_an_interpreter_from_a_web_server_makes_the_same_bytes(zips: Zips, tmp_p
 
 
 def root_of(architecture: Architecture) -> Root:
-    return Root(stand_ins.root(architecture), stand_ins.emulator() if architecture is ARM64 else None)
+    return Root(debian_stand_ins.root(architecture), debian_stand_ins.emulator() if architecture is ARM64 else None)
 
 
 @functools.cache
-def obstacle(architecture: Architecture) -> str | None:
-    return support_root.obstacle(root_of(architecture))
+def unavailable_reason(architecture: Architecture) -> str | None:
+    return root_file_system.unavailable_reason(root_of(architecture))
 
 
-Start = Callable[..., RootedRuntime]
+Start = Callable[..., IsolatedFunctionProcess]
 
 
 @pytest.fixture
 def start(zips: Zips, tmp_path: Path) -> Iterator[Start]:
-    """Starts functions in the root file system: `start(code)`, with the options of `RootedRuntime`."""
-    started: list[Runtime] = []
+    """Starts functions in the root file system: `start(code)`, with the options of `IsolatedFunctionProcess`."""
+    started: list[FunctionProcess] = []
 
     def start(
         code: str | dict[str, str], architecture: Architecture = X86_64, layer: Path | None = None, **options: Any
-    ) -> RootedRuntime:
-        if (reason := obstacle(architecture)) is not None:
+    ) -> IsolatedFunctionProcess:
+        if (reason := unavailable_reason(architecture)) is not None:
             pytest.skip(reason)
         folder = tmp_path / f"function{len(started)}"
         layer = layer or zips.unpacked(architecture)
-        started.append(RootedRuntime(root_of(architecture), layer, folder, code, **options))
+        started.append(IsolatedFunctionProcess(root_of(architecture), layer, folder, code, **options))
         return started[-1]
 
     yield start
@@ -198,7 +204,7 @@ def start(zips: Zips, tmp_path: Path) -> Iterator[Start]:
         each.end()
 
 
-def answer(runtime: Runtime, event: object = None) -> Any:
+def answer(runtime: FunctionProcess, event: object = None) -> Any:
     """What the handler yields as JSON."""
     return json.loads(runtime.respond(event).body)
 
@@ -251,18 +257,18 @@ def handler(event, context):
 
 
 @pytest.fixture
-def emulated(zips: Zips, tmp_path: Path) -> Iterator[Callable[[str], Lambda]]:
+def emulated(zips: Zips, tmp_path: Path) -> Iterator[Callable[[str], EmulatedFunction]]:
     """Starts a function under the Runtime Interface Emulator."""
-    program = support_root.find_emulator()
-    if (reason := obstacle(X86_64)) is not None:
+    program = root_file_system.find_emulator()
+    if (reason := unavailable_reason(X86_64)) is not None:
         pytest.skip(reason)
-    started: list[Lambda] = []
+    started: list[EmulatedFunction] = []
 
-    def start(code: str) -> Lambda:
+    def start(code: str) -> EmulatedFunction:
         (tmp_path / "task").mkdir()
         (tmp_path / "task" / "lambda_function.py").write_text(code)
         mounts = {"/opt": zips.unpacked(X86_64), "/var/task": tmp_path / "task"}
-        started.append(Lambda(program, root_of(X86_64), tmp_path, mounts, ENVIRONMENT))
+        started.append(EmulatedFunction(program, root_of(X86_64), tmp_path, mounts, ENVIRONMENT))
         return started[-1]
 
     yield start
@@ -270,7 +276,7 @@ def emulated(zips: Zips, tmp_path: Path) -> Iterator[Callable[[str], Lambda]]:
         each.close()
 
 
-def test_the_emulator_of_aws_is_answered_again_and_again(emulated: Callable[[str], Lambda]) -> None:
+def test_the_emulator_of_aws_is_answered_again_and_again(emulated: Callable[[str], EmulatedFunction]) -> None:
     function = emulated(WORDS)
     for n in range(1, 21):
         assert function.invoke({"words": [f"w{n}", "ü" * n]}) == (200, f"w{n} {'ü' * n} {n}".encode())
@@ -281,7 +287,7 @@ def test_the_emulator_of_aws_is_answered_again_and_again(emulated: Callable[[str
     assert function.invoke({"words": ["again"]}) == (200, b"again 22")
 
 
-def test_a_function_that_cannot_be_loaded_is_told_of(emulated: Callable[[str], Lambda]) -> None:
+def test_a_function_that_cannot_be_loaded_is_told_of(emulated: Callable[[str], EmulatedFunction]) -> None:
     status, body = emulated("import nothing_of_this_name").invoke({})
     assert (status, json.loads(body)["errorType"]) == (502, "Runtime.ImportModuleError")
 
@@ -313,7 +319,7 @@ result = {
     environment = place.pop("environment")
     for name in ("PWD", "SHLVL", "_"):  # which shells add
         environment.pop(name, None)
-    assert environment == {**ENVIRONMENT, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{support_root.API_PORT}"}
+    assert environment == {**ENVIRONMENT, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{root_file_system.API_PORT}"}
     read_only = "Read-only file system"
     assert place == {
         "user": [993, 990, []],

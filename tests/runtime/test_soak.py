@@ -64,7 +64,7 @@ class Service:
     """The Runtime API on bad days. It hands out one invocation after the other and checks what becomes of each.
 
     Args:
-        function: the process, a `harness.Runtime`.
+        function: the process, a `function_process.FunctionProcess`.
         dice: decides on events and faults.
     """
 
@@ -86,7 +86,7 @@ class Service:
             self._function.peer.send(b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: cut-before-its-end\r\n")
             self._disconnect()
             self._function.expect_next()
-        request_id = self._function.answer_next(event)
+        request_id = self._function.send_invocation(event)
         if fault == "closed while the handler runs":
             self._disconnect()
         return self._take_outcome(request_id, event, fault)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import support_root
-from support.harness import VERSION, Runtime
-from support.support_root import ENVIRONMENT, Lambda, Root, RootedRuntime
+from support import root_file_system
+from support.function_process import VERSION, FunctionProcess, source
+from support.root_file_system import ENVIRONMENT, EmulatedFunction, IsolatedFunctionProcess, Root
 
 from tools.packaging import PackagingError
 from tools.packaging.zips import pythons as interpreters
@@ -78,11 +78,11 @@ def python(request: pytest.FixtureRequest) -> Python:
 
 
 @functools.cache
-def obstacle() -> str | None:
-    return support_root.obstacle(Root())
+def unavailable_reason() -> str | None:
+    return root_file_system.unavailable_reason(Root())
 
 
-class ManagedRuntime(RootedRuntime):
+class ManagedRuntime(IsolatedFunctionProcess):
     """A function's process on a managed runtime; `command` is started in the place of that one's bootstrap."""
 
     def __init__(self, *args: Any, command: list[str] | None = None, **options: Any) -> None:
@@ -99,7 +99,7 @@ Start = Callable[..., ManagedRuntime]
 @pytest.fixture
 def places(python: Python, layer: Path, tmp_path: Path) -> dict[str, Path]:
     """What is mounted where; all layers are merged into /opt, and a test may add to each."""
-    if (reason := obstacle()) is not None:
+    if (reason := unavailable_reason()) is not None:
         pytest.skip(reason)
     opt = shutil.copytree(layer, tmp_path / "opt")
     (opt / python.dependencies.removeprefix("/opt/")).mkdir(parents=True)
@@ -114,7 +114,7 @@ def places(python: Python, layer: Path, tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def start(places: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
     """Starts functions: `start(code, variables=...)`, with the options of `ManagedRuntime`."""
-    started: list[Runtime] = []
+    started: list[FunctionProcess] = []
 
     def start(code: str | dict[str, str], **options: Any) -> ManagedRuntime:
         folder = tmp_path / f"function{len(started)}"
@@ -130,10 +130,17 @@ def start(places: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
 
 def handler(expression: str) -> str:
     """A function that yields the value of the expression as JSON."""
-    return f"import json, os, sys\n\ndef handler(event, context):\n    yield json.dumps({expression}).encode()\n"
+    return source(
+        f"""
+        import json, os, sys
+
+        def handler(event, context):
+            yield json.dumps({expression}).encode()
+        """
+    )
 
 
-def answer(runtime: Runtime) -> Any:
+def answer(runtime: FunctionProcess) -> Any:
     return json.loads(runtime.respond().body)
 
 
@@ -151,7 +158,7 @@ def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(st
     for name in ("LC_CTYPE", "OLDPWD", "PWD", "SHLVL", "_"):  # which Python (PEP 538) and shells add
         environment.pop(name, None)
     own = {"AWS_EXECUTION_ENV": f"AWS_Lambda_python{python.version}"}
-    own["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{support_root.API_PORT}"
+    own["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{root_file_system.API_PORT}"
     assert environment == {**MANAGED, **own}
 
 
@@ -210,15 +217,24 @@ def test_boto3_itself_works_beside_the_script_of_the_managed_runtime(
         target = places["/var/runtime"] / source.name
         target.mkdir() if source.is_dir() else target.touch()
         places[f"/var/runtime/{source.name}"] = source
-    client = "import boto3\nclient = boto3.client('sts')\n"
-    runtime = start(client + handler("[boto3.__file__, client.meta.endpoint_url]"))
+    runtime = start(
+        """
+        import boto3
+        import json
+
+        client = boto3.client("sts")
+
+        def handler(event, context):
+            yield json.dumps([boto3.__file__, client.meta.endpoint_url]).encode()
+        """
+    )
     assert answer(runtime) == ["/var/runtime/boto3/__init__.py", "https://sts.eu-west-1.amazonaws.com"]
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "runtime"])
 def test_a_function_may_have_a_module_of_the_name_of_ours(start: Start, name: str) -> None:
     other = {"bootstrap": "runtime", "runtime": "bootstrap"}[name]
-    code = {f"{name}.py": f"import {other}\n" + handler(f"[__file__, {other}.__file__]"), f"{other}.py": ""}
+    code = {f"{name}.py": handler(f"[__file__, __import__({other!r}).__file__]"), f"{other}.py": ""}
     runtime = start(code, variables={"_HANDLER": f"{name}.handler"})
     assert answer(runtime) == [f"/var/task/{name}.py", f"/var/task/{other}.py"]
 
@@ -255,7 +271,13 @@ def introduction(python: Python, request_id: str = "", variant: str = "slim") ->
 
 
 def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Start, python: Python) -> None:
-    runtime = start("def handler(event, context):\n    yield b''\n    raise ValueError(event['n'])\n")
+    runtime = start(
+        """
+        def handler(event, context):
+            yield b""
+            raise ValueError(event["n"])
+        """
+    )
     documents = [runtime.fail({"n": n})[1] for n in (1, 2)]
     runtime.expect_next()
     assert [document["errorMessage"] for document in documents] == ["1", "2"]
@@ -295,7 +317,7 @@ def test_no_process_is_started_on_the_way_to_the_first_invocation(start: Start) 
 
 
 def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Path], python: Python) -> None:
-    for name in ("bootstrap", "runtime.py"):
+    for name in ("bootstrap", "runtime.py", "streaming_runtime"):
         places[f"/{name}"] = places["/opt"] / name
     places["/opt"] = places["/opt"] / "python"
     command = ["/bootstrap", f"/var/lang/bin/python{python.version}", "/var/runtime/bootstrap.py"]
@@ -305,12 +327,12 @@ def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Pa
 def test_the_emulator_of_aws_is_answered_again_and_again(
     places: dict[str, Path], python: Python, tmp_path: Path
 ) -> None:
-    program = support_root.find_emulator()
+    program = root_file_system.find_emulator()
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "lambda_function.py").write_text(handler("[event, sys.executable]"))
     mounts = {**places, "/var/task": tmp_path / "task"}
     command = ("/var/runtime/bootstrap", "lambda_function.handler")
-    function = Lambda(program, Root(), tmp_path, mounts, MANAGED, command)
+    function = EmulatedFunction(program, Root(), tmp_path, mounts, MANAGED, command)
     try:
         for n in range(5):
             expected = json.dumps([{"n": n}, f"/var/lang/bin/python{python.version}"]).encode()

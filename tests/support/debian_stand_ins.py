@@ -1,4 +1,4 @@
-"""Prepares, once, what the tests of the self-contained layer run on: `python tests/support/stand_ins.py`.
+"""Prepares, once, what the tests of the self-contained layer run on: `python tests/support/debian_stand_ins.py`.
 
 The default interpreter of that layer, python-build-standalone's, comes from a host that tests must not depend on, so
 another CPython stands for it: Debian's own packages, in the layout of python-build-standalone's `install_only_stripped`

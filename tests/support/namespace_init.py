@@ -1,4 +1,4 @@
-"""The first process of the namespaces of `support_root.py`, outside of their root file system: run, never imported.
+"""The first process of the namespaces of `root_file_system.py`, outside of their root file system: run, never imported.
 
 The argument is the descriptor of a Unix socket. A message `socket` on it is answered with a new TCP socket, which stays
 one of the network here wherever it is used. Any other message is a command as a JSON list, with its standard output and

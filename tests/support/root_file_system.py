@@ -27,11 +27,11 @@ from typing import IO
 
 import pytest
 
-from support import harness
+from support import function_process
 from support.emulator import WAIT, until
 
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
-FIRST_PROCESS = Path(__file__).with_name("first_process.py")
+NAMESPACE_INIT = Path(__file__).with_name("namespace_init.py")
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts")
 
 # What the service sets on an OS-only runtime, and nothing else but `AWS_LAMBDA_RUNTIME_API`. AWS Lambda Developer
@@ -155,7 +155,7 @@ class Namespaces:
         options = ["--user", "--map-root-user"] if root.in_user_namespace else []
         with theirs:
             self.process = subprocess.Popen(
-                [*UNSHARE, *options, sys.executable, "-I", FIRST_PROCESS, str(theirs.fileno())],
+                [*UNSHARE, *options, sys.executable, "-I", NAMESPACE_INIT, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
@@ -213,7 +213,7 @@ class Namespaces:
         self._channel.close()
 
 
-def obstacle(root: Root) -> str | None:
+def unavailable_reason(root: Root) -> str | None:
     """Why nothing can be run in the root file system here, None if it can."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return "there is no unshare on PATH"
@@ -241,12 +241,12 @@ def find_emulator() -> Path:
     return program
 
 
-class RootedRuntime(harness.Runtime):
+class IsolatedFunctionProcess(function_process.FunctionProcess):
     """A function's process in a root file system, against a Runtime API that the test itself plays.
 
     Args:
         mounts: what else is mounted read-only, by its place.
-        Others as those of `harness.Runtime`.
+        Others as those of `function_process.FunctionProcess`.
     """
 
     def __init__(
@@ -276,7 +276,7 @@ class RootedRuntime(harness.Runtime):
         self.namespaces.close()
 
 
-class Lambda:
+class EmulatedFunction:
     """A function in a root file system under the Runtime Interface Emulator; an invocation is a request to that.
 
     Args:

@@ -1,7 +1,12 @@
-"""The built layer as a real process, against a Runtime API that the test itself plays, byte by byte."""
+"""The built layer as a real process. The test is its Runtime API, and reads and writes that connection byte by byte.
+
+Nothing here knows the layer's modules: it starts `bootstrap`, and sees the socket, standard output, standard error and
+the exit status.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -9,21 +14,22 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import uuid
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 VERSION = json.loads((Path(__file__).resolve().parents[2] / "layer-manifest.json").read_bytes())["version"]
 PYTHON_VERSION = sys.version.split()[0]
-PATIENCE = 30  # seconds; only a safety net: every wait is for an event
+TIMEOUT = 30  # seconds until a test gives up; every wait is for an event
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:f"
 
-# The client of AWS's own Python runtimes, which answers with what its handler returns.
+# The runtime interface client of AWS's own Python runtimes. It does not stream: its handlers return a value.
 AWSLAMBDARIC = [sys.executable, "-m", "awslambdaric", "lambda_function.handler"]
 
 
 class Request:
-    """A request head, and the body that came with it where it was counted."""
+    """A request: its head, and its body if that has a Content-Length."""
 
     def __init__(self, raw: bytes, body: bytes) -> None:
         self.raw = raw
@@ -38,7 +44,7 @@ class Request:
 
 
 class Response:
-    """A streamed response as it was received."""
+    """A streamed response, as received."""
 
     def __init__(self, head: Request, chunks: list[bytes], trailers: dict[str, str]) -> None:
         self.head = head
@@ -49,17 +55,22 @@ class Response:
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error document in the trailers."""
+        return json.loads(base64.b64decode(self.trailers["Lambda-Runtime-Function-Error-Body"], validate=True))
+
 
 class Peer:
     """The server's end of one connection."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         self.reader = sock.makefile("rb")
 
     def read_request(self) -> Request | None:
-        """The next request, None at the end of the connection."""
+        """Return the next request, or None at the end of the connection."""
         raw = b""
         while not raw.endswith(b"\r\n\r\n"):
             line = self.reader.readline()
@@ -72,7 +83,7 @@ class Peer:
         return request
 
     def read_chunk(self) -> bytes:
-        """The next chunk's data, b"" for the last chunk."""
+        """Return the data of the next chunk, b"" for the last one."""
         size = self.reader.readline()
         assert size.endswith(b"\r\n"), f"no chunk size: {size!r}"
         data = self.reader.read(int(size, 16))
@@ -93,7 +104,7 @@ class Peer:
         self.socket.sendall(data)
 
     def reset(self) -> None:
-        """Close with a reset instead of an end."""
+        """Close the connection with a reset (RST) instead of an end (FIN)."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
 
@@ -102,16 +113,16 @@ class Peer:
         self.socket.close()
 
 
-class Runtime:
-    """A function's process.
+class FunctionProcess:
+    """The process of a function.
 
     Args:
         layer: an unpacked layer; its bootstrap is started.
-        folder: for the function and the logs.
-        code: of lambda_function.py, or of each file by its path.
-        variables: of the environment, beside those that the service sets; None takes one away.
-        arguments: for bootstrap; by default those of a managed runtime's call, with the interpreter of the tests.
-        command: is started in the place of bootstrap and its arguments.
+        folder: for the function and its output.
+        code: the source of lambda_function.py, or of each file by its path; may be indented.
+        variables: environment variables besides those that the service sets; None removes one.
+        arguments: of bootstrap; by default those that a managed runtime passes, with the interpreter of the tests.
+        command: is started instead of bootstrap and its arguments.
         pass_fds: descriptors that the process inherits.
     """
 
@@ -132,9 +143,9 @@ class Runtime:
         for name, text in ({"lambda_function.py": code} if isinstance(code, str) else code).items():
             path = self.task / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(source(text))
         self.listener = self.listen(host)
-        self.listener.settimeout(PATIENCE)
+        self.listener.settimeout(TIMEOUT)
         self.peer: Peer | None = None
         self.stdout_path, self.stderr_path = folder / "stdout", folder / "stderr"
         environment = {
@@ -156,10 +167,10 @@ class Runtime:
         with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
             self.process = self.start(command, given, stdout, stderr, pass_fds)
 
-    # Where it runs
+    # Subclasses run the process elsewhere
 
     def listen(self, host: str) -> socket.socket:
-        """The Runtime API's socket."""
+        """Return the listening socket of the Runtime API."""
         return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
     def start(
@@ -181,17 +192,17 @@ class Runtime:
             start_new_session=True,
         )
 
-    # The Runtime API's side of an invocation
+    # The Runtime API
 
     def connect(self) -> Peer:
-        """Wait for a new connection, which is the one that the next calls are about."""
+        """Wait for a new connection. It replaces the current one."""
         if self.peer is not None:
             self.peer.close()
         self.peer = Peer(self.listener.accept()[0])
         return self.peer
 
     def request(self) -> Request:
-        """The next request, on the connection that is there or on a new one."""
+        """Return the next request, on the current connection or on a new one."""
         while True:
             request = (self.peer or self.connect()).read_request()
             if request is not None:
@@ -205,11 +216,14 @@ class Runtime:
         return request
 
     def invoke(self, event: object = None, headers: dict[str, str] | None = None, raw: bytes | None = None) -> str:
-        """Wait until the runtime asks for an invocation and give it one. Returns its request id."""
+        """Wait for the request to `next` and send an invocation. Return its request id."""
         self.expect_next()
-        return self.answer_next(event, headers, raw)
+        return self.send_invocation(event, headers, raw)
 
-    def answer_next(self, event: object = None, headers: dict[str, str] | None = None, raw: bytes | None = None) -> str:
+    def send_invocation(
+        self, event: object = None, headers: dict[str, str] | None = None, raw: bytes | None = None
+    ) -> str:
+        """Send an invocation: the event as JSON, or `raw` as it is. Return its request id."""
         request_id = str(uuid.uuid4())
         body = json.dumps({} if event is None else event).encode() if raw is None else raw
         fields = {
@@ -226,14 +240,14 @@ class Runtime:
         return request_id
 
     def expect_response(self, request_id: str) -> Request:
-        """The head of a streamed response."""
+        """Wait for the head of a streamed response."""
         request = self.request()
         assert request.line.startswith("POST "), request.line
         assert request.path.endswith(f"/2018-06-01/runtime/invocation/{request_id}/response"), request.line
         return request
 
     def read_response(self, request_id: str) -> Response:
-        """A whole streamed response, up to its end."""
+        """Read a streamed response to its end."""
         head = self.expect_response(request_id)
         assert self.peer is not None
         chunks = list(iter(self.peer.read_chunk, b""))
@@ -244,23 +258,23 @@ class Runtime:
         self.peer.send(b'HTTP/1.1 202 Accepted\r\nContent-Length: 15\r\n\r\n{"status":"OK"}')
 
     def respond(self, event: object = None, headers: dict[str, str] | None = None) -> Response:
-        """One whole invocation, accepted."""
+        """Serve a whole invocation: send it, read the streamed response, accept that."""
         response = self.read_response(self.invoke(event, headers))
         self.accept()
         return response
 
-    def read_error(self, request_id: str) -> tuple[Request, dict]:
-        """A report to /error, and the document in it; accepted."""
+    def read_error(self, request_id: str) -> tuple[Request, dict[str, Any]]:
+        """Read and accept a report to /error. Return the request and its document."""
         request = self.request()
         assert request.path.endswith(f"/2018-06-01/runtime/invocation/{request_id}/error"), request.line
         self.accept()
         return request, json.loads(request.body)
 
-    def fail(self, event: object = None, headers: dict[str, str] | None = None) -> tuple[Request, dict]:
-        """One whole invocation that fails before its first byte."""
+    def fail(self, event: object = None, headers: dict[str, str] | None = None) -> tuple[Request, dict[str, Any]]:
+        """Serve a whole invocation that fails before the first byte of its response."""
         return self.read_error(self.invoke(event, headers))
 
-    def read_init_error(self) -> tuple[Request, dict]:
+    def read_init_error(self) -> tuple[Request, dict[str, Any]]:
         request = self.request()
         assert request.path.endswith("/2018-06-01/runtime/init/error"), request.line
         self.accept()
@@ -277,8 +291,8 @@ class Runtime:
         return self.stderr_path.read_bytes().decode("utf-8", "surrogateescape")
 
     @property
-    def told(self) -> list[str]:
-        """The lines of ours on standard error, less what they begin with; the first must tell which layer this is."""
+    def runtime_lines(self) -> list[str]:
+        """Return the runtime's own lines on standard error without their prefix. The first prefix names the layer."""
         lines = [line.split(": ", 1) for line in self.stderr.splitlines()]
         name = f"python-streaming-runtime {VERSION}"
         introduced = f"{name} (slim, CPython {PYTHON_VERSION} at {sys.executable})"
@@ -286,13 +300,40 @@ class Runtime:
         return [re.sub("^RequestId: [^ ]+ ", "", text) for _, text in lines]
 
     def wait(self) -> int:
-        """The exit status, once the process has ended by itself."""
-        return self.process.wait(PATIENCE)
+        """Wait for the process to end by itself. Return its exit status."""
+        return self.process.wait(TIMEOUT)
 
     def end(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT)
         if self.peer is not None:
             self.peer.close()
         self.listener.close()
+
+
+def invocation(request_id: bytes, body: bytes = b"{}", fields: bytes = b"") -> bytes:
+    """Return the response to `next`, with the header fields that it needs and these, each of which ends in CRLF."""
+    return b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: %b\r\n%bContent-Length: %d\r\n\r\n%b" % (
+        request_id,
+        fields,
+        len(body),
+        body,
+    )
+
+
+def source(text: str) -> str:
+    """Return Python source without the indentation that it has in a test, and without the line break before it."""
+    return textwrap.dedent(text).removeprefix("\n")
+
+
+class Gate:
+    """A named pipe. A handler that reads it waits until the test opens it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "gate")
+        os.mkfifo(self.path)
+
+    def open(self) -> None:
+        """Wait for a reader, and let it continue."""
+        open(self.path, "w").close()

@@ -12,7 +12,7 @@ import json
 import re
 
 import pytest
-from support.harness import AWSLAMBDARIC
+from support.function_process import AWSLAMBDARIC, Gate
 
 pytest.importorskip("awslambdaric")
 
@@ -20,8 +20,19 @@ FORMAT = "AWS_LAMBDA_LOG_FORMAT"
 LEVEL = "AWS_LAMBDA_LOG_LEVEL"
 
 # The same module for both, so that paths and lines agree; only the last line of a handler differs.
-OURS = "from work import work\ndef handler(event, context):\n    work(event)\n    yield b''\n"
-THEIRS = "from work import work\ndef handler(event, context):\n    work(event)\n"
+OURS = """
+from work import work
+
+def handler(event, context):
+    work(event)
+    yield b""
+"""
+THEIRS = """
+from work import work
+
+def handler(event, context):
+    work(event)
+"""
 
 CALLS = """
 import logging
@@ -183,7 +194,12 @@ def test_json_events_are_those_of_the_managed_runtime(both, log_format, level):
 
 
 def test_a_field_of_the_functions_own_that_is_called_like_the_tenants_is_kept_as_on_the_managed_runtime(both):
-    work = "import logging\ndef work(event):\n    logging.error('x', extra={'tenantId': 'mine'})\n"
+    work = """
+        import logging
+
+        def work(event):
+            logging.error("x", extra={"tenantId": "mine"})
+        """
     ours, theirs = both(work, events=({}, {"tenant": 1}), **{FORMAT: "JSON"})
     assert events_of(ours) == events_of(theirs)
 
@@ -203,7 +219,13 @@ def test_a_trace_in_text_is_that_of_the_managed_runtime_in_one_line(both):
 
 
 def test_a_newline_at_the_end_of_a_message_makes_no_empty_line(runtime):
-    work = "import logging\ndef work(event):\n    logging.error('one\\n')\n    logging.error('two')\n"
+    work = r"""
+        import logging
+
+        def work(event):
+            logging.error("one\n")
+            logging.error("two")
+        """
     head = "[ERROR]\t<milliseconds>\t<id 0>\t"
     assert logged(runtime(code(work, OURS))) == f"{head}one\n{head}two\n"
 
@@ -222,10 +244,16 @@ def test_the_lines_of_a_json_event_are_those_of_the_managed_runtime(both):
 
 
 def test_an_event_ends_its_line_whatever_its_formatter_unlike_on_the_managed_runtime(both):
-    work = (
-        "import logging\nroot = logging.getLogger()\nroot.handlers[0].setFormatter(logging.Formatter('%(message)s'))\n"
-    )
-    work += "def work(event):\n    logging.error('one')\n    logging.error('two')\n"
+    work = """
+        import logging
+
+        root = logging.getLogger()
+        root.handlers[0].setFormatter(logging.Formatter("%(message)s"))
+
+        def work(event):
+            logging.error("one")
+            logging.error("two")
+        """
     assert both(work) == ("one\ntwo\n", "onetwo")
 
 
@@ -233,45 +261,74 @@ def test_an_event_ends_its_line_whatever_its_formatter_unlike_on_the_managed_run
     "pattern", ["%(levelname)s|%(name)s|%(message)s|%(aws_request_id)s|%(tenant_id)s", "%(message)s"]
 )
 def test_a_formatter_of_the_functions_own_gets_the_same_records(both, pattern):
-    work = "import logging\nroot = logging.getLogger()\n"
-    work += f"root.handlers[0].setFormatter(logging.Formatter({pattern + chr(10)!r}))\n"
-    work += "logging.error('init')\ndef work(event):\n    logging.getLogger('a.b').error('one %s', 1)\n"
+    work = f"""
+        import logging
+
+        root = logging.getLogger()
+        root.handlers[0].setFormatter(logging.Formatter({pattern + chr(10)!r}))
+        logging.error("init")
+
+        def work(event):
+            logging.getLogger("a.b").error("one %s", 1)
+        """
     ours, theirs = both(work, events=({}, {"tenant": 1}))
     assert ours == theirs
 
 
 def test_a_filter_and_a_handler_of_the_functions_own_work_as_on_the_managed_runtime(both):
-    work = (
-        "import logging, sys\nroot = logging.getLogger()\nroot.handlers[0].addFilter(lambda r: 'secret' not in r.msg)\n"
-    )
-    work += "root.addHandler(logging.StreamHandler(sys.stdout))\n"
-    work += "def work(event):\n    logging.error('secret')\n    logging.error('open')\n"
+    work = """
+        import logging, sys
+
+        root = logging.getLogger()
+        root.handlers[0].addFilter(lambda r: "secret" not in r.msg)
+        root.addHandler(logging.StreamHandler(sys.stdout))
+
+        def work(event):
+            logging.error("secret")
+            logging.error("open")
+        """
     ours, theirs = both(work)
     assert ours == theirs
     assert ours.count("secret") == 1 and ours.count("open") == 2
 
 
 def test_basic_config_changes_nothing_unless_it_is_forced(both):
-    work = "import logging, sys\nlogging.basicConfig(level='DEBUG', format='%(message)s')\n"
-    work += "def work(event):\n    logging.info('hidden')\n    logging.error('seen')\n"
-    work += "    logging.basicConfig(level='DEBUG', format='%(message)s', stream=sys.stdout, force=True)\n"
-    work += "    logging.info('forced')\n"
+    work = """
+        import logging, sys
+
+        logging.basicConfig(level="DEBUG", format="%(message)s")
+
+        def work(event):
+            logging.info("hidden")
+            logging.error("seen")
+            logging.basicConfig(level="DEBUG", format="%(message)s", stream=sys.stdout, force=True)
+            logging.info("forced")
+        """
     ours, theirs = both(work)
     assert ours == theirs == "[ERROR]\t<milliseconds>\t<id 0>\tseen\nforced\n"
 
 
 def test_logging_first_imported_in_the_handler_is_set_up_the_same(both):
-    work = "def work(event):\n    import logging.config\n    from logging import getLogger\n"
-    work += "    getLogger('late').error('x')\n"
+    work = """
+        def work(event):
+            import logging.config
+            from logging import getLogger
+
+            getLogger("late").error("x")
+        """
     ours, theirs = both(work, events=({}, {"tenant": 1}))
     assert ours == theirs
 
 
 def test_events_of_threads_are_those_of_the_managed_runtime(both):
-    work = (
-        "import logging, threading\ndef work(event):\n    thread = threading.Thread(target=logging.error, args=['x'])\n"
-    )
-    work += "    thread.start()\n    thread.join()\n"
+    work = """
+        import logging, threading
+
+        def work(event):
+            thread = threading.Thread(target=logging.error, args=["x"])
+            thread.start()
+            thread.join()
+        """
     for log_format in ("Text", "JSON"):
         ours, theirs = both(work, **{FORMAT: log_format})
         assert ours.replace('": ', '":') == theirs.replace('": ', '":')
@@ -285,15 +342,29 @@ def test_an_event_is_whole_even_where_many_threads_log(runtime):
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_an_event_does_not_depend_on_what_became_of_standard_output(runtime, log_format):
-    work = "import io, logging, sys\ndef work(event):\n    sys.stdout = io.StringIO()\n    print('lost')\n"
-    work += "    logging.error('kept')\n    sys.stdout = None\n    logging.error('kept')\n"
+    work = """
+        import io, logging, sys
+
+        def work(event):
+            sys.stdout = io.StringIO()
+            print("lost")
+            logging.error("kept")
+            sys.stdout = None
+            logging.error("kept")
+        """
     text = logged(runtime(code(work, OURS), variables={FORMAT: log_format}))
     assert text.count("kept") == 2 and "lost" not in text
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_a_wrong_call_is_told_on_standard_error_and_the_invocation_goes_on(runtime, log_format):
-    work = "import logging\ndef work(event):\n    logging.error('%d', 'no number')\n    logging.error('after')\n"
+    work = """
+        import logging
+
+        def work(event):
+            logging.error("%d", "no number")
+            logging.error("after")
+        """
     function = runtime(code(work, OURS), variables={FORMAT: log_format})
     assert "after" in logged(function)
     assert "--- Logging error ---" in function.stderr and "no number" in function.stderr
@@ -301,14 +372,25 @@ def test_a_wrong_call_is_told_on_standard_error_and_the_invocation_goes_on(runti
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_text_that_is_no_unicode_is_logged_escaped(runtime, log_format):
-    work = "import logging\ndef work(event):\n    logging.error('\\udc80')\n"
+    work = r"""
+        import logging
+
+        def work(event):
+            logging.error("\udc80")
+        """
     text = logged(runtime(code(work, OURS), variables={FORMAT: log_format}))
     assert "\\udc80" in text
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_times_are_in_utc_wherever_the_function_thinks_it_is(runtime, log_format):
-    work = "import logging\ndef work(event):\n    logging.error('logged')\n    raise ValueError('unhandled')\n"
+    work = """
+        import logging
+
+        def work(event):
+            logging.error("logged")
+            raise ValueError("unhandled")
+        """
     function = runtime(code(work, OURS), variables={"TZ": "ABC-9", FORMAT: log_format})
     function.fail()
     function.expect_next()
@@ -321,16 +403,33 @@ def test_times_are_in_utc_wherever_the_function_thinks_it_is(runtime, log_format
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_print_stays_plain(both, log_format):
-    work = "import sys\nprint('at import')\ndef work(event):\n    print('one', 2)\n    print('a\\nb', end='')\n"
-    work += "    sys.stdout.write('c')\n    print()\n"
+    work = r"""
+        import sys
+
+        print("at import")
+
+        def work(event):
+            print("one", 2)
+            print("a\nb", end="")
+            sys.stdout.write("c")
+            print()
+        """
     ours, theirs = both(work, events=({}, {}), **{FORMAT: log_format, LEVEL: "FATAL"})
     assert ours == theirs == "at import\n" + "one 2\na\nbc\n" * 2
 
 
 def test_a_function_that_never_logs_does_not_import_logging(runtime):
     function = runtime(
-        "import sys\ndef handler(event, context):\n    print('printed')\n    context.log('logged')\n"
-        "    if event:\n        raise ValueError(event)\n    yield str('logging' in sys.modules).encode()\n"
+        """
+        import sys
+
+        def handler(event, context):
+            print("printed")
+            context.log("logged")
+            if event:
+                raise ValueError(event)
+            yield str("logging" in sys.modules).encode()
+        """
     )
     assert function.respond().body == b"False"
     function.fail("an error event does not need it")
@@ -341,8 +440,14 @@ def test_a_function_that_never_logs_does_not_import_logging(runtime):
 def test_a_module_of_the_functions_own_called_logging_is_left_alone(runtime, log_format):
     function = runtime(
         {
-            "lambda_function.py": "import logging\ndef handler(event, context):\n    if event:\n"
-            "        raise ValueError(event)\n    yield logging.name\n",
+            "lambda_function.py": """
+                import logging
+
+                def handler(event, context):
+                    if event:
+                        raise ValueError(event)
+                    yield logging.name
+                """,
             "logging.py": "name = b'mine'\n",
         },
         variables={FORMAT: log_format},
@@ -396,14 +501,18 @@ def test_an_unhandled_error_of_many_lines_is_one_event_unlike_on_the_managed_run
 @pytest.mark.parametrize("keyword", ["def", "async def"])
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_an_error_after_the_first_byte_is_one_event_of_the_users_frames(runtime, log_format, keyword):
-    handler = f"{keyword} handler(event, context):\n    yield b'part'\n    raise ValueError('boom')\n"
+    handler = f"""
+        {keyword} handler(event, context):
+            yield b"part"
+            raise ValueError("boom")
+        """
     function = runtime(handler, variables={FORMAT: log_format})
     request_id = function.invoke()
     function.read_response(request_id)
     function.accept()
     function.expect_next()
     text = masked(function, [request_id], function.stdout)
-    frame = "  File \"<task>/lambda_function.py\", line 3, in handler\n    raise ValueError('boom')\n"
+    frame = '  File "<task>/lambda_function.py", line 3, in handler\n    raise ValueError("boom")\n'
     if log_format == "JSON":
         assert events_of(text) == [
             {
@@ -422,7 +531,13 @@ def test_an_error_after_the_first_byte_is_one_event_of_the_users_frames(runtime,
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_the_log_is_as_silent_as_the_function(runtime, log_format):
-    function = runtime("def handler(event, context):\n    yield b'x'\n", variables={FORMAT: log_format})
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"x"
+        """,
+        variables={FORMAT: log_format},
+    )
     function.respond()
     function.expect_next()
     assert (function.stdout, function.stderr) == ("", "")
@@ -504,10 +619,16 @@ def test_frames_without_a_configured_level_tell_the_severity_unlike_on_the_manag
 
 
 def test_a_frame_holds_just_what_a_formatter_of_the_functions_own_makes(framed):
-    work = (
-        "import logging\nroot = logging.getLogger()\nroot.handlers[0].setFormatter(logging.Formatter('%(message)s'))\n"
-    )
-    work += "def work(event):\n    logging.error('one\\ntwo')\n    logging.critical('three')\n"
+    work = r"""
+        import logging
+
+        root = logging.getLogger()
+        root.handlers[0].setFormatter(logging.Formatter("%(message)s"))
+
+        def work(event):
+            logging.error("one\ntwo")
+            logging.critical("three")
+        """
     (ours, _), (theirs, _) = framed(work, **{LEVEL: "INFO"})
     assert ours == theirs == [("Text", 0x14, "one\ntwo"), ("Text", 0x18, "three")]
 
@@ -522,13 +643,23 @@ def test_the_frame_of_an_unhandled_error_is_that_of_the_managed_runtime(framed, 
 
 
 def test_the_function_does_not_see_the_descriptor_and_prints_beside_it(framed):
-    work = "import os\ndef work(event):\n    print(os.environ.get('_LAMBDA_TELEMETRY_LOG_FD'))\n"
+    work = """
+        import os
+
+        def work(event):
+            print(os.environ.get("_LAMBDA_TELEMETRY_LOG_FD"))
+        """
     assert framed(work) == (([], "None\n"), ([], "None\n"))
 
 
 def test_context_log_is_one_frame_as_on_the_managed_runtime(framed):
     # The handler, taken from the call stack, is the one place that has the context.
-    work = "import sys\ndef work(event):\n    sys._getframe(1).f_locals['context'].log('one\\ntwo')\n"
+    work = r"""
+        import sys
+
+        def work(event):
+            sys._getframe(1).f_locals["context"].log("one\ntwo")
+        """
     ours, theirs = framed(work)
     assert ours == theirs == ([("Text", 0, "one\ntwo")], "")
 
@@ -549,3 +680,23 @@ def test_many_threads_write_whole_frames(runtime, tmp_path):
     logged(function)
     texts = [text.rpartition("\t")[2] for *_, text in frames((tmp_path / "frames").read_bytes())]
     assert sorted(texts) == sorted(name * 3000 for name in "abcd" for _ in range(200))
+
+
+def test_print_without_a_newline_is_in_the_log_while_the_handler_runs(runtime, tmp_path):
+    function = runtime(
+        """
+        import sys
+
+        def handler(event, context):
+            print("out", end="")
+            print("err", end="", file=sys.stderr)
+            yield b"x"
+            with open(event) as gate:
+                gate.read()
+        """
+    )
+    gate = Gate(tmp_path)
+    function.expect_response(function.invoke(gate.path))
+    function.peer.read_chunk()
+    assert (function.stdout, function.stderr) == ("out", "err")
+    gate.open()

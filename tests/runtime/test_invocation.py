@@ -6,9 +6,14 @@ import json
 import time
 
 import pytest
-from support.harness import AWSLAMBDARIC
+from support.function_process import AWSLAMBDARIC, invocation
 
 pytest.importorskip("awslambdaric")
+
+ECHO = """
+def handler(event, context):
+    yield repr(event).encode()
+"""
 
 DESCRIBE = """
 import json, os
@@ -36,8 +41,16 @@ def describe(context):
     }
     return json.dumps(everything).replace(context.aws_request_id, "the id").encode()
 """
-OURS = DESCRIBE + "def handler(event, context):\n    yield describe(context)\n"
-THEIRS = DESCRIBE + "def handler(event, context):\n    return describe(context)\n"
+OURS = f"""
+{DESCRIBE}
+def handler(event, context):
+    yield describe(context)
+"""
+THEIRS = f"""
+{DESCRIBE}
+def handler(event, context):
+    return describe(context)
+"""
 
 CLIENT_CONTEXT = "Lambda-Runtime-Client-Context"
 IDENTITY = "Lambda-Runtime-Cognito-Identity"
@@ -159,13 +172,19 @@ def test_the_names_of_headers_have_no_case(runtime):
     ids=lambda value: str(value)[:6],
 )
 def test_the_remaining_time_is_never_below_0_and_needs_no_good_deadline(runtime, deadline, remaining):
-    code = "def handler(event, context):\n    yield str(context.get_remaining_time_in_millis()).encode()\n"
+    code = """
+        def handler(event, context):
+            yield str(context.get_remaining_time_in_millis()).encode()
+        """
     shown = int(runtime(code).respond(headers={DEADLINE: deadline}).body)
     assert 0 <= remaining - shown < 10**13
 
 
 def test_the_remaining_time_without_a_deadline_is_0(runtime):
-    code = "def handler(event, context):\n    yield str(context.get_remaining_time_in_millis()).encode()\n"
+    code = """
+        def handler(event, context):
+            yield str(context.get_remaining_time_in_millis()).encode()
+        """
     function = runtime(code)
     function.expect_next()
     function.peer.send(
@@ -175,9 +194,15 @@ def test_the_remaining_time_without_a_deadline_is_0(runtime):
 
 
 def test_the_remaining_time_runs_down(runtime):
-    code = "import time\ndef handler(event, context):\n    first = context.get_remaining_time_in_millis()\n"
-    code += "    while context.get_remaining_time_in_millis() == first:\n        pass\n"
-    code += "    yield str(first - context.get_remaining_time_in_millis()).encode()\n"
+    code = """
+        import time
+
+        def handler(event, context):
+            first = context.get_remaining_time_in_millis()
+            while context.get_remaining_time_in_millis() == first:
+                pass
+            yield str(first - context.get_remaining_time_in_millis()).encode()
+        """
     in_a_minute = str(int(time.time() * 1000) + 60_000)
     assert 0 < int(runtime(code).respond(headers={DEADLINE: in_a_minute}).body) < 60_000
 
@@ -201,16 +226,47 @@ def write(context):
     context.log("")
     print("plain")
 """
+STREAMING_LOG = f"""
+{LOG}
+def handler(event, context):
+    write(context)
+    yield b""
+"""
+BUFFERED_LOG = f"""
+{LOG}
+def handler(event, context):
+    write(context)
+"""
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_context_log_writes_as_is(runtime, log_format):
     variables = {"AWS_LAMBDA_LOG_FORMAT": log_format}
-    function = runtime(LOG + "def handler(event, context):\n    write(context)\n    yield b''\n", variables=variables)
-    managed = runtime(
-        LOG + "def handler(event, context):\n    write(context)\n", variables=variables, command=AWSLAMBDARIC
-    )
+    function = runtime(STREAMING_LOG, variables=variables)
+    managed = runtime(BUFFERED_LOG, variables=variables, command=AWSLAMBDARIC)
     function.respond()
     managed.invoke()
     managed.request()
     assert function.stdout == managed.stdout == "onetwo\nthree\n{'a': 5}plain\n"
+
+
+def test_an_event_without_a_content_type_is_json(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(invocation(b"one", b'{"a": 1}'))
+    assert function.read_response("one").body == b"{'a': 1}"
+
+
+def test_an_event_of_another_content_type_is_passed_as_bytes(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(invocation(b"one", b"\xff\0", b"Content-Type: image/png\r\n"))
+    assert function.read_response("one").body == b"b'\\xff\\x00'"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b"\xff", b"[" * 100_000], ids=str)
+def test_an_event_that_is_not_json_is_an_unmarshal_error(runtime, body):
+    function = runtime(ECHO)
+    _, document = function.read_error(function.invoke(raw=body))
+    assert document["errorType"] == "Runtime.UnmarshalError"
+    function.respond()

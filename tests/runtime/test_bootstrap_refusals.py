@@ -18,14 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import fake_cpython, stand_ins, support_root
+from support import debian_stand_ins, fake_cpython, root_file_system
 from support.fake_cpython import ELSEWHERE, HERE, LOADERS, NAMES
-from support.harness import PATIENCE, VERSION, Runtime
-from support.support_root import ENVIRONMENT, Namespaces, Root
+from support.function_process import TIMEOUT, VERSION, FunctionProcess
+from support.root_file_system import ENVIRONMENT, Namespaces, Root
 
-HANDLER = "def handler(event, context):\n    yield b'answered'\n"
+HANDLER = """
+def handler(event, context):
+    yield b"answered"
+"""
 START = f'exec {sys.executable} "$@"'
-BUSYBOX = stand_ins.root(stand_ins.X86_64) / "bin" / "busybox"
+BUSYBOX = debian_stand_ins.root(debian_stand_ins.X86_64) / "bin" / "busybox"
 SHELLS = {"bash": ["bash", "--posix"], "dash": ["dash"], "busybox": ["busybox", "ash"]}
 
 pytestmark = pytest.mark.skipif(HERE == 0, reason="Lambda has no function for the architecture of this machine")
@@ -80,7 +83,7 @@ def bundle(opt: Path, interpreter: bytes | str, machine: int = HERE, mode: int =
     return path
 
 
-def refusal(function: Runtime, error_type: str, introduction: str, prefix: str = "") -> str:
+def refusal(function: FunctionProcess, error_type: str, introduction: str, prefix: str = "") -> str:
     """The one line, less what it begins with, once it has been told in both places.
 
     Args:
@@ -167,7 +170,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_bundled_interpreter_that_does_not_start_is_named_with_the_cause(
-    runtime: Callable[..., Runtime], opt: Path, shell: list[str], fault: Callable[[Path], str]
+    runtime: Callable[..., FunctionProcess], opt: Path, shell: list[str], fault: Callable[[Path], str]
 ) -> None:
     cause = fault(opt)
     function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")])
@@ -180,7 +183,7 @@ def test_a_bundled_interpreter_that_does_not_start_is_named_with_the_cause(
 
 
 def test_a_bundled_interpreter_of_another_architecture_is_told_from_one_that_does_not_start(
-    runtime: Callable[..., Runtime], opt: Path, shell: list[str]
+    runtime: Callable[..., FunctionProcess], opt: Path, shell: list[str]
 ) -> None:
     bundle(opt, fake_cpython.program(ELSEWHERE), ELSEWHERE)
     if subprocess.run(["sh", "-c", f"'{opt}/cpython/bin/python3'"], capture_output=True).returncode == 255:
@@ -195,7 +198,7 @@ def test_a_bundled_interpreter_of_another_architecture_is_told_from_one_that_doe
 
 
 def test_a_python_on_the_path_that_does_not_start_is_refused_too(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, shell: list[str]
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str]
 ) -> None:
     if Path("/var/lang/bin/python3").exists():
         pytest.skip("there is a /var/lang/bin/python3 here")
@@ -212,7 +215,7 @@ def test_a_python_on_the_path_that_does_not_start_is_refused_too(
 
 
 def test_what_the_loader_complains_of_does_not_keep_an_interpreter_from_starting(
-    runtime: Callable[..., Runtime], opt: Path
+    runtime: Callable[..., FunctionProcess], opt: Path
 ) -> None:
     bundle(opt, f'#!/bin/sh\n[ "$1" != -V ] || echo "ld.so: object cannot be preloaded: ignored." >&2\n{START}\n')
     assert runtime(HANDLER, layer=opt, arguments=[""]).respond().body == b"answered"
@@ -223,7 +226,7 @@ def test_what_the_loader_complains_of_does_not_keep_an_interpreter_from_starting
 
 @pytest.mark.parametrize("wrapper", [None, "/opt/bootstrap", "itself"])
 def test_without_any_python_the_layer_to_attach_is_named(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, shell: list[str], wrapper: str | None
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str], wrapper: str | None
 ) -> None:
     if Path("/var/lang/bin/python3").exists():
         pytest.skip("there is a /var/lang/bin/python3 here")
@@ -248,7 +251,13 @@ def test_without_any_python_the_layer_to_attach_is_named(
     ],
 )
 def test_the_runtime_api_is_told_whatever_its_address_looks_like(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, poster: str, host: str, address: str, prefix: str
+    runtime: Callable[..., FunctionProcess],
+    opt: Path,
+    tmp_path: Path,
+    poster: str,
+    host: str,
+    address: str,
+    prefix: str,
 ) -> None:
     bundle(opt, "")
     variables = {"PATH": tools(tmp_path / "bin", poster)}
@@ -258,7 +267,7 @@ def test_the_runtime_api_is_told_whatever_its_address_looks_like(
 
 @pytest.mark.parametrize("arguments", [["/nonesuch/python3.13", "/var/runtime/bootstrap.py"], ["/opt/python"], []])
 def test_what_is_no_interpreter_is_not_taken_for_one(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, arguments: list[str]
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
     if Path("/var/lang/bin/python3").exists():
         pytest.skip("there is a /var/lang/bin/python3 here")
@@ -291,7 +300,7 @@ OLD_PYTHONS = {path: version for path in CANDIDATES if () < (version := version_
 @pytest.mark.parametrize("way", ["managed", "bundled", "wrapped"])
 @pytest.mark.parametrize("old", OLD_PYTHONS or [None], ids=str)
 def test_a_python_older_than_3_11_is_refused_with_its_version(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, old: Path | None, way: str
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, old: Path | None, way: str
 ) -> None:
     if old is None:
         pytest.skip("there is no Python older than 3.11 here")
@@ -334,7 +343,7 @@ def spoil(opt: Path, kind: str) -> str:
 @pytest.mark.parametrize("kind", SPOILT)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["", "wrapped"])
 def test_a_runtime_that_is_not_of_this_version_is_never_run(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, kind: str, wrapped: bool
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, kind: str, wrapped: bool
 ) -> None:
     cause = spoil(opt, kind)
     variables = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin"}
@@ -358,7 +367,7 @@ ODD = "a \"b\" \\n $(exit) `exit` %s 'ü' \n\t\udcff"
 
 @pytest.mark.parametrize("poster", ["curl", "bash"])
 def test_what_is_posted_is_json_and_the_log_one_line_whatever_is_in_a_path(
-    runtime: Callable[..., Runtime], layer: Path, tmp_path: Path, shell: list[str], poster: str
+    runtime: Callable[..., FunctionProcess], layer: Path, tmp_path: Path, shell: list[str], poster: str
 ) -> None:
     opt = Path(shutil.copytree(layer, tmp_path / ODD / "opt"))
     bundle(opt, f"#!/bin/sh\nprintf '%s\\n' \"$0\" >&2\nexit {signal.SIGTERM}\n")
@@ -370,7 +379,9 @@ def test_what_is_posted_is_json_and_the_log_one_line_whatever_is_in_a_path(
     assert said.startswith(f"the Python in this layer does not start ({str(tmp_path)[:20]}")
 
 
-def test_a_layer_works_whatever_is_in_its_path(runtime: Callable[..., Runtime], layer: Path, tmp_path: Path) -> None:
+def test_a_layer_works_whatever_is_in_its_path(
+    runtime: Callable[..., FunctionProcess], layer: Path, tmp_path: Path
+) -> None:
     opt = Path(shutil.copytree(layer, tmp_path / ODD / "opt"))
     bundle(opt, f"#!/bin/sh\n{START}\n")
     assert runtime(HANDLER, layer=opt, arguments=[""]).respond().body == b"answered"
@@ -386,7 +397,7 @@ def test_a_layer_works_whatever_is_in_its_path(runtime: Callable[..., Runtime], 
 
 
 def test_a_runtime_api_that_is_silent_or_gone_does_not_keep_it_from_ending(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path
 ) -> None:
     bundle(opt, "")
     with socket.socket() as nobody:  # bound, but not listening
@@ -407,7 +418,7 @@ def test_a_runtime_api_that_is_silent_or_gone_does_not_keep_it_from_ending(
 
 @pytest.mark.parametrize("start", ["managed", "self-contained"])
 def test_no_tool_is_needed_and_the_interpreter_is_asked_for_its_version_where_it_may_not_start(
-    runtime: Callable[..., Runtime], opt: Path, tmp_path: Path, shell: list[str], start: str
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str], start: str
 ) -> None:
     calls = tmp_path / "calls"
     stub = f"#!/bin/sh\nprintf '%s\\n' \"$*\" >>{calls}\n{START}\n"
@@ -431,10 +442,10 @@ def test_no_tool_is_needed_and_the_interpreter_is_asked_for_its_version_where_it
 @pytest.fixture(scope="module")
 def bare_root() -> Root:
     """The root file system without Python, in which a test may put what it wants into /etc/pki/tls."""
-    if not stand_ins.is_prepared():
+    if not debian_stand_ins.is_prepared():
         pytest.skip("there are no stand-ins below .venv: ./build.sh test makes them, or says why it cannot")
-    root = Root(stand_ins.root(stand_ins.X86_64))
-    if (reason := support_root.obstacle(root)) is not None:
+    root = Root(debian_stand_ins.root(debian_stand_ins.X86_64))
+    if (reason := root_file_system.unavailable_reason(root)) is not None:
         pytest.skip(reason)
     return root
 
@@ -475,7 +486,7 @@ def said_in(root: Root, folder: Path, command: list[str], variables: dict[str, s
     with log.open("wb") as output:
         mounts = {"/opt": opt, "/etc/pki/tls": tls}
         namespaces.run(command, {**ENVIRONMENT, **variables}, mounts, output, output)
-    status = namespaces.process.wait(PATIENCE)
+    status = namespaces.process.wait(TIMEOUT)
     namespaces.close()
     assert status == 0, log.read_text()
     return log.read_text().splitlines()

@@ -1,0 +1,174 @@
+"""The keep-alive connection: reuse, replacement, full buffers, and responses that arrive early."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from support.function_process import Gate, invocation
+
+ECHO = """
+def handler(event, context):
+    yield repr(event).encode()
+"""
+
+ENDLESS = """
+def handler(event, context):
+    try:
+        while True:
+            yield b"x" * event
+    finally:
+        print("left", flush=True)
+"""
+
+
+def test_connection_close_is_honoured_after_each_response(runtime):
+    function = runtime(ECHO)
+    for number in range(3):
+        function.expect_next()
+        function.peer.send(invocation(b"%d" % number, fields=b"Connection: close\r\n"))
+        assert function.read_response(str(number)).body == b"{}"
+        function.peer.send(b"HTTP/1.1 202 Accepted\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n")
+    function.expect_next()
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_an_idle_connection_that_ends_is_replaced(runtime, how):
+    function = runtime(ECHO)
+    for number in range(3):
+        function.expect_next()
+        getattr(function.peer, how)()
+        function.connect()
+        assert function.respond(number).body == b"%d" % number
+
+
+def test_a_connection_that_ends_while_the_handler_runs_is_replaced(runtime):
+    code = """
+        def handler(event, context):
+            open(event).close()
+            yield b"a"
+        """
+    function = runtime(code)
+    gate = str(function.task / "gate")
+    os.mkfifo(gate)
+    request_id = function.invoke(gate)
+    function.peer.close()
+    function.peer = None
+    open(gate, "w").close()
+    assert function.read_response(request_id).body == b"a"
+    function.accept()
+    function.expect_next()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTT", b"HTTP/1.1 202 Accepted\r\nContent-Length: 15\r\n\r\n{", b"garbage\r\n\r\n"]
+)
+def test_after_an_incomplete_acceptance_nothing_is_sent_twice(runtime, answer):
+    function = runtime(ECHO)
+    function.read_response(function.invoke())
+    function.peer.send(answer)
+    function.connect()
+    assert function.respond(2).body == b"2"
+
+
+def test_a_half_closed_connection_is_replaced(runtime):
+    function = runtime(ECHO)
+    function.read_response(function.invoke())
+    function.peer.socket.shutdown(socket.SHUT_WR)
+    function.connect()
+    assert function.respond(2).body == b"2"
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_connection_that_ends_within_a_stream_closes_the_generator(runtime, how, size):
+    function = runtime(ENDLESS)
+    function.expect_response(function.invoke(size))
+    function.peer.read_chunk()
+    getattr(function.peer, how)()
+    function.connect()
+    function.expect_next()
+    assert function.stdout == "left\n"
+    assert "was not delivered" in function.stderr and function.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("status", [b"413 Too Large", b"400 Bad Request"])
+def test_an_early_refusal_ends_a_stream_that_is_not_read(runtime, status):
+    function = runtime(ENDLESS)
+    function.expect_response(function.invoke(100_000))
+    function.peer.send(b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\nfull" % status)
+    first = function.peer  # stays open and is never read again
+    function.peer = None
+    function.expect_next()
+    assert function.stdout == "left\n"
+    assert f"status {status[:3].decode()} full" in function.stderr
+    first.close()
+
+
+def test_an_early_refusal_of_a_stream_that_is_read_to_its_end_is_logged(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"a"
+            yield b"b"
+        """
+    )
+    function.expect_response(function.invoke())
+    function.peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    assert list(iter(function.peer.read_chunk, b"")) == [b"a", b"b"]
+    function.connect()
+    function.expect_next()
+    assert "status 413" in function.stderr
+
+
+def test_an_early_acceptance_does_not_end_the_stream(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            for _ in range(50):
+                yield bytes(1_000_000)
+        """
+    )
+    function.expect_response(function.invoke())
+    function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert [len(chunk) for chunk in iter(function.peer.read_chunk, b"")] == [1_000_000] * 50
+    assert function.peer.read_trailers() == {}
+    function.expect_next()
+    assert function.stderr == ""
+
+
+def test_an_early_container_error_ends_the_process(runtime):
+    function = runtime(ENDLESS)
+    function.expect_response(function.invoke(100_000))
+    function.peer.send(b"HTTP/1.1 500 Container error\r\nContent-Length: 0\r\n\r\n")
+    assert function.wait() == 1
+    assert function.stdout == "left\n"
+
+
+def test_the_head_and_the_first_chunk_are_sent_together(runtime, tmp_path):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"x"
+            with open(event) as gate:
+                gate.read()
+        """
+    )
+    gate = Gate(tmp_path)
+    function.invoke(gate.path)
+    first = function.peer.socket.recv(65536)
+    assert first.startswith(b"POST ") and first.endswith(b"\r\n\r\n1\r\nx\r\n")
+    gate.open()
+
+
+def test_one_connection_serves_all_invocations(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield str(event).encode()
+        """
+    )
+    first = function.connect()
+    assert [function.respond(n).body for n in range(20)] == [str(n).encode() for n in range(20)]
+    assert function.peer is first

@@ -1,0 +1,70 @@
+"""Registration as an internal extension, which a function requests with STREAMING_RUNTIME_GRACEFUL_SHUTDOWN."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+
+@pytest.mark.parametrize("value", ["1", "true", "TRUE"])
+def test_a_function_that_asks_for_it_is_registered_as_an_extension_before_the_first_next(runtime, value):
+    variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": value}
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"a"
+        """,
+        variables=variables,
+    )
+    register = function.request()
+    assert register.line == "POST /2020-01-01/extension/register HTTP/1.1"
+    assert register.headers["lambda-extension-name"] == "python-streaming-runtime"
+    assert register.body == b'{"events":[]}'
+    function.peer.send(b"HTTP/1.1 200 OK\r\nLambda-Extension-Identifier: id-1\r\nContent-Length: 2\r\n\r\n{}")
+    ask = function.request()
+    assert ask.line == "GET /2020-01-01/extension/event/next HTTP/1.1"
+    assert ask.headers["lambda-extension-identifier"] == "id-1"
+    extension, function.peer = function.peer, None  # stays open, and is never answered
+    assert function.respond().body == b"a"
+    function.expect_next()
+    function.process.terminate()
+    assert function.wait() == 128 + signal.SIGTERM
+    assert extension.read_request() is None
+    extension.close()
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "false"])
+def test_a_function_that_does_not_ask_for_it_is_not_registered(runtime, value):
+    variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": value}
+    runtime(
+        """
+        def handler(event, context):
+            yield b""
+        """,
+        variables=variables,
+    ).expect_next()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", b""])
+def test_a_registration_that_fails_is_logged_and_the_function_runs(runtime, answer):
+    variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": "1"}
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"a"
+        """,
+        variables=variables,
+    )
+    function.request()
+    function.peer.send(answer)
+    function.peer.close()
+    function.peer = None
+    assert function.respond().body == b"a"
+    assert "the registration as an extension failed" in function.stderr and function.stderr.count("\n") == 1
+
+
+def test_a_function_that_cannot_be_loaded_is_not_registered(runtime):
+    function = runtime("import nonesuch\n", variables={"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": "1"})
+    function.read_init_error()
+    assert function.wait() == 1

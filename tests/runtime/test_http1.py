@@ -1,0 +1,106 @@
+"""HTTP/1.1 as the runtime reads it: each form of a response to `next`, valid, odd or broken."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from support.function_process import invocation
+
+ECHO = """
+def handler(event, context):
+    yield repr(event).encode()
+"""
+
+
+def test_header_names_are_case_insensitive(runtime):
+    code = """
+        import json
+
+        def handler(event, context):
+            yield json.dumps([event, context.aws_request_id, context.tenant_id]).encode()
+        """
+    function = runtime(code)
+    function.expect_next()
+    function.peer.send(
+        b"HTTP/1.1 200 OK\r\nLAMBDA-RUNTIME-AWS-REQUEST-ID: one\r\nlambda-runtime-aws-tenant-id:two\r\n"
+        b"content-LENGTH:   2  \r\ncontent-type: APPLICATION/JSON; charset=utf-8\r\n\r\n[]"
+    )
+    assert json.loads(function.read_response("one").body) == [[], "one", "two"]
+
+
+def test_a_chunked_event_is_joined(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(
+        b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'3;ext=1\r\n["a\r\n00A\r\nbcdefghijk\r\n2\r\n"]\r\n0\r\nTrailer: x\r\n\r\n'
+    )
+    assert function.read_response("one").body == b"['abcdefghijk']"
+    function.accept()
+    function.invoke()
+
+
+def test_an_event_of_6_mb_and_one_that_arrives_byte_by_byte(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield str(len(event)).encode()
+        """
+    )
+    assert function.respond("x" * 6_000_000).body == b"6000000"
+    function.expect_next()
+    for byte in invocation(b"one", b'"abc"'):
+        function.peer.send(bytes([byte]))
+    assert function.read_response("one").body == b"3"
+
+
+def test_interim_responses_are_skipped(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + invocation(b"one"))
+    function.expect_response("one")
+
+
+def test_an_http_1_0_response_ends_with_its_connection(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(b"HTTP/1.0 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\n\r\n[1]")
+    function.connect()
+    assert function.read_response("one").body == b"[1]"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: a\nX-Forged: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: a\0b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_100_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 200,
+    ],
+    ids=["nonsense", "HTTP/2", "no status", "bare LF", "NUL", "endless head", "endless 1xx"],
+)
+def test_after_six_responses_that_are_not_http_the_process_ends(runtime, answer):
+    function = runtime(ECHO)
+    for _ in range(6):
+        function.expect_next()
+        with contextlib.suppress(OSError):  # it may have heard enough
+            function.peer.send(answer)
+        function.peer.close()
+        function.peer = None
+    assert function.wait() == 1
+    assert "returned no next invocation" in function.stderr
+
+
+def test_an_incomplete_event_is_reported_for_its_invocation(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(invocation(b"one", b'{"a": 1}')[:-3])
+    function.connect()
+    _, document = function.read_error("one")
+    assert document["errorType"] == "Runtime.UnmarshalError"
+    assert function.respond(1).body == b"1"
