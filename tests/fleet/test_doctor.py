@@ -292,7 +292,7 @@ def test_the_total_with_all_layers_is_weighed(streaming: Cloud, monkeypatch: pyt
     (large,) = streaming.layer("large", files={"zeros": bytes(999_999)})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(large)
     (what,) = found(streaming)
-    assert what.startswith("the function and its layers have 1,0") and "(large:1 1,000,0" in what
+    assert what.startswith("the function and its layers have 1,") and "(large:1 1,000,0" in what
 
 
 def test_bad_input_is_one_line(cloud: Cloud) -> None:

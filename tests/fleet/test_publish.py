@@ -17,7 +17,8 @@ from support.lambda_standin import Call
 
 from tools.fleet.commands import publish
 from tools.packaging import manifest
-from tools.packaging.manifest_edit import Published, with_published
+from tools.packaging.manifest import Published
+from tools.packaging.manifest_edit import with_published
 
 REGIONS = ("eu-central-1", "eu-west-1", "us-east-1")
 SLIM = f"{OURS}:1"
@@ -302,18 +303,21 @@ ENTRY = {
 NONSENSE: list[tuple[Any, str]] = [
     ({}, "published must be a list"),
     ([1], "published[0]: must be an object"),
-    ([{**ENTRY, "variant": "x"}], "published[0]: variant 'x' must be slim, or one as python3.13-arm64"),
-    ([{**ENTRY, "arn": "x"}], "published[0]: arn 'x' must be that of a layer version"),
-    ([{**ENTRY, "account": "9" * 12}], f"published[0]: account '{'9' * 12}' must be the one in its arn, {ACCOUNT}"),
-    ([{**ENTRY, "region": "eu-west-1"}], "published[0]: region 'eu-west-1' must be the one in its arn, "),
-    ([{**ENTRY, "partition": "aws-cn"}], "published[0]: partition 'aws-cn' must be the one in its arn, aws"),
-    ([{**ENTRY, "arn": SLIM.replace(NAME, "other")}], f"published[0]: arn '{SLIM.replace(NAME, 'other')}' must be of"),
+    ([{**ENTRY, "variant": "x"}], "published[0]: variant 'x' must be slim, or a name such as python3.13-arm64"),
+    ([{**ENTRY, "arn": "x"}], "published[0]: arn 'x' must be the ARN of a layer version"),
+    ([{**ENTRY, "account": "9" * 12}], f"published[0]: account '{'9' * 12}' must be the one in the arn, {ACCOUNT}"),
+    ([{**ENTRY, "region": "eu-west-1"}], "published[0]: region 'eu-west-1' must be the one in the arn, "),
+    ([{**ENTRY, "partition": "aws-cn"}], "published[0]: partition 'aws-cn' must be the one in the arn, aws"),
+    (
+        [{**ENTRY, "arn": SLIM.replace(NAME, "other")}],
+        f"published[0]: arn '{SLIM.replace(NAME, 'other')}' must be a version of",
+    ),
     ([{**ENTRY, "sha256": "x"}], "published[0]: sha256 'x' must be 64 of the characters 0-9 a-f"),
-    ([{**ENTRY, "version": "x"}], "published[0]: version 'x' must be a semantic version, as in 1.2.3"),
+    ([{**ENTRY, "version": "x"}], "published[0]: version 'x' must be a semantic version, such as 1.2.3"),
     ([{**ENTRY, "size": 0}], "published[0]: size 0 must be above 0"),
-    ([{**ENTRY, "size": True}], "published[0]: size must be a whole number"),
+    ([{**ENTRY, "size": True}], "published[0]: size must be an integer"),
     ([{**ENTRY, "sharedWith": ["me"]}], "published[0]: sharedWith: 'me' must be public, an account or an organization"),
-    ([ENTRY, ENTRY], "published names a variant twice for one account and region"),
+    ([ENTRY, ENTRY], "published contains a variant twice for one account and region"),
 ]
 
 

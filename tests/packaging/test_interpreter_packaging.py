@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import marshal
 import os
 import platform
@@ -63,10 +64,13 @@ TREE = cpython(
 )
 SOURCES = ("copy", "encodings/__init__", "json/__init__", "os")
 COMPILED = ("__pycache__/copy", "encodings/__pycache__/__init__", "json/__pycache__/__init__", "__pycache__/os")
+LAYER = [file["path"] for file in json.loads((ROOT / "layer-manifest.json").read_bytes())["files"]]
+LAYER_BYTECODE = [
+    str(Path(path).parent / "__pycache__" / f"{Path(path).stem}.{TAG}.pyc") for path in LAYER if path.endswith(".py")
+]
 FILES = {
-    "bootstrap",
-    "runtime.py",
-    f"__pycache__/runtime.{TAG}.pyc",
+    *LAYER,
+    *LAYER_BYTECODE,
     "cpython/LICENSE.txt",
     "cpython/VARIANT",
     "cpython/bin/python3",
@@ -127,7 +131,7 @@ def test_what_is_packed_is_not_changed(built: Path) -> None:
     assert inside["cpython/bin/python3"] == TREE[PROGRAM]
     assert inside["cpython/lib/libz.so.1"] == TREE["lib/libz.so.1.3.1"]
     assert inside[f"cpython/{LIBRARY}/copy.py"] == inside[f"cpython/{LIBRARY}/os.py"] == TREE[f"{LIBRARY}/os.py"]
-    for name in ("bootstrap", "runtime.py"):
+    for name in LAYER:
         assert inside[name] == (ROOT / "layer" / name).read_bytes()
 
 

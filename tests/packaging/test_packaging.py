@@ -95,8 +95,19 @@ def version(request: pytest.FixtureRequest, pythons: Pythons) -> str:
     return str(request.param)
 
 
-def pyc(version: str) -> str:
-    return f"__pycache__/runtime.cpython-{version.replace('.', '')}.pyc"
+FILES = [file["path"] for file in MANIFEST["files"]]
+SOURCES = {path: (ROOT / "layer" / path).read_bytes() for path in FILES if path.endswith(".py")}
+
+
+def pyc(version: str, source: str = "runtime.py") -> str:
+    """The path of the bytecode of a source file of the layer."""
+    folder, _, name = source.rpartition("/")
+    compiled = f"__pycache__/{name.removesuffix('.py')}.cpython-{version.replace('.', '')}.pyc"
+    return f"{folder}/{compiled}" if folder else compiled
+
+
+def pycs(version: str) -> list[str]:
+    return [pyc(version, source) for source in SOURCES]
 
 
 # The same bytes everywhere
@@ -104,8 +115,8 @@ def pyc(version: str) -> str:
 
 def test_two_copies_built_under_different_circumstances_give_the_same_bytes(tmp_path: Path, pythons: Pythons) -> None:
     first, second = Checkout.at(tmp_path / "a"), Checkout.at(tmp_path / "deeper" / "b")
-    for path in [*second.root.glob("layer/*"), *second.root.glob("function/*")]:
-        path.chmod(0o600)
+    for path in [*second.root.glob("layer/**/*"), *second.root.glob("function/*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
         os.utime(path, (0, 1_000_000_000))
     first.build(umask=0o022, TZ="UTC", LC_ALL="C.UTF-8", PATH=pythons.path)
     circumstances = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7", "PADDING": "x" * 100_000}
@@ -127,11 +138,10 @@ SWITCHES = {
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_no_switch_of_python_changes_bytecode(monkeypatch: pytest.MonkeyPatch, pythons: Pythons, switch: str) -> None:
-    source = (ROOT / "layer/runtime.py").read_bytes()
     monkeypatch.setenv("PATH", pythons.path)
-    plain = bytecode.make(source, pythons.versions)
+    plain = bytecode.make(SOURCES, pythons.versions)
     monkeypatch.setenv(switch, SWITCHES[switch])
-    assert bytecode.make(source, pythons.versions) == plain
+    assert bytecode.make(SOURCES, pythons.versions) == plain
 
 
 def test_every_python_version_gives_the_same_bytes(
@@ -163,8 +173,8 @@ def test_file_names_do_not_depend_on_the_locale(checkout: Checkout, folder: Path
 
 
 def test_the_layer_holds_exactly_the_files_of_the_manifest_with_its_modes(checkout: Checkout) -> None:
-    for path in checkout.root.glob("layer/*"):
-        path.chmod(0o640)
+    for path in FILES:
+        (checkout.root / "layer" / path).chmod(0o640)
     checkout.build("--bytecode", "none")
     names = {"0755": "-rwxr-xr-x", "0644": "-rw-r--r--"}
     assert modes(checkout.dist / "layer-slim.zip") == {file["path"]: names[file["mode"]] for file in MANIFEST["files"]}
@@ -178,7 +188,7 @@ def test_the_layer_holds_besides_the_bytecode_for_every_python_that_is_found(
     checkout.build("--bytecode", "none", "-o", checkout.root / "plain")
     checkout.build(PATH=pythons.path)
     plain = modes(checkout.root / "plain" / "layer-slim.zip")
-    added = {pyc(version): "-rw-r--r--" for version in pythons.versions}
+    added = {path: "-rw-r--r--" for version in pythons.versions for path in pycs(version)}
     assert modes(checkout.dist / "layer-slim.zip") == plain | added
 
 
@@ -466,16 +476,16 @@ def test_bytecode_is_of_the_source_and_knows_where_aws_lambda_unpacks_it(
 
 def test_bytecode_folders_in_the_layer_are_left_out(checkout: Checkout) -> None:
     report = checkout.build()
-    (checkout.root / "layer" / "__pycache__").mkdir()
-    for version in VERSIONS:
-        (checkout.root / "layer" / pyc(version)).touch()
+    for path in (path for version in VERSIONS for path in pycs(version)):
+        (checkout.root / "layer" / path).parent.mkdir(exist_ok=True)
+        (checkout.root / "layer" / path).touch()
     assert checkout.build() == report
 
 
 @pytest.mark.parametrize("choice", [THIS_VERSION, f"{THIS_VERSION},{THIS_VERSION}"])
 def test_only_the_bytecode_asked_for_is_made(checkout: Checkout, pythons: Pythons, choice: str) -> None:
     report = checkout.build("--bytecode", choice, PATH=pythons.path)
-    assert list(contents(checkout.dist / "layer-slim.zip")) == [pyc(THIS_VERSION), "bootstrap", "runtime.py"]
+    assert list(contents(checkout.dist / "layer-slim.zip")) == sorted([*pycs(THIS_VERSION), *FILES])
     assert report.count("bytecode for ") == 1
 
 
@@ -509,7 +519,7 @@ def test_a_layer_without_bytecode_has_no_record_of_interpreters(checkout: Checko
     assert checkout.dist.joinpath("INTERPRETERS").is_file()
     assert "bytecode" not in checkout.build("--bytecode", "none")
     assert not checkout.dist.joinpath("INTERPRETERS").exists()
-    assert list(contents(checkout.dist / "layer-slim.zip")) == ["bootstrap", "runtime.py"]
+    assert list(contents(checkout.dist / "layer-slim.zip")) == sorted(FILES)
 
 
 MISSING = next(version for version in VERSIONS if version != THIS_VERSION)
@@ -577,7 +587,7 @@ def test_an_interpreter_that_is_asked_for_and_unfit_is_named(
 def test_an_interpreter_that_cannot_compile_the_layer_is_an_error(checkout: Checkout, bare: dict[str, str]) -> None:
     text = FAKE_PYTHON.replace("echo", '[ "$2" = -c ] || {{ echo "SyntaxError: oh" >&2; exit 1; }}\necho', 1)
     python = fake(Path(bare["PATH"], f"python{MISSING}"), text)
-    assert checkout.refusal(**bare) == f"runtime.py cannot be compiled: {python} fails: SyntaxError: oh"
+    assert checkout.refusal(**bare) == f"the layer cannot be compiled: {python} fails: SyntaxError: oh"
 
 
 def test_an_interpreter_that_hangs_is_given_up_with_all_it_started(
@@ -648,32 +658,32 @@ MANIFEST_FAULTS: list[tuple[Any, str]] = [
     ({**MANIFEST, "name": "a.b"}, "name 'a.b' must be "),
     ({**MANIFEST, "name": "name\n"}, "name 'name\\n' must be "),
     ({**MANIFEST, "name": "n" * 141}, "name 'nnn"),
-    ({**MANIFEST, "version": "1.0"}, "version '1.0' must be a semantic version, as in 1.2.3"),
+    ({**MANIFEST, "version": "1.0"}, "version '1.0' must be a semantic version, such as 1.2.3"),
     ({**MANIFEST, "version": "01.0.0"}, "version '01.0.0' must be "),
     ({**MANIFEST, "version": "v1.0.0"}, "version 'v1.0.0' must be "),
-    ({**MANIFEST, "description": "d" * 257}, "description has 257 characters, 256 are allowed"),
-    ({**MANIFEST, "license": "l" * 513}, "license has 513 characters, 512 are allowed"),
+    ({**MANIFEST, "description": "d" * 257}, "description has 257 characters, the limit is 256"),
+    ({**MANIFEST, "license": "l" * 513}, "license has 513 characters, the limit is 512"),
     ({**MANIFEST, "compatibleRuntimes": "python3.13"}, "compatibleRuntimes must be a list"),
     ({**MANIFEST, "compatibleRuntimes": []}, "compatibleRuntimes has 0 entries, 1 to 15 are allowed"),
     (
         {**MANIFEST, "compatibleRuntimes": [f"python3.{minor}" for minor in range(16)]},
         "compatibleRuntimes has 16 entries, 1 to 15 are allowed",
     ),
-    ({**MANIFEST, "compatibleRuntimes": ["a", "a"]}, "compatibleRuntimes names one thing twice"),
-    ({**MANIFEST, "compatibleRuntimes": [3.13]}, "compatibleRuntimes must hold strings only"),
-    ({**MANIFEST, "compatibleArchitectures": []}, "compatibleArchitectures is empty, name one or both of "),
+    ({**MANIFEST, "compatibleRuntimes": ["a", "a"]}, "compatibleRuntimes contains a value twice"),
+    ({**MANIFEST, "compatibleRuntimes": [3.13]}, "compatibleRuntimes must contain strings only"),
+    ({**MANIFEST, "compatibleArchitectures": []}, "compatibleArchitectures is empty: list one or both of "),
     ({**MANIFEST, "compatibleArchitectures": ["mips"]}, "compatibleArchitectures: 'mips' must be one of "),
     ({**MANIFEST, "files": {}}, "files must be a list"),
-    ({**MANIFEST, "files": []}, "files must name bootstrap"),
-    ({**MANIFEST, "files": MANIFEST["files"][:1]}, "files must name runtime.py"),
+    ({**MANIFEST, "files": []}, "files must contain bootstrap"),
+    ({**MANIFEST, "files": MANIFEST["files"][:1]}, "files must contain runtime.py"),
     ({**MANIFEST, "files": [{"path": "bootstrap", "mode": "0644"}]}, "files: bootstrap must have mode 0755"),
-    (with_files("x.py"), "files[2]: must be an object"),
-    (with_files({"path": "x.py"}), "files[2]: mode is missing"),
-    (with_files({"path": "x.py", "mode": 420}), "files[2]: mode must be a string"),
-    (with_files({"path": "x.py", "mode": "0777"}), "files[2]: mode '0777' must be one of 0755, 0644"),
-    (with_files({"path": "x.py", "mode": "0644", "size": 1}), "files[2]: unknown key 'size'"),
-    (with_files({"path": "runtime.py", "mode": "0644"}), "files names one path twice"),
-    *((with_files({"path": path, "mode": "0644"}), f"files[2]: path {path!r} must ") for path in PATHS),
+    (with_files("x.py"), f"files[{len(FILES)}]: must be an object"),
+    (with_files({"path": "x.py"}), f"files[{len(FILES)}]: mode is missing"),
+    (with_files({"path": "x.py", "mode": 420}), f"files[{len(FILES)}]: mode must be a string"),
+    (with_files({"path": "x.py", "mode": "0777"}), f"files[{len(FILES)}]: mode '0777' must be one of 0755, 0644"),
+    (with_files({"path": "x.py", "mode": "0644", "size": 1}), f"files[{len(FILES)}]: unknown key 'size'"),
+    (with_files({"path": "runtime.py", "mode": "0644"}), "files contains a path twice"),
+    *((with_files({"path": path, "mode": "0644"}), f"files[{len(FILES)}]: path {path!r} must ") for path in PATHS),
 ]
 
 

@@ -317,8 +317,11 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"interpreters": {}}, "selfContained: interpreters must be a list"),
     ({"interpreters": ["3.13"]}, "selfContained: interpreters[0]: must be an object"),
     ({"interpreters": [GOOD], "more": 1}, "selfContained: unknown key 'more', known are "),
-    ({"compatibleRuntimes": [1], "interpreters": []}, "selfContained: compatibleRuntimes must hold strings only"),
-    ({"compatibleRuntimes": ["a", "a"], "interpreters": []}, "selfContained: compatibleRuntimes names one thing twice"),
+    ({"compatibleRuntimes": [1], "interpreters": []}, "selfContained: compatibleRuntimes must contain strings only"),
+    (
+        {"compatibleRuntimes": ["a", "a"], "interpreters": []},
+        "selfContained: compatibleRuntimes contains a value twice",
+    ),
     (
         {"compatibleRuntimes": [], "interpreters": [GOOD]},
         "selfContained: compatibleRuntimes has 0 entries, 1 to 15 are ",
@@ -335,7 +338,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"interpreters": [{**GOOD, "version": "3.9.1"}]},
-        f"[0]: version '3.9.1' must be a release of Python {VERSION}, as ",
+        f"[0]: version '3.9.1' must be a release of Python {VERSION}, such as ",
     ),
     ({"interpreters": [{**GOOD, "version": f"{PATCH}rc1"}]}, f"[0]: version '{PATCH}rc1' must be "),
     (
@@ -346,7 +349,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         ({"interpreters": [{**GOOD, "sha256": value}]}, f"[0]: sha256 {value!r} must be 64 of the characters 0-9 a-f")
         for value in ("", "0" * 63, "0" * 65, "A" * 64, "0" * 63 + "\n")
     ),
-    ({"interpreters": [GOOD, {**GOOD, "release": "1"}]}, "selfContained: interpreters names a Python for one "),
+    ({"interpreters": [GOOD, {**GOOD, "release": "1"}]}, "selfContained: interpreters contains a Python for one "),
 ]
 
 
@@ -582,7 +585,7 @@ def test_pip_fetches_the_newest_listing_whatever_lies_in_the_callers_folder(chec
 def test_a_package_without_a_listing_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     variables = wheel(tmp_path / "wheels", {"pbs_installer/__init__.py": ""})
     assert checkout.refusal("pin", **variables) == (
-        "pbs_installer-2099.1.1-py3-none-any.whl holds no pbs_installer/versions.json: give one with --versions"
+        "pbs_installer-2099.1.1-py3-none-any.whl contains no pbs_installer/versions.json: give one with --versions"
     )
 
 

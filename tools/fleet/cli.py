@@ -12,14 +12,14 @@ from typing import NoReturn
 
 from tools.common.errors import ToolError
 from tools.common.event_argument import event_bytes
+from tools.common.lambda_facts import ARCHITECTURES
 from tools.common.paths import ROOT
 from tools.fleet import UsageError
 from tools.fleet.aws.session import Aws, AwsError, in_words
 from tools.fleet.commands import doctor, prune, publish, report, rollout, verify
 from tools.fleet.rollout.options import Request
 from tools.packaging import manifest
-from tools.packaging.manifest import Manifest
-from tools.packaging.manifest_edit import GRANTEE, PUBLIC
+from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -162,7 +162,7 @@ def _doctor(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = _command(commands, "doctor", text, _FOUND)
     parser.add_argument("target", metavar="ZIP|FUNCTION")
     _add_region(parser)
-    parser.add_argument("--architecture", choices=manifest.ARCHITECTURES, help="of the function that a zip is for")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, help="of the function that a zip is for")
     parser.add_argument("--handler", metavar="NAME", help="of the function that a zip is for, as in module.function")
     parser.add_argument("--runtime", metavar="NAME", help="of the function that a zip is for, as in python3.13")
     parser.set_defaults(run=_run_doctor)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tools.common.errors import ToolError
+from tools.common.lambda_facts import ARCHITECTURES
 from tools.common.paths import ROOT, shown
 from tools.packaging import builds, manifest
 from tools.packaging.builds import Build
@@ -57,7 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     function.add_argument("function", metavar="FOLDER", type=_folder)
     layer = commands.add_parser("layer", add_help=False, allow_abbrev=False, parents=[common])
     layer.add_argument("--python", metavar="VERSION", required=True, type=_version)
-    layer.add_argument("--arch", required=True, choices=manifest.ARCHITECTURES)
+    layer.add_argument("--arch", required=True, choices=ARCHITECTURES)
     layer.add_argument("--interpreter", metavar="FILE|DIR|URL")
     layer.add_argument("--sha256", metavar="HASH", type=_hash)
     layer.add_argument("--target", choices=tuple(GLIBC), default=next(iter(GLIBC)))

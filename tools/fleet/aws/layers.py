@@ -18,8 +18,7 @@ from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.functions import UnclearError
 from tools.fleet.aws.models import LayerInfo, NotUsable
 from tools.fleet.aws.session import Aws, AwsError, error_code, in_words, may_have_been_done, status
-from tools.packaging.manifest import Variant
-from tools.packaging.manifest_edit import PUBLIC
+from tools.packaging.manifest import PUBLIC, Variant
 
 ACTION = "lambda:GetLayerVersion"
 _SECONDS_OF_A_DOWNLOAD = 60

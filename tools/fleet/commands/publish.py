@@ -27,8 +27,8 @@ from tools.fleet.commands.built_layer import Zip, built
 from tools.fleet.commands.scope import identities, variants
 from tools.fleet.rollout.target_version import description, own_layers, published
 from tools.packaging import manifest as manifests
-from tools.packaging.manifest import Manifest
-from tools.packaging.manifest_edit import Published, with_published
+from tools.packaging.manifest import Manifest, Published
+from tools.packaging.manifest_edit import with_published
 
 _TRIES = 6
 SECONDS_BETWEEN_TRIES = 1  # more with each

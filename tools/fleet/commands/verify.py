@@ -18,8 +18,7 @@ from tools.fleet.aws.layers import Layers, download
 from tools.fleet.aws.models import LayerInfo, NotUsable
 from tools.fleet.aws.session import Aws, AwsError, error_code, in_words, is_lost_code
 from tools.fleet.commands.scope import variants
-from tools.packaging.manifest import Manifest, Variant
-from tools.packaging.manifest_edit import Published
+from tools.packaging.manifest import Manifest, Published, Variant
 
 _MAX_FILES = 10
 

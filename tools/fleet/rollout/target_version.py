@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from tools.fleet import FleetError, UsageError
 from tools.fleet.aws.arns import Layer, LayerVersion, Place, own_layer_version
 from tools.fleet.aws.layers import Layers
-from tools.packaging.manifest import Manifest, Variant
-from tools.packaging.manifest_edit import Published
+from tools.packaging.manifest import Manifest, Published, Variant
 
 
 def own_layers(variants: tuple[Variant, ...], place: Place, account: str | None = None) -> dict[str, Layer]:

@@ -11,14 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tools.common.archives import open_zip
-from tools.common.paths import read, shown, write_atomically
+from tools.common.paths import read, write_atomically
 from tools.packaging import PackagingError
 from tools.packaging.manifest import FILE_NAME, Pin, parse
+from tools.packaging.manifest_edit import with_pins
 
 _PACKAGE = "pbs-installer"
 _LISTING = "pbs_installer/versions.json"
@@ -44,7 +44,7 @@ def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
     manifest = parse(text)
     newest = _newest(_parsed(read(listing) if listing else _fetched()))
     pins = [_renewed(pin, newest) for pin in manifest.pins]
-    changed = _changed(path, text, pins)
+    changed = with_pins(text.decode(), pins).encode()
     if not dry_run and changed != text:
         write_atomically(path, changed, stat.S_IMODE(path.stat().st_mode))
     return [_told(old, new) for old, new in zip(manifest.pins, pins, strict=True)]
@@ -113,23 +113,6 @@ def _renewed(pin: Pin, newest: dict[tuple[str, str], Pin]) -> Pin:
             f"should no longer bring it; take it out of {FILE_NAME} then"
         )
     return found if _age(found) > _age(pin) else pin
-
-
-def _changed(path: Path, text: bytes, pins: list[Pin]) -> bytes:
-    """Change the values of the pins in the ``text`` of the manifest at ``path``, and nothing else of it."""
-    renewed = iter(pins)
-
-    def replace(match: re.Match[str]) -> str:
-        old, new = json.loads(match[0]), asdict(next(renewed))
-        pin = match[0]
-        for key, value in new.items():
-            pin = pin.replace(json.dumps(old[key]), json.dumps(value))
-        return pin
-
-    changed = re.sub(r'\{[^{}]*"sha256"[^{}]*\}', replace, text.decode()).encode()
-    if parse(changed).pins != tuple(pins):
-        raise PackagingError(f"cannot change the pins in {shown(path)}: write each as one object with plain strings")
-    return changed
 
 
 def _told(old: Pin, new: Pin) -> str:
