@@ -63,7 +63,6 @@ def main() -> "NoReturn":
     sys.argv = [__file__]
     if __name__ != "__main__":
         sys.modules.pop(__name__, None)  # the function may have a module of this name
-    streaming_runtime.keep(*START_MODULES)
     output = log.Log(os.environ)
     try:
         runtime_api = api.RuntimeApi(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""), output)

@@ -8,6 +8,8 @@ reached through `load` alone. Imports point one way: handler -> api -> connectio
 this file. `/opt` is not on `sys.path`; the modules are found through the folder of this package.
 """
 
+import _imp
+import marshal
 import os
 import sys
 
@@ -53,51 +55,69 @@ class NotDelivered(Exception):
     """One request failed: the Runtime API closed the connection or refused it. The next request may succeed."""
 
 
-# --- Imports that the function cannot break ---------------------------------------------------------------------------
+# --- The modules of this package --------------------------------------------------------------------------------------
+
+START_MODULES = ("http1", "connection", "invocation", "log", "api", "handler")  # each after those that it imports
 
 # A function can clear or replace `sys.modules`, `sys.path` and `sys.meta_path`. These references stay valid.
 _modules = sys.modules
 _SourceLoader: "Any" = type(__spec__.loader)
-_kept: "dict[str, Any]" = {}
-_cold: "dict[str, Any]" = {}
-
-
-def keep(*modules: "Any") -> None:
-    """Remember modules that the cold modules import, so that `load` can restore them in `sys.modules`."""
-    for module in modules:
-        _kept[module.__name__] = module
+_BYTECODE_START = _modules["_frozen_importlib_external"].MAGIC_NUMBER + b"\1\0\0\0"  # an unchecked hash (PEP 552)
+_BYTECODE_SUFFIX = f".{sys.implementation.cache_tag}.pyc"
+_loaded: "dict[str, Any]" = {}
 
 
 def load(name: str) -> "Any":
-    """Return the cold module `streaming_runtime.<name>`, which is executed on first use.
-
-    The file is executed by its path: an ordinary import would fail after `sys.meta_path.clear()`, and would find no
-    package after `sys.modules.clear()`.
+    """Return the module `streaming_runtime.<name>`, which is executed on first use.
 
     Raises:
         ContractError: `LayerConflict`, the file belongs to another version of the layer.
         Exception: the file cannot be read or executed.
     """
-    module = _cold.get(name)
+    module = _loaded.get(name)
     if module is None:
-        for kept_name, kept in _kept.items():
-            _modules.setdefault(kept_name, kept)
+        for known in (os, sys, _this, *_loaded.values()):
+            _modules.setdefault(known.__name__, known)
         module = _execute(name)
         found = getattr(module, "VERSION", None)
         if found != VERSION:
             raise ContractError("LayerConflict", conflict(f"streaming_runtime/{name}.py", f"VERSION is {found!r}"))
-        _cold[name] = module
+        _loaded[name] = module
     return module
 
 
 def _execute(name: str) -> "Any":
+    """Execute a module by its path, past the import system.
+
+    That has two reasons. The import system searches, stats and lists folders for each module, which for six modules
+    costs as much as everything that is left out at start saves. And it fails after `sys.meta_path.clear()`.
+    """
     full_name = f"{__name__}.{name}"
-    path = os.path.join(FOLDER, f"{name}.py")
-    loader = _SourceLoader(full_name, path)
     module: Any = type(sys)(full_name)
-    module.__file__, module.__loader__, module.__package__ = path, loader, __name__
-    loader.exec_module(module)
+    module.__file__ = path = f"{FOLDER}/{name}.py"
+    module.__package__ = __name__
+    code = _bytecode(name, path) or _SourceLoader(full_name, path).get_code(full_name)
+    _modules[full_name] = module
+    exec(code, vars(module))
+    setattr(_this, name, module)
     return module
+
+
+def _bytecode(name: str, path: str) -> "Any":
+    """Return the code that the layer contains for this Python; None if there is none, as in a checkout."""
+    try:
+        descriptor = os.open(f"{FOLDER}/__pycache__/{name}{_BYTECODE_SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    data = b""
+    while part := os.read(descriptor, 64 * 1024):
+        data += part
+    os.close(descriptor)
+    if not data.startswith(_BYTECODE_START):
+        return None
+    code = marshal.loads(memoryview(data)[16:])
+    _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]  # compiled for /opt; the layer can be elsewhere
+    return code
 
 
 def conflict(file: str, found: str) -> str:
@@ -261,4 +281,6 @@ def _base64(data: bytes) -> bytes:
     return bytes(encoded)
 
 
-keep(os, sys, sys.modules[__name__])
+_this = sys.modules[__name__]
+for _name in START_MODULES:
+    _loaded[_name] = _execute(_name)  # bootstrap compares the versions, and can still refuse to start

@@ -278,7 +278,9 @@ def test_the_aws_cli_page_deploys_moves_and_removes_functions(shell: Shell) -> N
     (back,) = (text for text in blocks if "'[]'" in text)
     shell.run(back)
     assert shell.cloud.fleet()["greeting"] == []
-    shell.run(blocks[-1], LAYER=f"{OURS}:1")
+    (api,) = shell.cloud.client("apigateway").get_rest_apis()["items"]
+    shell.run(blocks[-1], LAYER=f"{OURS}:1", API=api["id"])
+    assert shell.cloud.client("apigateway").get_rest_apis()["items"] == []
     assert shell.cloud.client().list_functions()["Functions"] == []
     assert shell.cloud.client().list_layer_versions(LayerName=NAME)["LayerVersions"] == []
 
