@@ -92,14 +92,14 @@ def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[
         browser.wait()
 
 
-def test_a_page_is_drawn_while_it_is_being_sent(visit: Callable[[str], FunctionFolder]) -> None:
+def test_a_page_is_drawn_while_it_is_sent(visit: Callable[[str], FunctionFolder]) -> None:
     function = visit("page")
     for text in ("one", "one\n\ntwo", "one\n\ntwo\n\nthr\u00e9e"):
         assert function.receive() == text
         function.release()
 
 
-def test_server_sent_events_are_heard_while_they_are_being_sent(visit: Callable[[str], FunctionFolder]) -> None:
+def test_server_sent_events_arrive_while_they_are_sent(visit: Callable[[str], FunctionFolder]) -> None:
     function = visit("listener")
     for text in ("message 1", "message 2"):
         assert function.receive() == text

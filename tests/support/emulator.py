@@ -7,6 +7,7 @@ otherwise never end.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -44,6 +45,16 @@ def hold_lifeline(in_a_child=False):
     if in_a_child:
         subprocess.Popen(["sleep", "3600"], pass_fds=[descriptor])
 
+"""
+
+
+ECHO = """
+def handler(event, context):
+    yield json.dumps(event).encode()
+"""
+PID = """
+def handler(event, context):
+    yield str(os.getpid()).encode()
 """
 
 
@@ -94,10 +105,33 @@ class FunctionFolder:
             os.close(descriptor)
 
 
+MakeFunction = Callable[..., FunctionFolder]
+MakeZip = Callable[..., Path]
+
+
 class Result(NamedTuple):
     code: int
     out: bytes
     err: str
+
+
+def with_tmpdir(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the emulator keeps its temporary files in a folder of the test."""
+    (tmp_path / "temporary").mkdir()
+    return {**BARE_ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}
+
+
+def error_of(result: Result) -> dict[str, Any]:
+    """The error that the caller of the function receives, from the last line of standard error."""
+    return json.loads(result.err.splitlines()[-1])
+
+
+def assert_usage_error(result: Result, *words: str) -> None:
+    """One line on standard error, and status 2."""
+    assert result.err.count("\n") == 1 and result.err.startswith("main.py: error: "), result.err
+    assert (result.code, result.out) == (2, b"")
+    for word in words:
+        assert word in result.err
 
 
 class Program:
@@ -228,6 +262,12 @@ class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+def event_of(response: Response) -> dict[str, Any]:
+    """The event of a request to the `ECHO` function."""
+    assert response.status == 200
+    return json.loads(response.body)
 
 
 class Client:

@@ -1,4 +1,4 @@
-"""The Lambda API of `main.py --serve`, as boto3 calls it, and byte by byte where boto3 would hide something."""
+"""The Lambda API, as boto3 and the AWS CLI call it, and as bytes where boto3 would hide something."""
 
 from __future__ import annotations
 
@@ -17,45 +17,36 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ClientError
 from support.emulator import WAIT, FunctionFolder, Server, Serving, until
 
-from tools.emulator.endpoints.event_stream import encode_message, invoke_complete, payload_chunk
-
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:a-function"
+
+Client = Any
+
+Connect = Callable[[Server], Client]
+
 ANSWER = """
 def handler(event, context):
     print("in the log")
     client = context.client_context and context.client_context.custom
     yield json.dumps([event, context.aws_request_id, context.invoked_function_arn, client]).encode()
 """
-FAILURES = """
-def handler(event, context):
-    print("in the log")
-    if event == "before":
-        raise ValueError("too early")
-    yield b"one "
-    if event == "after":
-        raise ValueError("too late")
-    if event == "exit":
-        os._exit(3)
-    if event == "late":
-        wait()
-"""
-
-Client = Any
-Connect = Callable[[Server], Client]
 
 
 @pytest.fixture(scope="module")
-def answering(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def invoked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two functions that tell what they were called with, for all tests that only call."""
     folder = tmp_path_factory.mktemp("functions")
     with FunctionFolder(folder / "a-function", ANSWER) as root, FunctionFolder(folder / "second", ANSWER) as second:
         arguments = ("--function", f"other={second.path}", "--concurrency", "1")
         with Server(root.path, *arguments) as server:
             yield server
+
+
+@pytest.fixture(scope="module")
+def client(connect: Connect, invoked_server: Server) -> Client:
+    return connect(invoked_server)
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +69,12 @@ def connect() -> Iterator[Connect]:
         yield connect
 
 
-@pytest.fixture(scope="module")
-def client(connect: Connect, answering: Server) -> Client:
-    return connect(answering)
-
-
-@contextlib.contextmanager
-def streaming(client: Client, **arguments: Any) -> Iterator[tuple[dict[str, Any], Iterator[dict[str, Any]]]]:
-    """An answer of `InvokeWithResponseStream`, and its events."""
-    answer = client.invoke_with_response_stream(**({"FunctionName": "a-function"} | arguments))
-    with contextlib.closing(answer["EventStream"]) as events:
-        yield answer, iter(events)
-
-
-def refusal(call: Callable[..., Any], **arguments: Any) -> ClientError:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    return caught.value
-
-
-# Invoke
-
-
-def test_invoke_gives_the_whole_answer(client: Client) -> None:
-    answer = client.invoke(FunctionName="a-function", Payload=b'{"word": "\xc3\xa4"}')
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
-    assert "FunctionError" not in answer and "LogResult" not in answer
-    assert json.loads(answer["Payload"].read()) == [{"word": "ä"}, headers["x-amzn-requestid"], ARN, None]
+def test_invoke_returns_the_response(client: Client) -> None:
+    response = client.invoke(FunctionName="a-function", Payload=b'{"word": "\xc3\xa4"}')
+    headers = response["ResponseMetadata"]["HTTPHeaders"]
+    assert (response["StatusCode"], response["ExecutedVersion"]) == (200, "$LATEST")
+    assert "FunctionError" not in response and "LogResult" not in response
+    assert json.loads(response["Payload"].read()) == [{"word": "ä"}, headers["x-amzn-requestid"], ARN, None]
     assert headers["content-type"] == "application/json"
 
 
@@ -113,17 +82,29 @@ def test_invoke_without_a_payload_has_an_empty_object_for_an_event(client: Clien
     assert json.loads(client.invoke(FunctionName="a-function")["Payload"].read())[0] == {}
 
 
-def test_invoke_gives_the_end_of_the_log_where_it_is_asked_for(client: Client) -> None:
-    answer = client.invoke(FunctionName="a-function", LogType="Tail")
-    log = base64.b64decode(answer["LogResult"]).decode()
-    request_id = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
+def test_invoke_returns_the_end_of_the_log_on_request(client: Client) -> None:
+    response = client.invoke(FunctionName="a-function", LogType="Tail")
+    log = base64.b64decode(response["LogResult"]).decode()
+    request_id = response["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
     assert f"START RequestId: {request_id} Version: $LATEST\nin the log\nEND RequestId: {request_id}\nREPORT " in log
 
 
-def test_the_log_of_an_answer_is_no_longer_than_4_kb(connect: Connect, serving: Serving) -> None:
-    server, _ = serving("def handler(event, context): print('x' * 9000); yield b'{}'")
+def test_the_returned_log_has_at_most_4_kb(connect: Connect, serving: Serving) -> None:
+    server, _ = serving("""
+        def handler(event, context):
+            print('x' * 9000)
+            yield b'{}'
+    """)
     log = base64.b64decode(connect(server).invoke(FunctionName="a-function", LogType="Tail")["LogResult"])
     assert len(log) == 4096 and b"REPORT RequestId" in log
+
+
+@contextlib.contextmanager
+def streaming(client: Client, **arguments: Any) -> Iterator[tuple[dict[str, Any], Iterator[dict[str, Any]]]]:
+    """A response of `InvokeWithResponseStream`, and its events."""
+    response = client.invoke_with_response_stream(**({"FunctionName": "a-function"} | arguments))
+    with contextlib.closing(response["EventStream"]) as events:
+        yield response, iter(events)
 
 
 @pytest.mark.parametrize(
@@ -142,24 +123,24 @@ def test_the_log_of_an_answer_is_no_longer_than_4_kb(connect: Connect, serving: 
         ("arn:aws-eusc:lambda:eusc-de-east-1:123456789012:function:other", None, "function:other"),
     ],
 )
-def test_a_function_is_found_by_its_name_and_arn(client: Client, name: str, qualifier: str | None, arn: str) -> None:
+def test_a_function_can_be_named_in_each_form(client: Client, name: str, qualifier: str | None, arn: str) -> None:
     more = {"Qualifier": qualifier} if qualifier else {}
-    answer = json.loads(client.invoke(FunctionName=name, **more)["Payload"].read())
-    assert answer[2] == f"arn:aws:lambda:us-east-1:123456789012:{arn}"
+    response = json.loads(client.invoke(FunctionName=name, **more)["Payload"].read())
+    assert response[2] == f"arn:aws:lambda:us-east-1:123456789012:{arn}"
     with streaming(client, FunctionName=name, **more) as (_, events):
         assert list(events)[-1] == {"InvokeComplete": {}}
 
 
 def test_the_client_context_reaches_the_handler(client: Client) -> None:
     context = base64.b64encode(json.dumps({"custom": {"a": "ä\n\u2028"}}, ensure_ascii=False).encode()).decode()
-    answer = client.invoke(FunctionName="a-function", ClientContext=context)
-    assert json.loads(answer["Payload"].read())[3] == {"a": "ä\n\u2028"}
+    response = client.invoke(FunctionName="a-function", ClientContext=context)
+    assert json.loads(response["Payload"].read())[3] == {"a": "ä\n\u2028"}
 
 
-def test_a_dry_run_does_not_invoke(answering: Server, client: Client) -> None:
-    answer = client.invoke(FunctionName="a-function", InvocationType="DryRun")
-    assert (answer["StatusCode"], answer["Payload"].read()) == (204, b"")
-    assert answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"] not in answering.errors()
+def test_a_dry_run_does_not_invoke(invoked_server: Server, client: Client) -> None:
+    response = client.invoke(FunctionName="a-function", InvocationType="DryRun")
+    assert (response["StatusCode"], response["Payload"].read()) == (204, b"")
+    assert response["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"] not in invoked_server.errors()
 
 
 def test_an_asynchronous_invocation_is_accepted_and_runs(connect: Connect, serving: Serving) -> None:
@@ -169,18 +150,23 @@ def test_an_asynchronous_invocation_is_accepted_and_runs(connect: Connect, servi
             notify(f"{event} {context.aws_request_id}")
             yield b"nobody reads this" * 100_000
     """)
-    answer = connect(server).invoke(FunctionName="a-function", InvocationType="Event", Payload=b"7")
-    assert (answer["StatusCode"], answer["Payload"].read()) == (202, b"")
-    assert "ExecutedVersion" not in answer  # it runs later
+    response = connect(server).invoke(FunctionName="a-function", InvocationType="Event", Payload=b"7")
+    assert (response["StatusCode"], response["Payload"].read()) == (202, b"")
+    assert "ExecutedVersion" not in response  # it runs later
     function.release()
-    request_id = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
+    request_id = response["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
     assert function.receive() == f"7 {request_id}"
     until(lambda: f"REPORT RequestId: {request_id}" in server.errors())
 
 
 def test_asynchronous_invocations_wait_for_an_environment(connect: Connect, serving: Serving) -> None:
     server, function = serving(
-        "def handler(event, context): wait(); notify('done'); yield b''",
+        """
+            def handler(event, context):
+                wait()
+                notify('done')
+                yield b''
+        """,
         "--concurrency",
         "1",
     )
@@ -192,42 +178,57 @@ def test_asynchronous_invocations_wait_for_an_environment(connect: Connect, serv
         assert function.receive() == "done"
 
 
+FAILURES = """
+def handler(event, context):
+    print("in the log")
+    if event == "before":
+        raise ValueError("too early")
+    yield b"one "
+    if event == "after":
+        raise ValueError("too late")
+    if event == "exit":
+        os._exit(3)
+    if event == "late":
+        wait()
+"""
+
+
 @pytest.mark.parametrize(("event", "error_type"), [("before", "ValueError"), ("after", "ValueError")])
-def test_an_error_of_the_function_is_its_payload(
+def test_an_error_of_the_function_is_the_payload(
     connect: Connect, serving: Serving, event: str, error_type: str
 ) -> None:
     server, _ = serving(FAILURES)
-    answer = connect(server).invoke(FunctionName="a-function", Payload=json.dumps(event).encode(), LogType="Tail")
-    error = json.loads(answer["Payload"].read())
-    assert (answer["StatusCode"], answer["FunctionError"], error["errorType"]) == (200, "Unhandled", error_type)
+    response = connect(server).invoke(FunctionName="a-function", Payload=json.dumps(event).encode(), LogType="Tail")
+    error = json.loads(response["Payload"].read())
+    assert (response["StatusCode"], response["FunctionError"], error["errorType"]) == (200, "Unhandled", error_type)
     assert error["stackTrace"] and error["errorMessage"].startswith("too ")
-    assert b"Status: error\tError Type: ValueError" in base64.b64decode(answer["LogResult"])
+    assert b"Status: error\tError Type: ValueError" in base64.b64decode(response["LogResult"])
 
 
-def test_the_platforms_errors_are_worded_as_the_services(connect: Connect, serving: Serving) -> None:
+def test_errors_of_the_platform_have_the_messages_of_the_service(connect: Connect, serving: Serving) -> None:
     server, _ = serving(FAILURES, "--timeout", "0.5")
     client = connect(server)
     for event, error_type, words in (
         ("exit", "Runtime.ExitError", "Runtime exited with error: exit status 3"),
         ("late", "Sandbox.Timedout", "Task timed out after 0.50 seconds"),
     ):
-        answer = client.invoke(FunctionName="a-function", Payload=json.dumps(event).encode())
-        request_id = answer["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
-        assert answer["FunctionError"] == "Unhandled"
+        response = client.invoke(FunctionName="a-function", Payload=json.dumps(event).encode())
+        request_id = response["ResponseMetadata"]["HTTPHeaders"]["x-amzn-requestid"]
+        assert response["FunctionError"] == "Unhandled"
         message = f"RequestId: {request_id} Error: {words}"
-        assert json.loads(answer["Payload"].read()) == {"errorType": error_type, "errorMessage": message}
+        assert json.loads(response["Payload"].read()) == {"errorType": error_type, "errorMessage": message}
     assert "\tStatus: timeout\n" in server.errors()
     assert client.invoke(FunctionName="a-function")["Payload"].read() == b"one "
 
 
-def test_a_function_that_cannot_be_loaded_is_told_of(connect: Connect, serving: Serving) -> None:
+def test_a_function_that_cannot_be_loaded_is_reported(connect: Connect, serving: Serving) -> None:
     server, _ = serving("import nothing_of_this_name")
-    answer = connect(server).invoke(FunctionName="a-function")
-    assert json.loads(answer["Payload"].read())["errorType"] == "Runtime.ImportModuleError"
-    assert answer["FunctionError"] == "Unhandled"
+    response = connect(server).invoke(FunctionName="a-function")
+    assert json.loads(response["Payload"].read())["errorType"] == "Runtime.ImportModuleError"
+    assert response["FunctionError"] == "Unhandled"
 
 
-def test_an_answer_above_6_mb_is_an_error(connect: Connect, serving: Serving) -> None:
+def test_a_response_above_6_mb_is_an_error(connect: Connect, serving: Serving) -> None:
     server, _ = serving("""
         def handler(event, context):
             for _ in range(7):
@@ -235,12 +236,15 @@ def test_an_answer_above_6_mb_is_an_error(connect: Connect, serving: Serving) ->
     """)
     client = connect(server)
     assert len(client.invoke(FunctionName="a-function", Payload=b"890000")["Payload"].read()) == 6_230_000
-    answer = client.invoke(FunctionName="a-function", Payload=b"900000")
-    assert answer["FunctionError"] == "Unhandled"
-    assert json.loads(answer["Payload"].read())["errorType"] == "Function.ResponseSizeTooLarge"
+    response = client.invoke(FunctionName="a-function", Payload=b"900000")
+    assert response["FunctionError"] == "Unhandled"
+    assert json.loads(response["Payload"].read())["errorType"] == "Function.ResponseSizeTooLarge"
 
 
-# What is refused
+def refusal(call: Callable[..., Any], **arguments: Any) -> ClientError:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -265,7 +269,7 @@ def test_an_answer_above_6_mb_is_an_error(connect: Connect, serving: Serving) ->
         ),
     ],
 )
-def test_a_wrong_call_is_refused_as_botocore_reads_it(
+def test_a_wrong_call_raises_the_right_exception_of_botocore(
     client: Client, arguments: dict[str, Any], status: int, code: str, words: str
 ) -> None:
     error = refusal(client.invoke, **arguments)
@@ -279,17 +283,25 @@ def test_a_wrong_call_is_refused_as_botocore_reads_it(
     "path",
     ["2015-03-31/functions/a-function/invocations", "2021-11-15/functions/a-function/response-streaming-invocations"],
 )
-def test_a_payload_above_6_mb_and_another_method_are_refused(answering: Server, path: str) -> None:
-    with answering.connect() as connection:
+def test_a_payload_above_6_mb_and_another_method_are_refused(invoked_server: Server, path: str) -> None:
+    with invoked_server.connect() as connection:
         connection.send_request(f"POST /{path} HTTP/1.1", "Content-Length: 6291457")
-        answer = connection.read_response()
-        assert (answer.status, answer.headers["x-amzn-errortype"]) == (413, "RequestTooLargeException")
-        assert b"must be smaller than 6291456 bytes" in answer.body
-    assert answering.get(f"/{path}").status == 405
+        response = connection.read_response()
+        assert (response.status, response.headers["x-amzn-errortype"]) == (413, "RequestTooLargeException")
+        assert b"must be smaller than 6291456 bytes" in response.body
+    assert invoked_server.get(f"/{path}").status == 405
 
 
-def test_beyond_the_limit_a_call_is_throttled(connect: Connect, serving: Serving) -> None:
-    server, function = serving("def handler(event, context): yield b'one '; wait()", "--concurrency", "1")
+def test_a_call_above_the_limit_is_throttled(connect: Connect, serving: Serving) -> None:
+    server, function = serving(
+        """
+        def handler(event, context):
+            yield b'one '
+            wait()
+    """,
+        "--concurrency",
+        "1",
+    )
     client = connect(server)
     with streaming(client) as (_, events):
         assert next(events) == {"PayloadChunk": {"Payload": b"one "}}
@@ -305,19 +317,16 @@ def test_beyond_the_limit_a_call_is_throttled(connect: Connect, serving: Serving
     assert client.invoke(FunctionName="a-function")["Payload"].read() == b"one "
 
 
-# InvokeWithResponseStream
-
-
-def test_a_stream_can_be_dry_and_cannot_be_asynchronous(client: Client) -> None:
+def test_a_stream_allows_dry_runs_and_no_asynchronous_calls(client: Client) -> None:
     call = client.invoke_with_response_stream
-    answer = call(FunctionName="a-function", InvocationType="DryRun")
-    answer["EventStream"].close()
-    assert answer["StatusCode"] == 204
+    response = call(FunctionName="a-function", InvocationType="DryRun")
+    response["EventStream"].close()
+    assert response["StatusCode"] == 204
     error = refusal(call, FunctionName="a-function", InvocationType="Event")
     assert error.response["Error"]["Code"] == "InvalidParameterValueException"
 
 
-def test_chunks_are_seen_while_the_handler_is_at_work(connect: Connect, serving: Serving) -> None:
+def test_chunks_arrive_while_the_handler_runs(connect: Connect, serving: Serving) -> None:
     server, function = serving("""
         def handler(event, context):
             yield b"one "
@@ -325,9 +334,9 @@ def test_chunks_are_seen_while_the_handler_is_at_work(connect: Connect, serving:
             yield bytes(range(256))
             wait()
     """)
-    with streaming(connect(server), Payload=b"{}", LogType="Tail") as (answer, events):
-        assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
-        assert answer["ResponseStreamContentType"] == "application/vnd.amazon.eventstream"
+    with streaming(connect(server), Payload=b"{}", LogType="Tail") as (response, events):
+        assert (response["StatusCode"], response["ExecutedVersion"]) == (200, "$LATEST")
+        assert response["ResponseStreamContentType"] == "application/vnd.amazon.eventstream"
         assert next(events) == {"PayloadChunk": {"Payload": b"one "}}
         function.release()
         assert next(events) == {"PayloadChunk": {"Payload": bytes(range(256))}}
@@ -339,7 +348,11 @@ def test_chunks_are_seen_while_the_handler_is_at_work(connect: Connect, serving:
 
 
 def test_the_prelude_is_part_of_the_payload(connect: Connect, serving: Serving) -> None:
-    server, _ = serving("def handler(event, context): yield {'statusCode': 201}; yield b'body'")
+    server, _ = serving("""
+        def handler(event, context):
+            yield {'statusCode': 201}
+            yield b'body'
+    """)
     with streaming(connect(server)) as (_, events):
         payload = b"".join(event["PayloadChunk"]["Payload"] for event in events if "PayloadChunk" in event)
     prelude, body = payload.split(b"\0" * 8)
@@ -355,7 +368,7 @@ def test_the_prelude_is_part_of_the_payload(connect: Connect, serving: Serving) 
         ("late", [b"one "], "Sandbox.Timedout", "Sandbox.Timedout"),
     ],
 )
-def test_an_error_is_told_at_the_end_of_the_stream(
+def test_an_error_is_reported_at_the_end_of_the_stream(
     connect: Connect, serving: Serving, event: str, chunks: list[bytes], code: str, error_type: str
 ) -> None:
     server, _ = serving(FAILURES, *(("--timeout", "0.5") if event == "late" else ()))
@@ -366,7 +379,7 @@ def test_an_error_is_told_at_the_end_of_the_stream(
     assert json.loads(complete["InvokeComplete"]["ErrorDetails"])["errorType"] == error_type
 
 
-def test_a_caller_that_leaves_within_the_stream_does_not_stop_the_handler(serving: Serving) -> None:
+def test_a_caller_that_disconnects_does_not_stop_the_handler(serving: Serving) -> None:
     server, function = serving("""
         def handler(event, context):
             yield b"one "
@@ -383,34 +396,6 @@ def test_a_caller_that_leaves_within_the_stream_does_not_stop_the_handler(servin
     assert function.receive() == "at the end"
 
 
-# Frames
-
-
-def test_frames_are_those_that_botocore_reads_however_they_are_cut() -> None:
-    stream = payload_chunk(b"") + payload_chunk(bytes(range(256))) + invoke_complete("Code", "ä", None)
-    for size in (1, 7, 64, len(stream)):
-        buffer = EventStreamBuffer()
-        messages = []
-        for start in range(0, len(stream), size):
-            buffer.add_data(stream[start : start + size])
-            messages += list(buffer)
-        assert [message.payload for message in messages[:2]] == [b"", bytes(range(256))]
-        assert [message.headers[":event-type"] for message in messages] == [
-            "PayloadChunk",
-            "PayloadChunk",
-            "InvokeComplete",
-        ]
-        assert {message.headers[":message-type"] for message in messages} == {"event"}
-        assert json.loads(messages[2].payload) == {"ErrorCode": "Code", "ErrorDetails": "ä"}
-
-
-def test_an_empty_frame_is_that_of_the_specification() -> None:
-    assert encode_message({}, b"") == bytes.fromhex("00000010000000 0005c248eb7d98c8ff".replace(" ", ""))
-
-
-# The AWS CLI
-
-
 @pytest.fixture(scope="module")
 def aws() -> Path:
     program = Path(sys.executable).with_name("aws")
@@ -420,7 +405,11 @@ def aws() -> Path:
     return Path(found)
 
 
-def test_the_aws_cli_invokes(aws: Path, answering: Server, tmp_path: Path) -> None:
+def version_of(aws: Path) -> bytes:
+    return subprocess.run([aws, "--version"], capture_output=True, timeout=WAIT).stdout
+
+
+def test_the_aws_cli_invokes_a_function(aws: Path, invoked_server: Server, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -429,7 +418,15 @@ def test_the_aws_cli_invokes(aws: Path, answering: Server, tmp_path: Path) -> No
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    command = [aws, "lambda", "invoke", "--endpoint-url", answering.url.rstrip("/"), "--function-name", "other:live"]
+    command = [
+        aws,
+        "lambda",
+        "invoke",
+        "--endpoint-url",
+        invoked_server.url.rstrip("/"),
+        "--function-name",
+        "other:live",
+    ]
     payload = ["--payload", base64.b64encode(b"[1]").decode() if b"/2." in version_of(aws) else "[1]"]
     result = subprocess.run(
         [*command, *payload, "--log-type", "Tail", tmp_path / "out"],
@@ -440,7 +437,3 @@ def test_the_aws_cli_invokes(aws: Path, answering: Server, tmp_path: Path) -> No
     assert result.returncode == 0, result.stderr.decode()
     assert json.load(io.BytesIO(result.stdout))["ExecutedVersion"] == "$LATEST"
     assert json.loads((tmp_path / "out").read_bytes())[::2] == [[1], f"{ARN.removesuffix('a-function')}other:live"]
-
-
-def version_of(aws: Path) -> bytes:
-    return subprocess.run([aws, "--version"], capture_output=True, timeout=WAIT).stdout

@@ -1,0 +1,50 @@
+"""Functions for the tests of the emulator."""
+
+from __future__ import annotations
+
+import stat
+import textwrap
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.emulator import ECHO, FunctionFolder, MakeFunction, MakeZip, Server
+
+
+@pytest.fixture
+def make_function(tmp_path: Path) -> Iterator[MakeFunction]:
+    """Makes the folder of a function from its source."""
+    folders: list[FunctionFolder] = []
+
+    def make(source: str, name: str = "a-function", module: str = "lambda_function") -> FunctionFolder:
+        folders.append(FunctionFolder(tmp_path / name, source, module))
+        return folders[-1]
+
+    yield make
+    for folder in folders:
+        folder.__exit__()
+
+
+@pytest.fixture
+def make_zip(tmp_path: Path) -> MakeZip:
+    """Makes a zip from its entries: content by name, and modes by name."""
+
+    def make(entries: dict[str, str | bytes], modes: dict[str, int] | None = None, name: str = "code.zip") -> Path:
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry, content in entries.items():
+                info = zipfile.ZipInfo(entry)
+                info.external_attr = (modes or {}).get(entry, stat.S_IFREG | 0o644) << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, textwrap.dedent(content) if isinstance(content, str) else content)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A served function that responds with its event."""
+    with FunctionFolder(tmp_path_factory.mktemp("echo") / "echo", ECHO) as folder, Server(folder.path) as server:
+        yield server

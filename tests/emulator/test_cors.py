@@ -1,0 +1,67 @@
+"""CORS of a Function URL."""
+
+from __future__ import annotations
+
+import json
+
+from support.emulator import ECHO, Response, Server, Serving, event_of
+
+PREFLIGHT = ("OPTIONS /x HTTP/1.1", "Origin: https://here.example", "Access-Control-Request-Method: PUT")
+
+HELLO = """
+def handler(event, context):
+    yield {"headers": {"Access-Control-Allow-Origin": "the function's"}}
+    yield b"hello"
+"""
+
+
+def cors_headers(response: Response) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name.startswith("access-control-")}
+
+
+def test_a_preflight_request_needs_no_invocation(serving: Serving) -> None:
+    server, _ = serving(HELLO, "--cors")
+    response = server.request(*PREFLIGHT, "Access-Control-Request-Headers: x-one,x-two")
+    assert (response.status, response.body) == (200, b"")
+    assert cors_headers(response) == {
+        "access-control-allow-origin": "*",
+        "access-control-allow-methods": "PUT",
+        "access-control-allow-headers": "x-one,x-two",
+    }
+    assert "START" not in server.errors()
+    response = server.request("GET / HTTP/1.1", "Origin: https://here.example")
+    assert (cors_headers(response), response.body) == ({"access-control-allow-origin": "*"}, b"hello")
+    assert cors_headers(server.get()) == {}
+
+
+def test_cors_settings_are_those_of_the_aws_cli(serving: Serving) -> None:
+    configuration = {
+        "AllowOrigins": ["https://here.example"],
+        "AllowMethods": ["GET", "PUT"],
+        "AllowHeaders": ["x-one"],
+        "ExposeHeaders": ["x-two", "x-three"],
+        "AllowCredentials": True,
+        "MaxAge": 300,
+    }
+    server, _ = serving(HELLO, "--cors", json.dumps(configuration))
+    common = {
+        "access-control-allow-origin": "https://here.example",
+        "access-control-allow-credentials": "true",
+        "access-control-expose-headers": "x-two,x-three",
+    }
+    assert cors_headers(server.request(*PREFLIGHT)) == common | {
+        "access-control-allow-methods": "GET,PUT",
+        "access-control-allow-headers": "x-one",
+        "access-control-max-age": "300",
+    }
+    response = server.request("GET / HTTP/1.1", "Origin: https://here.example")
+    assert (cors_headers(response), response.headers["vary"]) == (common, "Origin")
+    other = ("Origin: https://other.example", *PREFLIGHT[2:])
+    assert cors_headers(server.request(PREFLIGHT[0], *other)) == {}
+    assert cors_headers(server.request("GET / HTTP/1.1", "Origin: https://other.example")) == {}
+
+
+def test_other_options_requests_are_invocations(serving: Serving, echo: Server) -> None:
+    assert event_of(echo.request(*PREFLIGHT))["requestContext"]["http"]["method"] == "OPTIONS"
+    server, _ = serving(ECHO, "--cors", "https://here.example")
+    assert event_of(server.request("OPTIONS / HTTP/1.1"))["requestContext"]["http"]["method"] == "OPTIONS"

@@ -1,0 +1,92 @@
+"""Changes of the code while the emulator serves."""
+
+from __future__ import annotations
+
+from support.emulator import (
+    PID,
+    MakeZip,
+    Server,
+    Serving,
+    until,
+)
+
+
+def handler_that_yields(word: str) -> dict[str, str | bytes]:
+    source = f"""
+        def handler(event, context):
+            yield b"{word}"
+    """
+    return {"lambda_function.py": source}
+
+
+def test_a_changed_zip_is_unpacked_and_a_damaged_one_is_reported(make_zip: MakeZip) -> None:
+    path = make_zip(handler_that_yields("one"))
+    with Server(path) as server:
+        assert server.get().body == b"one"
+        make_zip(handler_that_yields("two!"))
+        assert server.get().body == b"two!"
+        path.write_bytes(b"PK half a zip")
+        assert server.get().body == b"two!"
+        make_zip(handler_that_yields("three"))
+        assert server.get().body == b"three"
+        errors = server.errors()
+    assert f"{path} has changed" in errors
+    assert "not a valid zip file" in errors and "the previous code stays in use" in errors
+
+
+def test_a_request_uses_the_code_that_was_saved_before_it(serving: Serving) -> None:
+    server, function = serving("""
+        from other import WORD
+        def handler(event, context):
+            yield WORD
+    """)
+    for word in ("one", "two", "three"):
+        (function.path / "other.py").write_text(f"WORD = b'{word}'")
+        for _ in range(2):
+            assert server.get()[::2] == (200, word.encode())
+    lines = [line for line in server.errors().splitlines() if "has changed" in line]
+    assert [f"{function.path}/other.py" in line for line in lines] in ([True] * 2, [True] * 3)
+
+
+def test_a_change_is_reported_without_a_request(serving: Serving) -> None:
+    server, function = serving(PID)
+    (function.path / "new.py").write_text("")
+    until(lambda: f"{function.path}/new.py has changed" in server.errors())
+
+
+def test_an_invocation_keeps_the_code_that_it_started_with(serving: Serving) -> None:
+    server, function = serving("""
+        def handler(event, context):
+            yield b'old'
+            wait()
+            yield b'end'
+    """)
+    with server.connect() as client:
+        client.send_request("GET / HTTP/1.1")
+        client.read_head()
+        assert client.read(8) == b"3\r\nold\r\n"
+        function.write("""
+            def handler(event, context):
+                yield b'new'
+        """)
+        assert server.get().body == b"new"
+        function.release()
+        assert client.read(13) == b"3\r\nend\r\n0\r\n\r\n"
+    assert server.get().body == b"new"
+
+
+def test_no_reload_keeps_the_code(serving: Serving) -> None:
+    server, function = serving(
+        """
+        def handler(event, context):
+            yield b'old'
+    """,
+        "--no-reload",
+    )
+    assert server.get().body == b"old"
+    function.write("""
+        def handler(event, context):
+            yield b'new'
+    """)
+    assert server.get().body == b"old"
+    assert "has changed" not in server.errors()
