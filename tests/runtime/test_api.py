@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from support.function_process import VERSION, invocation
 
@@ -185,3 +187,14 @@ def test_the_user_agent_contains_the_version_of_the_layer(runtime):
     )
     agent = function.expect_next().headers["user-agent"]
     assert agent.startswith(f"python-streaming-runtime/{VERSION} CPython/")
+
+
+def test_the_pause_between_two_204s_grows(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    start = time.monotonic()
+    for _ in range(10):
+        function.peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        function.expect_next()
+    assert time.monotonic() - start > 0.5  # without pauses, ten round trips take a few milliseconds
+    function.read_response(function.send_invocation())

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.function_process import Gate
 
 HANDLER = """
 import sys
@@ -131,6 +132,29 @@ def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, py
     assert function.wait() == 1
     assert document["errorType"] == "Runtime.InvalidWrapper"
     assert said in document["errorMessage"] and function.stderr == document["errorMessage"] + "\n"
+
+
+def test_print_is_in_the_log_at_once_through_a_wrapper_too(runtime, tmp_path, python_on_path):
+    path = wrapper(tmp_path / "wrapper", '#!/bin/sh\nexec "$@"\n')
+    function = runtime(
+        """
+        import sys
+
+        def handler(event, context):
+            print("out", end="")
+            print("err", end="", file=sys.stderr)
+            yield b"x"
+            with open(event) as gate:
+                gate.read()
+        """,
+        arguments=[""],
+        variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path},
+    )
+    gate = Gate(tmp_path)
+    function.expect_response(function.invoke(gate.path))
+    function.peer.read_chunk()
+    assert (function.stdout, function.stderr) == ("out", "err")
+    gate.open()
 
 
 @pytest.mark.parametrize("arguments", [[], [sys.executable, "/var/runtime/bootstrap.py"]], ids=["bundled", "managed"])

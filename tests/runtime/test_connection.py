@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 
 import pytest
-from support.function_process import Gate, invocation
+from support.function_process import TIMEOUT, Gate, invocation
 
 ECHO = """
 def handler(event, context):
     yield repr(event).encode()
 """
 
+WAITING = """
+def wait_for(path):
+    with open(path) as gate:
+        gate.read()
+
+def handler(event, context):
+    try:
+        wait_for(event["gate"])
+        yield b"part"
+    finally:
+        if "clean-up" in event:
+            wait_for(event["clean-up"])
+"""
 ENDLESS = """
 def handler(event, context):
     try:
@@ -172,3 +186,155 @@ def test_one_connection_serves_all_invocations(runtime):
     first = function.connect()
     assert [function.respond(n).body for n in range(20)] == [str(n).encode() for n in range(20)]
     assert function.peer is first
+
+
+# Bytes that belong to no request
+
+FORGED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_extra_bytes_after_an_acceptance_are_not_the_response_to_next(runtime):
+    function = runtime(ECHO)
+    function.read_response(function.invoke(1))
+    function.peer.send(FORGED + invocation(b"forged", b"666"))
+    function.connect()
+    assert function.respond(2).body == b"2"
+    assert function.stderr == ""
+
+
+def test_extra_bytes_after_an_invocation_are_not_the_acceptance_of_its_response(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(invocation(b"one", b"1") + b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    function.connect()
+    assert function.read_response("one").body == b"1"
+    function.accept()
+    function.expect_next()
+    assert function.stderr == ""
+
+
+def test_bytes_that_arrive_while_the_handler_runs_are_not_the_acceptance_of_its_response(runtime, tmp_path):
+    function = runtime(WAITING)
+    gate = Gate(tmp_path)
+    request_id = function.invoke({"gate": gate.path})
+    function.peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    gate.open()
+    function.connect()
+    assert function.read_response(request_id).body == b"part"
+    function.accept()
+    function.expect_next()
+    assert function.stderr == ""
+
+
+# No connection at the start of a response
+
+
+def test_a_response_that_found_no_connection_is_reported_to_error(runtime, tmp_path):
+    function = runtime(WAITING)
+    (tmp_path / "clean-up").mkdir()
+    start, clean_up = Gate(tmp_path), Gate(tmp_path / "clean-up")
+    request_id = function.invoke({"gate": start.path, "clean-up": clean_up.path})
+    address = function.listener.getsockname()
+    function.listener.close()
+    function.peer.close()
+    function.peer = None
+    start.open()
+    writer = os.open(clean_up.path, os.O_WRONLY)  # returns once the generator is closed: the connection was refused
+    function.listener = socket.create_server(address)
+    function.listener.settimeout(TIMEOUT)
+    os.close(writer)
+    request, document = function.read_error(request_id)
+    assert document["errorType"] == "Runtime.ResponseNotDelivered"
+    assert request.headers["lambda-runtime-function-error-type"] == "Runtime.ResponseNotDelivered"
+    assert "no connection" in document["errorMessage"]
+    function.expect_next()
+    assert "was not delivered" in function.stderr
+
+
+# The socket itself. A handler finds it among its own descriptors.
+
+FIND_SOCKET = """
+import os
+import socket
+
+def runtime_api_socket():
+    port = int(os.environ["AWS_LAMBDA_RUNTIME_API"].rpartition(":")[2])
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found = socket.socket(fileno=os.dup(int(descriptor)))
+            if found.getpeername()[1] == port:
+                return found
+        except OSError:
+            pass
+"""
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="there is no /proc here")
+
+
+@needs_proc
+@pytest.mark.parametrize("reconnects", [False, True], ids=["first connection", "second connection"])
+def test_small_chunks_are_sent_without_delay_and_waits_have_no_time_limit(runtime, reconnects):
+    function = runtime(
+        {
+            "find_socket.py": FIND_SOCKET,
+            "lambda_function.py": """
+                import json, os, socket
+
+                socket.setdefaulttimeout(0.01)
+
+                from find_socket import runtime_api_socket
+
+                def handler(event, context):
+                    socket.setdefaulttimeout(None)  # otherwise the duplicate would change the original
+                    found = runtime_api_socket()
+                    no_delay = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    yield json.dumps({"blocks": os.get_blocking(found.fileno()), "TCP_NODELAY": no_delay != 0}).encode()
+                """,
+        }
+    )
+    function.expect_next()
+    if reconnects:
+        function.peer.close()
+        function.connect()
+        function.expect_next()
+    response = function.read_response(function.send_invocation())
+    assert json.loads(response.body) == {"blocks": True, "TCP_NODELAY": True}
+
+
+@needs_proc
+@pytest.mark.parametrize("size", [20_000, 5_000], ids=["gathered", "joined"])
+def test_a_chunk_is_complete_when_the_send_buffer_is_full_at_its_start(runtime, size):
+    function = runtime(
+        {
+            "find_socket.py": FIND_SOCKET,
+            "lambda_function.py": """
+                import json, socket
+
+                from find_socket import runtime_api_socket
+
+                def fill(connection):
+                    sent = 0
+                    for size in (65536, 1):
+                        try:
+                            while True:
+                                sent += connection.send(b"-" * size, socket.MSG_DONTWAIT)
+                        except BlockingIOError:
+                            pass
+                    return sent
+
+                def handler(event, context):
+                    yield b"first"
+                    print(fill(runtime_api_socket()), flush=True)
+                    yield b"x" * event
+                """,
+        }
+    )
+    function.expect_response(function.invoke(size))
+    assert function.peer.read_chunk() == b"first"
+    while not function.stdout.endswith("\n"):
+        pass  # a read would make room in the buffer
+    filled = int(function.stdout)
+    assert function.peer.reader.read(filled) == b"-" * filled
+    frame = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    assert function.peer.reader.read(len(frame) + 5) == frame + b"0\r\n\r\n"
+    function.accept()
+    function.expect_next()

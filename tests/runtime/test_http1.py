@@ -104,3 +104,28 @@ def test_an_incomplete_event_is_reported_for_its_invocation(runtime):
     _, document = function.read_error("one")
     assert document["errorType"] == "Runtime.UnmarshalError"
     assert function.respond(1).body == b"1"
+
+
+def test_an_http_1_0_connection_that_is_kept_alive_serves_the_next_request(runtime):
+    function = runtime(ECHO)
+    first = function.connect()
+    for number in range(3):
+        function.expect_next()
+        head = b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nLambda-Runtime-Aws-Request-Id: %d\r\n" % number
+        function.peer.send(head + b"Content-Length: 2\r\n\r\n{}")
+        assert function.read_response(str(number)).body == b"{}"
+        function.peer.send(b"HTTP/1.0 202 Accepted\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n")
+    function.expect_next()
+    assert function.peer is first
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+@pytest.mark.parametrize("fields", ["", "Content-Length: 100\r\n"], ids=["", "with a length"])
+def test_a_response_that_cannot_have_a_body_ends_with_its_head(runtime, status, fields):
+    function = runtime(ECHO)
+    first = function.connect()
+    for number in range(2):
+        assert function.read_response(function.invoke(number)).body == b"%d" % number
+        function.peer.send(f"HTTP/1.1 {status}\r\n{fields}\r\n".encode())
+    function.expect_next()
+    assert function.peer is first

@@ -700,3 +700,26 @@ def test_print_without_a_newline_is_in_the_log_while_the_handler_runs(runtime, t
     function.peer.read_chunk()
     assert (function.stdout, function.stderr) == ("out", "err")
     gate.open()
+
+
+@pytest.mark.parametrize("place", [0, 1, 100], ids=["first", "second", "last"])
+def test_logging_is_configured_beside_a_finder_without_find_spec(runtime, place):
+    function = runtime(
+        f"""
+        import sys
+
+        class Finder:  # as before PEP 451; Python 3.11 calls it, later versions skip it
+            def find_module(self, name, path=None):
+                return None
+
+        sys.meta_path.insert({place}, Finder())
+
+        import logging
+
+        def handler(event, context):
+            logging.error("logged")
+            yield b""
+        """,
+        variables={"PYTHONWARNINGS": "ignore"},
+    )
+    assert logged(function) == "[ERROR]\t<milliseconds>\t<id 0>\tlogged\n"
