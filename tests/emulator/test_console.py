@@ -70,6 +70,32 @@ def test_a_print_is_written_while_the_handler_runs(make_function: MakeFunction) 
         assert program.read_rest().startswith(b"done\nEND ")
 
 
+def test_lines_of_the_log_begin_a_line_after_an_unfinished_response_on_the_same_output(
+    make_function: MakeFunction,
+) -> None:
+    function = make_function("""
+        def handler(event, context):
+            yield b"one"
+            wait()
+            print("two")
+            yield b"three"
+    """)
+    with Program("--function", function.path, merged=True) as program:
+        program.read_through(b"one")
+        function.release()
+        assert program.read_through(b"END ") == b"\ntwo\nthree\nEND "
+
+
+def test_an_init_error_is_logged_between_start_and_end(make_function: MakeFunction) -> None:
+    function = make_function("import nothing_of_this_name")
+    lines = run("--function", function.path).err.splitlines()
+    positions = [
+        next(number for number, line in enumerate(lines) if line.startswith(start))
+        for start in ("START RequestId: ", "END RequestId: ", "REPORT RequestId: ")
+    ]
+    assert positions == sorted(positions) and "Runtime.ImportModuleError" in lines[positions[-1]]
+
+
 def test_end_begins_a_line_after_a_print_without_a_line_end(make_function: MakeFunction) -> None:
     function = make_function("""
         def handler(event, context):
@@ -125,21 +151,18 @@ def test_json_writes_one_object_per_invocation(serving: Serving) -> None:
     assert failed["error"]["errorMessage"] == "ä" and second.status == 200
 
 
-def test_json_does_not_change_the_response(tmp_path: Path) -> None:
-    with FunctionFolder(
-        tmp_path / "a-function",
-        """
+def test_json_does_not_change_the_response(make_function: MakeFunction) -> None:
+    function = make_function("""
         def handler(event, context):
-            yield b'words'
-    """,
-    ) as root:
-        result = run("--json", "--function", root.path)
-        assert result[:2] == (0, b"words")
-        assert json.loads(result.err)["status"] == "success"
-        result = run("--json", "--function", root.path, "--handler", "other.handler")
-        assert result.code == 1
-        [told] = invocations(result.err)
-        assert (told["status"], told["errorType"]) == ("error", "Runtime.ImportModuleError")
+            yield b"words"
+    """)
+    result = run("--json", "--function", function.path)
+    assert result[:2] == (0, b"words")
+    assert json.loads(result.err)["status"] == "success"
+    result = run("--json", "--function", function.path, "--handler", "other.handler")
+    assert result.code == 1
+    [report] = invocations(result.err)
+    assert (report["status"], report["errorType"]) == ("error", "Runtime.ImportModuleError")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process that runs")

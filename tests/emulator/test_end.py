@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 import termios
 from pathlib import Path
@@ -16,6 +17,7 @@ from support.emulator import (
     BARE_ENVIRONMENT,
     ECHO,
     ROOT,
+    WAIT,
     Client,
     FunctionFolder,
     MakeFunction,
@@ -72,6 +74,29 @@ def test_a_signal_ends_a_run_whose_output_nobody_reads(make_function: MakeFuncti
         program.interrupt()
         assert program.process.wait(60) == 130
     function.wait_until_gone()
+
+
+def test_a_signal_ends_a_run_whose_log_nobody_reads(make_function: MakeFunction) -> None:
+    function = make_function("""
+        hold_lifeline()
+        def handler(event, context):
+            notify("running")
+            while True:
+                print("x" * 100_000)
+                yield b""
+    """)
+    reader, writer = os.pipe()
+    try:
+        command = [sys.executable, ROOT / "main.py", "--function", function.path]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer, start_new_session=True)
+        assert function.receive() == "running"
+        until(lambda: unread(reader) > 50_000)  # the pipe is full
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT) == 130
+        function.wait_until_gone()
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_ctrl_c_works_in_a_background_job_of_a_shell(make_function: MakeFunction) -> None:

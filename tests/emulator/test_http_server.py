@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import json
 import os
+import re
 import resource
 import signal
 import socket
 import sys
+import time
 
 import pytest
-from support.emulator import ECHO, ROOT, Server, Serving, event_of, until
+from support.emulator import ECHO, ROOT, WAIT, Server, Serving, event_of, until
 
 
 def test_head_receives_no_body(echo: Server) -> None:
@@ -177,3 +180,9 @@ def test_the_server_continues_after_running_out_of_descriptors(serving: Serving)
             clients.enter_context(server.connect())
         until(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) == most)
     assert server.get().status == 200
+
+
+def test_the_date_of_a_response_is_an_imf_fixdate(echo: Server) -> None:
+    date = echo.get().headers["date"]
+    assert re.fullmatch(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", date)
+    assert abs(email.utils.parsedate_to_datetime(date).timestamp() - time.time()) < WAIT

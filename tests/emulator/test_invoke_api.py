@@ -18,7 +18,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from support.emulator import WAIT, FunctionFolder, Server, Serving, until
+from support.emulator import PID, WAIT, FunctionFolder, Server, Serving, until
+
+from tools.emulator.endpoints.invoke_api import MAX_QUEUED_EVENTS
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:a-function"
 
@@ -176,6 +178,31 @@ def test_asynchronous_invocations_wait_for_an_environment(connect: Connect, serv
     for _ in range(3):
         function.release()
         assert function.receive() == "done"
+
+
+def test_asynchronous_invocations_that_have_run_do_not_fill_the_queue(connect: Connect, serving: Serving) -> None:
+    server, _ = serving(PID)
+    client = connect(server)
+    for number in range(MAX_QUEUED_EVENTS + 5):
+        assert client.invoke(FunctionName="a-function", InvocationType="Event")["StatusCode"] == 202
+        until(lambda number=number: server.errors().count("REPORT ") == number + 1)
+
+
+def test_asynchronous_invocations_above_the_size_of_the_queue_are_throttled(connect: Connect, serving: Serving) -> None:
+    server, function = serving(
+        """
+        def handler(event, context):
+            wait()
+            yield b""
+        """,
+        *("--concurrency", "1"),
+    )
+    client = connect(server)
+    for _ in range(MAX_QUEUED_EVENTS + 1):  # one of them runs
+        client.invoke(FunctionName="a-function", InvocationType="Event")
+    error = refusal(client.invoke, FunctionName="a-function", InvocationType="Event")
+    assert isinstance(error, client.exceptions.TooManyRequestsException)
+    function.release()
 
 
 FAILURES = """

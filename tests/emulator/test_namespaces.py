@@ -110,3 +110,25 @@ def test_a_system_that_does_not_allow_isolation_is_reported(tmp_path: Path) -> N
     result = run("--isolate", command=(*command, sys.executable, ROOT / "main.py"))
     assert (result.code, result.out) == (1, b"")
     assert result.err.startswith("error: --isolate is not possible here") and result.err.count("\n") == 1
+
+
+def test_folders_on_a_mount_with_locked_flags_can_be_isolated(tmp_path: Path) -> None:
+    source = """
+        def handler(event, context):
+            flags = [os.statvfs(path).f_flag for path in ("/opt", "/var/task")]
+            yield json.dumps([bool(flag & os.ST_NOSUID and flag & os.ST_NODEV) for flag in flags]).encode()
+    """
+    (tmp_path / "mount").mkdir()
+    with FunctionFolder(tmp_path / "a-function", source) as root:
+        # In the inner user namespace the kernel locks the flags of a mount that the outer one has made.
+        script = """
+            mount -t tmpfs -o nosuid,nodev,noatime,mode=755 none "$1" &&
+            cp -r "$2" "$1/layer" && mkdir "$1/function" && cp "$3/lambda_function.py" "$1/function" &&
+            exec unshare --user --map-root-user "$4" "$5" --isolate --layer "$1/layer" --function "$1/function"
+        """
+        arguments = (tmp_path / "mount", ROOT / "layer", root.path, sys.executable, ROOT / "main.py")
+        namespaces = ("unshare", "--user", "--map-root-user", "--mount")
+        if subprocess.run([*namespaces, "unshare", "--user", "--mount", "true"], capture_output=True).returncode:
+            pytest.skip("user namespaces are not possible here")
+        result = run(command=(*namespaces, "sh", "-c", script, "sh", *arguments))
+    assert result[:2] == (0, b"[true, true]"), result.err

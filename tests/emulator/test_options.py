@@ -104,3 +104,12 @@ def test_a_malformed_file_of_variables_is_refused(tmp_path: Path, lines: bytes, 
     result = run("--env-file", tmp_path / "variables")
     assert (result.code, result.out) == (2, b"")
     assert result.err.count("\n") == 1 and word in result.err and "--env-file" in result.err
+
+
+def test_a_malformed_variable_is_not_repeated_in_the_message(tmp_path: Path) -> None:
+    line = "DATABASE postgres://user:s3cret@host/"
+    (tmp_path / "variables").write_text(f"{line}\n")
+    for arguments in (["--env", line], ["--env-file", tmp_path / "variables"]):
+        result = run(*arguments)
+        assert_usage_error(result, "expected NAME=VALUE")
+        assert "s3cret" not in result.err

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
 from support.emulator import (
     PID,
+    ROOT,
     MakeZip,
     Server,
     Serving,
     until,
 )
+from support.invocations import Caller
+
+from tools.emulator.console import Console
+from tools.emulator.deployment.configuration import FunctionConfiguration
+from tools.emulator.deployment.sources import FunctionCode
+from tools.emulator.execution.environment import ExecutionEnvironment
+from tools.emulator.execution.pool import EnvironmentPool
+from tools.emulator.sandbox.supervisor_client import Supervisor
 
 
 def handler_that_yields(word: str) -> dict[str, str | bytes]:
@@ -90,3 +104,42 @@ def test_no_reload_keeps_the_code(serving: Serving) -> None:
     """)
     assert server.get().body == b"old"
     assert "has changed" not in server.errors()
+
+
+class ChangingPool(EnvironmentPool):
+    """The code changes while an environment starts."""
+
+    def _make_environment(self, *arguments: Any) -> ExecutionEnvironment:
+        environment = super()._make_environment(*arguments)
+        self.change_once()
+        return environment
+
+    def change_once(self) -> None:
+        """Replaced by the test."""
+
+
+def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation(
+    make_zip: MakeZip, tmp_path: Path
+) -> None:
+    supervisor = Supervisor()
+    numbers = itertools.count()
+    path = make_zip(handler_that_yields("old"))
+    code = FunctionCode([ROOT / "layer"], path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"))
+    configuration = FunctionConfiguration("a-function", code.layout.layer, code.layout.task_root)
+    pool = ChangingPool(configuration, Console(), supervisor, code=code)
+    changed: list[str] = []
+    code.watch(lambda source: (changed.append(source), pool.retire_environments()), pytest.fail)
+
+    def change_once() -> None:
+        if not changed:
+            make_zip(handler_that_yields("new and longer"))
+            code.look_for_changes()
+
+    pool.change_once = change_once
+    responses = []
+    for _ in range(3):
+        with pool.invoke(b"{}") as invocation:
+            responses.append(Caller(invocation).response())
+    supervisor.close()
+    assert responses == [b"old", b"new and longer", b"new and longer"]
+    assert changed == [str(path)]
