@@ -1,12 +1,12 @@
-"""The chart of a benchmark: hand-written SVG, in the colours of the page around it, light or dark."""
+"""The chart of a benchmark: SVG that follows the light or dark colour scheme of its page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
 
+from tools.bench.measurement import AWSLAMBDARIC, BASELINE, LAYER, Measurement
 from tools.bench.report import Part, Report
-from tools.bench.samples import AWSLAMBDARIC, LAYER, Measurement
 
 SHOWN = ("cold-start.next", "cold-start.first-byte", "warm.first-byte.p50")
 WIDTH, LEFT, RIGHT = 760, 16, 200
@@ -24,13 +24,14 @@ text { fill: #1f2328; } .quiet { fill: #59636e; } .layer { fill: #0969da; } .oth
 
 
 def svg(report: Report) -> str:
-    """Bars of the medians, with a line from the lower to the upper quartile."""
+    """Return bars of the medians, each with a line from the lower to the upper quartile."""
     body: list[str] = []
     height = 30
     for measurement, part in _charts(report):
         body += _chart(measurement, part, height)
         height += TITLE + len(_bars(measurement)) * (BAR + GAP) + 10
-    title = f"python-streaming-runtime {report.version} and {report.awslambdaric}, shorter is better"
+    other = f"baseline {report.baseline}" if report.baseline else report.awslambdaric
+    title = f"python-streaming-runtime {report.version} and {other}, shorter is better"
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height + 16}" '
         f'viewBox="0 0 {WIDTH} {height + 16}" role="img" aria-label="{escape(title)}">'
@@ -47,11 +48,11 @@ def _charts(report: Report) -> Iterator[tuple[Measurement, Part]]:
 
 
 def _bars(measurement: Measurement) -> list[str]:
-    return [name for name in (LAYER, AWSLAMBDARIC) if name in measurement.samples]
+    return [name for name in (LAYER, BASELINE, AWSLAMBDARIC) if name in measurement.samples]
 
 
 def _chart(measurement: Measurement, part: Part, top: int) -> Iterator[str]:
-    yield _text(LEFT, top + 22, f"Python {part.version}, {measurement.what} ({measurement.unit})", "quiet")
+    yield _text(LEFT, top + 22, f"Python {part.version}, {measurement.title} ({measurement.unit})", "quiet")
     summaries = measurement.summaries
     room = WIDTH - LEFT - RIGHT
     scale = room / max(summaries[name].upper_quartile for name in _bars(measurement))

@@ -1,7 +1,7 @@
-/* The physical limit: a function's process that does nothing but send its chunks, each with one send().
+/* The lower bound: a process of a function that only sends chunks, each with one send().
  *
- * The event tells what to send: {"chunks": COUNT, "size": BYTES, "pause_us": MICROSECONDS}. With a pause between them,
- * each chunk holds the moment of its sending in twenty digits.
+ * The event defines them: {"chunks": COUNT, "size": BYTES, "pause_us": MICROSECONDS}. With a pause, each chunk is the
+ * moment when it is sent, as twenty digits.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 static int connection;
-static char answer[1 << 16];
+static char response[1 << 16];
 
-static void check(int good, const char *what) {
-    if (!good) {
+static void check(int ok, const char *what) {
+    if (!ok) {
         fprintf(stderr, "client: %s\n", what);
         exit(1);
     }
@@ -28,7 +28,7 @@ static void check(int good, const char *what) {
 static void send_all(const char *data, size_t length) {
     while (length) {
         ssize_t count = send(connection, data, length, MSG_NOSIGNAL);
-        check(count > 0, "the server has gone");
+        check(count > 0, "the server closed the connection");
         data += count;
         length -= (size_t)count;
     }
@@ -39,17 +39,17 @@ static long number(const char *text, const char *name) {
     return found ? strtol(found + strlen(name), NULL, 10) : 0;
 }
 
-/* Read an answer with its body, which is returned. */
-static char *read_answer(void) {
+/* Read a response and return its body. */
+static char *read_response(void) {
     size_t length = 0;
     char *body = NULL;
     do {
-        ssize_t count = recv(connection, answer + length, sizeof answer - 1 - length, 0);
-        check(count > 0, "the server has gone");
+        ssize_t count = recv(connection, response + length, sizeof response - 1 - length, 0);
+        check(count > 0, "the server closed the connection");
         length += (size_t)count;
-        answer[length] = 0;
-        body = strstr(answer, "\r\n\r\n");
-    } while (!body || (size_t)(answer + length - body - 4) < (size_t)number(answer, "Content-Length: "));
+        response[length] = 0;
+        body = strstr(response, "\r\n\r\n");
+    } while (!body || (size_t)(response + length - body - 4) < (size_t)number(response, "Content-Length: "));
     return body + 4;
 }
 
@@ -95,11 +95,11 @@ int main(void) {
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                   .sin_port = htons((uint16_t)atoi(colon + 1))};
     connection = socket(AF_INET, SOCK_STREAM, 0);
-    check(connect(connection, (struct sockaddr *)&address, sizeof address) == 0, "no connection");
+    check(connect(connection, (struct sockaddr *)&address, sizeof address) == 0, "cannot connect");
     setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     for (;;) {
         send_all(next, sizeof next - 1);
-        respond(read_answer());
-        read_answer();
+        respond(read_response());
+        read_response();
     }
 }

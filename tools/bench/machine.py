@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, as far as it matters."""
+"""The machine that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
+    """Processor, kernel, and the load averages before and after the benchmark."""
+
     processor: str
     cores: int
     kernel: str
@@ -21,6 +23,7 @@ class Machine:
 
     @classmethod
     def now(cls, load_before: tuple[float, ...]) -> Machine:
+        """Describe this machine at the end of a benchmark."""
         return cls(
             _processor(),
             _cores(),
@@ -31,7 +34,7 @@ class Machine:
 
 
 def load() -> tuple[float, ...]:
-    """Processes that run or want to, on average over 1, 5 and 15 minutes."""
+    """Return the load averages over 1, 5 and 15 minutes."""
     return tuple(round(number, 2) for number in os.getloadavg())
 
 

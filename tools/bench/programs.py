@@ -1,110 +1,150 @@
-"""The programs that a benchmark needs, made on the spot: the built layer, the C programs, awslambdaric."""
+"""The programs that are measured, and what they need: layers, functions, compiled C."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.bench import HERE, BenchError
-from tools.common.archives import open_zip
+from tools.bench.function_process import Launcher, Program
+from tools.bench.interpreters import Interpreter, run_command
+from tools.bench.layers import build_layer, find_layer
+from tools.bench.measurement import AWSLAMBDARIC, BASELINE, C_CLIENT, LAYER, MINIMAL_RUNTIME
+from tools.common.errors import ToolError
 from tools.common.paths import ROOT
 
-REQUIREMENT = "awslambdaric==4.2.2"
-OLDEST = (3, 11)
-_ABOUT = "import platform, sys; print(sys.executable, platform.python_version(), sep='\\n')"
-
-
-def run(*command: str | Path) -> None:
-    """Run a command; raises BenchError, with the last line that it wrote, where it fails."""
-    try:
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    except OSError as error:
-        raise BenchError(f"{command[0]} could not be started: {error.strerror}") from error
-    if result.returncode:
-        lines = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["it said nothing"]
-        raise BenchError(f"{command[0]} failed: {lines[-1]}")
-
-
-def build_layer(folder: Path) -> Path:
-    """Build the slim layer and unpack it as AWS Lambda does, modes and all. Returns the place of /opt."""
-    run(ROOT / "build.sh", "-o", folder / "dist")
-    unpacked = folder / "opt"
-    with open_zip(folder / "dist" / "layer-slim.zip", "build it again") as archive:
-        for member in archive.files:
-            path = unpacked / member.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(archive.read(member))
-            path.chmod(member.mode or 0o644)
-    return unpacked
-
-
-def compile_c(name: str, folder: Path) -> Path:
-    """Compile one of the C files here. Raises BenchError where there is no compiler, or it refuses."""
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    if shutil.which(compiler[0]) is None:
-        raise BenchError(f"no C compiler ({compiler[0]} is not on PATH)")
-    program = folder / name
-    run(*compiler, "-O2", "-o", program, HERE / f"{name}.c")
-    return program
+_HERE = Path(__file__).resolve().parent
+# As on a managed runtime, which passes its own script; bootstrap replaces it, and starts no other process.
+_MANAGED_SCRIPT = "/var/runtime/bootstrap.py"
+_FUNCTIONS = ("streaming", "buffered", "url")
 
 
 @dataclass(frozen=True)
-class Interpreter:
-    """A Python to measure, with awslambdaric in an environment of its own.
+class Workshop:
+    """What all interpreters share, in a folder that is removed at the end.
 
     Args:
-        path: the interpreter itself.
-        environment: the virtual environment that is made from it.
+        layer: the layer of this checkout, unpacked.
+        baseline: the layer that it is compared with; None without `--baseline`.
+        c_client: the compiled `client.c`; None where there is no compiler.
+        left_out: collects what cannot be measured, and why.
     """
 
-    path: Path
-    version: str
-    environment: Path
+    folder: Path
+    layer: Path
+    baseline: Path | None
+    launcher: Launcher
+    server_language: str
+    c_client: Path | None
+    left_out: list[str]
 
     @classmethod
-    def at(cls, path: str) -> Interpreter:
-        """Raises BenchError where that is no Python, or too old a one."""
+    def set_up(cls, folder: Path, baseline: str | None) -> Workshop:
+        """Build everything.
+
+        Raises:
+            ToolError: a layer cannot be built.
+        """
+        left_out: list[str] = []
+        other = None
+        if baseline is not None:
+            other = find_layer(baseline, _subfolder(folder, "baseline"))
+        server: tuple[str | Path, ...] = (sys.executable, "-S", _HERE / "server.py")
+        c_client: Path | None = None
         try:
-            result = subprocess.run([path, "-c", _ABOUT], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        except OSError as error:
-            raise BenchError(f"{path} could not be started: {error.strerror}") from error
-        executable, _, version = result.stdout.strip().partition("\n")
-        numbers = version.split(".")[:2]
-        if result.returncode or not all(number.isdecimal() for number in numbers):
-            raise BenchError(f"{path} is no Python")
-        if tuple(map(int, numbers)) < OLDEST:
-            raise BenchError(f"{path} is Python {version}, the layer needs 3.11 or newer")
-        digest = hashlib.sha256(executable.encode()).hexdigest()[:8]
-        return cls(Path(executable), version, ROOT / ".venv" / "bench" / f"{version}-{digest}")
+            server, c_client = (_compile_c("server", folder),), _compile_c("client", folder)
+        except ToolError as error:
+            left_out.append(f"the C client; the Runtime API is the slower one in Python: {error}")
+        for name in _FUNCTIONS:
+            shutil.copyfile(_HERE / "functions" / f"{name}.py", _subfolder(folder, name) / "lambda_function.py")
+        layer = build_layer(ROOT, _subfolder(folder, "layer"))
+        language = "Python" if c_client is None else "C"
+        return cls(folder, layer, other, Launcher(server, folder / "log"), language, c_client, left_out)
 
-    @property
-    def python(self) -> Path:
-        """The environment's interpreter."""
-        return self.environment / "bin" / "python3"
+    def programs(self, interpreter: Interpreter) -> dict[str, Program]:
+        """Return the programs that can be measured beside the layer, by their names."""
+        makers: dict[str, Callable[[Interpreter], Program]] = {
+            LAYER: lambda python: self._layer(LAYER, self.layer, python),
+            AWSLAMBDARIC: self._awslambdaric,
+            MINIMAL_RUNTIME: self._minimal_runtime,
+        }
+        programs = {C_CLIENT: Program(C_CLIENT, (self.c_client,), self.folder / "streaming")} if self.c_client else {}
+        for name, make in makers.items():
+            try:
+                programs[name] = make(interpreter)
+            except ToolError as error:
+                self.left_out.append(f"{name} on Python {interpreter.version}: {error}")
+        return programs
 
-    @property
-    def site_packages(self) -> Path:
-        major, minor = self.version.split(".")[:2]
-        return self.environment / "lib" / f"python{major}.{minor}" / "site-packages"
+    def layers(self, interpreter: Interpreter) -> dict[str, Program]:
+        """Return the layer and the baseline."""
+        assert self.baseline is not None
+        folders = {LAYER: self.layer, BASELINE: self.baseline}
+        return {name: self._layer(name, folder, interpreter) for name, folder in folders.items()}
 
-    def install_awslambdaric(self) -> None:
-        """Make the environment, unless it is there. Raises BenchError where pip cannot do it."""
-        stamp = self.environment / "stamp"
-        text = f"{self.environment}\n{self.path}\n{self.version}\n{REQUIREMENT}\n"
-        if stamp.is_file() and stamp.read_text() == text:
-            return
-        print(f"bench: installing {REQUIREMENT} into {self.environment.relative_to(ROOT)} (once)", file=sys.stderr)
-        try:
-            run(self.path, "-m", "venv", "--clear", self.environment)
-            run(self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT)
-        except BenchError as error:
-            raise BenchError(
-                f"{REQUIREMENT} could not be installed (is a package index within reach?): {error}"
-            ) from error
-        stamp.write_text(text)  # last, so that one that was made half-way is made anew
+    def _layer(self, name: str, folder: Path, interpreter: Interpreter) -> Program:
+        return Program(name, (folder / "bootstrap", interpreter.path, _MANAGED_SCRIPT), self.folder / "streaming")
+
+    def _awslambdaric(self, interpreter: Interpreter) -> Program:
+        interpreter.install_awslambdaric()
+        # bootstrap starts the layer's Python with -S, so awslambdaric is started with it as well.
+        command = (interpreter.path, "-S", "-m", "awslambdaric", "lambda_function.handler")
+        variables = {"PYTHONPATH": str(interpreter.site_packages)}
+        return Program(AWSLAMBDARIC, command, self.folder / "buffered", variables)
+
+    def _minimal_runtime(self, interpreter: Interpreter) -> Program:
+        folder = self.folder / f"minimal-{interpreter.version}"
+        if not folder.exists():
+            folder.mkdir()
+            shutil.copy(self.layer / "bootstrap", folder)
+            source = (_HERE / "minimal_runtime.py").read_text().replace("@VERSION@", _version(self.layer))
+            (folder / "runtime.py").write_text(source)
+            run_command(interpreter.path, "-c", _COMPILE, folder / "runtime.py")
+        return self._layer(MINIMAL_RUNTIME, folder, interpreter)
+
+
+# Bytecode like that of the layer: never compared with the modification time of the source.
+_COMPILE = (
+    "import py_compile, sys; "
+    "py_compile.compile(sys.argv[1], doraise=True, "
+    "invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)"
+)
+
+
+def without_s(program: Program) -> Program:
+    """Return the program without the option -S of its Python, which then runs `site`."""
+    command = tuple(word for word in program.command if word != "-S")
+    return Program(program.name, command, program.task_root, program.variables)
+
+
+def _subfolder(folder: Path, name: str) -> Path:
+    subfolder = folder / name
+    subfolder.mkdir()
+    return subfolder
+
+
+def _version(layer: Path) -> str:
+    """Return the version that `bootstrap` expects."""
+    for line in (layer / "bootstrap").read_text().splitlines():
+        name, _, version = line.partition("=")
+        if name == "_version":
+            return version
+    raise ToolError("the layer's bootstrap contains no _version")
+
+
+def _compile_c(name: str, folder: Path) -> Path:
+    """Compile a C file of this folder.
+
+    Raises:
+        ToolError: there is no compiler, or it fails.
+    """
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(compiler[0]) is None:
+        raise ToolError(f"no C compiler ({compiler[0]} is not on PATH)")
+    program = folder / name
+    run_command(*compiler, "-O2", "-o", program, _HERE / f"{name}.c")
+    return program

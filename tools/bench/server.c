@@ -1,14 +1,15 @@
-/* The Runtime API of a benchmark: one process is served, and as little as possible is done meanwhile.
+/* The Runtime API of a benchmark. It serves one process and does as little as possible meanwhile.
  *
- * Writes the port it listens on, then takes one command a line: "COUNT EVENT" gives COUNT invocations the same event.
- * The reply, once the process asks for one more, is "COUNT STAMPS"; then a line for each invocation with five moments:
- *   next     its request for the invocation was read
- *   answered the invocation was about to be sent
- *   first    the first byte of the answer's body was received
- *   end      the last byte of the answer was received
- *   ready    the request after that was read
- * then a line for each stamp: how long after the moment in a chunk (twenty digits) that chunk was received.
- * All in nanoseconds of CLOCK_MONOTONIC. It ends with its standard input.
+ * It prints its port, then reads one command per line from standard input: "COUNT EVENT" sends the same event COUNT
+ * times. When the process asks for one more invocation, it prints "COUNT DELAYS", then a line for each invocation with
+ * five moments:
+ *   asked      the request for the invocation was read
+ *   sent       before the invocation was sent
+ *   first_byte the first byte of the response's body was received
+ *   last_byte  the last byte of the response was received
+ *   ready      the request for the next invocation was read
+ * then a line for each chunk of twenty digits, which are the moment when the handler yielded it: the delay until it was
+ * received. All numbers are nanoseconds of CLOCK_MONOTONIC. The server exits when its standard input is closed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,19 +25,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAMP 20 /* digits */
-#define MOST_STAMPS 1000000
+#define STAMP_BYTES 20 /* a chunk of this size is a moment in decimal digits */
+#define MAX_DELAYS 1000000
 
-struct marks {
-    int64_t next, answered, first, end, ready;
+struct moments {
+    int64_t asked, sent, first_byte, last_byte, ready;
 };
 
 static int listener, connection = -1;
 static char buffer[1 << 18];
-static size_t start, stop; /* what is received and not yet read */
+static size_t start, stop; /* received, not yet consumed */
 static int64_t received_at;
-static int64_t stamps[MOST_STAMPS];
-static long stamp_count;
+static int64_t delays[MAX_DELAYS];
+static long delay_count;
 
 static void fail(const char *what) {
     fprintf(stderr, "%s\n", what);
@@ -58,7 +59,7 @@ static int fill(void) {
         start = 0;
     }
     if (stop == sizeof buffer)
-        fail("a line that is too long");
+        fail("a line is too long");
     ssize_t count = recv(connection, buffer + stop, sizeof buffer - stop, 0);
     received_at = now();
     if (count <= 0)
@@ -69,10 +70,10 @@ static int fill(void) {
 
 static void fill_or_fail(void) {
     if (!fill())
-        fail("the connection ended within an answer");
+        fail("the connection ended in the middle of a response");
 }
 
-/* The next line without its end, NULL where the connection ends. */
+/* Return the next line without its end, NULL if the connection ends. */
 static char *read_line(void) {
     char *end;
     while (!(end = memchr(buffer + start, '\n', stop - start)))
@@ -86,10 +87,10 @@ static char *read_line(void) {
     return line;
 }
 
-static char *line_of_answer(void) {
+static char *response_line(void) {
     char *line = read_line();
     if (!line)
-        fail("the connection ended within an answer");
+        fail("the connection ended in the middle of a response");
     return line;
 }
 
@@ -102,79 +103,79 @@ static void skip(size_t count) {
     start += count;
 }
 
-static void note_stamp(void) {
-    while (stop - start < STAMP)
+static void note_delay(void) {
+    while (stop - start < STAMP_BYTES)
         fill_or_fail();
-    char digits[STAMP + 1];
-    memcpy(digits, buffer + start, STAMP);
-    digits[STAMP] = 0;
-    if (stamp_count < MOST_STAMPS)
-        stamps[stamp_count++] = received_at - strtoll(digits, NULL, 10);
+    char digits[STAMP_BYTES + 1];
+    memcpy(digits, buffer + start, STAMP_BYTES);
+    digits[STAMP_BYTES] = 0;
+    if (delay_count < MAX_DELAYS)
+        delays[delay_count++] = received_at - strtoll(digits, NULL, 10);
 }
 
 static void reply(const char *data, size_t length) {
     if (send(connection, data, length, MSG_NOSIGNAL) != (ssize_t)length)
-        fail("the process has gone");
+        fail("the process closed the connection");
 }
 
-static void connect_anew(void) {
+static void accept_connection(void) {
     const int one = 1;
     if (connection >= 0)
         close(connection);
     start = stop = 0;
     connection = accept(listener, NULL, NULL);
     if (connection < 0)
-        fail("no connection");
+        fail("cannot accept a connection");
     setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
-/* Read a request for an invocation; a connection may end before one. Gives the moment when it was there. */
+/* Read a request for an invocation, and return when it was received. The process may reconnect before it. */
 static int64_t expect_next(void) {
     char *line;
     if (connection < 0)
-        connect_anew();
+        accept_connection();
     while (!(line = read_line()))
-        connect_anew();
+        accept_connection();
     if (!strstr(line, "/runtime/invocation/next"))
         fail(line);
-    while (*line_of_answer())
+    while (*response_line())
         ;
     return received_at;
 }
 
-static void read_chunks(int64_t *first) {
-    size_t size = strtoul(line_of_answer(), NULL, 16);
-    *first = received_at;
+static void read_chunks(int64_t *first_byte) {
+    size_t size = strtoul(response_line(), NULL, 16);
+    *first_byte = received_at;
     while (size) {
-        if (size == STAMP)
-            note_stamp();
+        if (size == STAMP_BYTES)
+            note_delay();
         skip(size + 2);
-        size = strtoul(line_of_answer(), NULL, 16);
+        size = strtoul(response_line(), NULL, 16);
     }
-    while (*line_of_answer())
+    while (*response_line())
         ;
 }
 
-static void read_response(struct marks *mark) {
-    char *line = line_of_answer();
+static void read_response(struct moments *moments) {
+    char *line = response_line();
     size_t length = 0;
     if (!strstr(line, "/response"))
         fail(line);
-    while (*(line = line_of_answer()))
+    while (*(line = response_line()))
         if (!strncasecmp(line, "content-length:", 15))
             length = strtoul(line + 15, NULL, 10);
     if (length) {
         if (start == stop)
             fill_or_fail();
-        mark->first = received_at;
+        moments->first_byte = received_at;
         skip(length);
     } else {
-        read_chunks(&mark->first);
+        read_chunks(&moments->first_byte);
     }
-    mark->end = received_at;
+    moments->last_byte = received_at;
 }
 
-static void invoke(struct marks *mark, const char *event) {
+static void invoke(struct moments *moments, const char *event) {
     static long count;
     static char text[1 << 16];
     static const char accepted[] = "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n"
@@ -188,54 +189,54 @@ static void invoke(struct marks *mark, const char *event) {
                           "Content-Length: %zu\r\n\r\n%s",
                           ++count, strlen(event), event);
     if (length >= (int)sizeof text)
-        fail("an event that is too long");
-    mark->answered = now();
+        fail("the event is too long");
+    moments->sent = now();
     reply(text, (size_t)length);
-    read_response(mark);
+    read_response(moments);
     reply(accepted, sizeof accepted - 1);
-    mark->ready = expect_next();
+    moments->ready = expect_next();
 }
 
-static void obey(const char *command) {
+static void run_command(const char *command) {
     static int64_t asked;
     char *event;
     long count = strtol(command, &event, 10);
-    struct marks *marks = calloc((size_t)count + 1, sizeof *marks);
-    if (!marks)
+    struct moments *moments = calloc((size_t)count + 1, sizeof *moments);
+    if (!moments)
         fail("out of memory");
     if (!asked)
         asked = expect_next();
-    stamp_count = 0;
+    delay_count = 0;
     for (long i = 0; i < count; i++) {
-        marks[i].next = asked;
-        invoke(&marks[i], event + 1);
-        asked = marks[i].ready;
+        moments[i].asked = asked;
+        invoke(&moments[i], event + 1);
+        asked = moments[i].ready;
     }
-    printf("%ld %ld\n", count, stamp_count);
-    for (struct marks *m = marks; m < marks + count; m++)
-        printf("%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", m->next, m->answered, m->first, m->end,
+    printf("%ld %ld\n", count, delay_count);
+    for (struct moments *m = moments; m < moments + count; m++)
+        printf("%" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 "\n", m->asked, m->sent, m->first_byte, m->last_byte,
                m->ready);
-    for (long i = 0; i < stamp_count; i++)
-        printf("%" PRId64 "\n", stamps[i]);
+    for (long i = 0; i < delay_count; i++)
+        printf("%" PRId64 "\n", delays[i]);
     fflush(stdout);
-    free(marks);
+    free(moments);
 }
 
 int main(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     char *command = NULL;
-    size_t room = 0;
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* it never outlives the benchmark, whatever ends that */
+    size_t capacity = 0;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* no server is left if the benchmark is killed */
     listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (listener < 0 || bind(listener, (struct sockaddr *)&address, length) || listen(listener, 8) ||
         getsockname(listener, (struct sockaddr *)&address, &length))
-        fail("no socket");
+        fail("cannot listen on a socket");
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
-    while (getline(&command, &room, stdin) > 0) {
+    while (getline(&command, &capacity, stdin) > 0) {
         command[strcspn(command, "\n")] = 0;
-        obey(command);
+        run_command(command);
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-"""What `server.c` is, where there is no compiler: the same commands and replies, the same moments."""
+"""Replaces `server.c` where there is no compiler: the same commands, replies and moments."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import socket
 import sys
 import time
 
-STAMP = 20  # digits
+STAMP_BYTES = 20  # a chunk of this size is a moment in decimal digits
 
 
 class Server:
+    """The Runtime API of one process."""
+
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connection: socket.socket | None = None
@@ -18,7 +20,7 @@ class Server:
         self._start = self._stop = 0
         self._received_at = 0
         self._count = 0
-        self.stamps: list[int] = []
+        self.delays: list[int] = []
 
     @property
     def port(self) -> int:
@@ -26,7 +28,7 @@ class Server:
         return port
 
     def expect_next(self) -> int:
-        """Read a request for an invocation; a connection may end before one. Gives the moment when it was there."""
+        """Read a request for an invocation, and return when it was received. The process may reconnect before it."""
         while self._connection is None or not (line := self._line(may_end=True)):
             self._connection, _ = self._listener.accept()
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -38,7 +40,7 @@ class Server:
         return self._received_at
 
     def invoke(self, event: bytes) -> tuple[int, int, int, int]:
-        """One invocation: the moments answered, first, end and ready."""
+        """Send one invocation; return the moments sent, first_byte, last_byte and ready."""
         self._count += 1
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -49,13 +51,13 @@ class Server:
             f"Content-Length: {len(event)}\r\n\r\n"
         )
         assert self._connection is not None
-        answered = time.monotonic_ns()
+        sent = time.monotonic_ns()
         self._connection.sendall(head.encode() + event)
-        first, end = self._read_response()
+        first_byte, last_byte = self._read_response()
         self._connection.sendall(
             b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"status":"OK"}\n'
         )
-        return answered, first, end, self.expect_next()
+        return sent, first_byte, last_byte, self.expect_next()
 
     def _read_response(self) -> tuple[int, int]:
         line = self._line()
@@ -69,29 +71,29 @@ class Server:
             return self._read_chunks()
         if self._start == self._stop:
             self._fill()
-        first = self._received_at
+        first_byte = self._received_at
         self._skip(length)
-        return first, self._received_at
+        return first_byte, self._received_at
 
     def _read_chunks(self) -> tuple[int, int]:
         size = int(self._line(), 16)
-        first = self._received_at
+        first_byte = self._received_at
         while size:
-            if size == STAMP:
-                self._note_stamp()
+            if size == STAMP_BYTES:
+                self._note_delay()
             self._skip(size + 2)
             size = int(self._line(), 16)
         while self._line():
             pass
-        return first, self._received_at
+        return first_byte, self._received_at
 
-    def _note_stamp(self) -> None:
-        while self._stop - self._start < STAMP:
+    def _note_delay(self) -> None:
+        while self._stop - self._start < STAMP_BYTES:
             self._fill()
-        self.stamps.append(self._received_at - int(self._buffer[self._start : self._start + STAMP]))
+        self.delays.append(self._received_at - int(self._buffer[self._start : self._start + STAMP_BYTES]))
 
     def _line(self, may_end: bool = False) -> bytes:
-        """The next line without its end; also empty where the connection has ended, if it may."""
+        """Return the next line without its end; if `may_end`, an empty one also where the connection has ended."""
         while (end := self._buffer.find(b"\n", self._start, self._stop)) < 0:
             if not self._fill(may_end):
                 return b""
@@ -119,7 +121,7 @@ class Server:
         self._received_at = time.monotonic_ns()
         self._stop += count
         if not count and not may_end:
-            raise SystemExit("the connection ended within an answer")
+            raise SystemExit("the connection ended in the middle of a response")
         return count > 0
 
 
@@ -130,13 +132,13 @@ def main() -> None:
     for command in sys.stdin:
         count, _, event = command.rstrip("\n").partition(" ")
         asked = asked or server.expect_next()
-        server.stamps, lines = [], []
+        server.delays, lines = [], []
         for _ in range(int(count)):
             moments = server.invoke(event.encode())
             lines.append(" ".join(map(str, (asked, *moments))))
             asked = moments[-1]
-        print(count, len(server.stamps))
-        print(*lines, *server.stamps, sep="\n", flush=True)
+        print(count, len(server.delays))
+        print(*lines, *server.delays, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

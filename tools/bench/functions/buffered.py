@@ -1,4 +1,4 @@
-"""The function that is measured on awslambdaric, which sends what its handler returns."""
+"""The function that is measured on awslambdaric, which sends the value that the handler returns."""
 
 
 def handler(event: dict[str, int], context: object) -> str:

@@ -1,4 +1,4 @@
-"""The function that is measured behind a local Function URL: one small chunk, whatever it is asked for."""
+"""The function that is measured behind a local Function URL: one small chunk for every request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A share of a processor, as a function has it by its memory: with the control groups of Linux."""
+"""The processor share that a function has by its memory setting, with the control groups of Linux."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.bench import BenchError
+from tools.common.errors import ToolError
 
-MEMORY_OF_ONE_CPU = 1769  # MB: AWS Lambda Developer Guide, configuration-memory
-PERIOD = 20_000  # microseconds: a process that used its share waits for the next
+ONE_CPU_MB = 1769  # AWS Lambda Developer Guide, configuration-memory: at this setting a function has one vCPU
+PERIOD_US = 20_000  # a process that has used its share waits for the next period
+_MIN_QUOTA_US = 1000  # the kernel accepts no less
 _MOUNT = Path("/sys/fs/cgroup")
 
 
-def share(memory: int) -> int:
-    """Microseconds of processor time in each period, for a function with so many MB."""
-    return max(1000, PERIOD * memory // MEMORY_OF_ONE_CPU)
+def quota_us(memory_mb: int) -> int:
+    """Return the processor time in each period, in microseconds."""
+    return max(_MIN_QUOTA_US, PERIOD_US * memory_mb // ONE_CPU_MB)
 
 
 @contextlib.contextmanager
-def cpu_quota(memory: int) -> Iterator[Path]:
-    """A control group with the processor of a function of so many MB; gives the file that takes process ids.
+def cpu_share(memory_mb: int) -> Iterator[Path]:
+    """Create a control group with the processor share of a memory setting; yield its `cgroup.procs`.
 
-    Raises BenchError where the system does not let us make one.
+    Raises:
+        ToolError: the system does not allow it.
     """
     problems = []
     for parent in _parents():
@@ -36,7 +38,7 @@ def cpu_quota(memory: int) -> Iterator[Path]:
             continue
         try:
             try:
-                _limit(group, memory)
+                _set_quota(group, memory_mb)
             except OSError as error:
                 problems.append(f"{parent}: {error.strerror}")
                 continue
@@ -44,7 +46,7 @@ def cpu_quota(memory: int) -> Iterator[Path]:
             return
         finally:
             _remove(group)
-    raise BenchError(f"no control group for the processor can be made ({'; '.join(problems) or f'no {_MOUNT}'})")
+    raise ToolError(f"cannot create a control group with a processor quota ({'; '.join(problems) or f'no {_MOUNT}'})")
 
 
 def _parents() -> list[Path]:
@@ -56,16 +58,16 @@ def _parents() -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _limit(group: Path, memory: int) -> None:
-    if (group / "cpu.cfs_quota_us").exists():  # version 1
-        (group / "cpu.cfs_period_us").write_text(str(PERIOD))
-        (group / "cpu.cfs_quota_us").write_text(str(share(memory)))
+def _set_quota(group: Path, memory_mb: int) -> None:
+    if (group / "cpu.cfs_quota_us").exists():  # cgroup version 1
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+        (group / "cpu.cfs_quota_us").write_text(str(quota_us(memory_mb)))
     else:
-        (group / "cpu.max").write_text(f"{share(memory)} {PERIOD}")
+        (group / "cpu.max").write_text(f"{quota_us(memory_mb)} {PERIOD_US}")
 
 
 def _remove(group: Path) -> None:
-    for _ in range(100):  # a process that was killed leaves its group a little later
+    for _ in range(100):  # a killed process leaves its group with a delay
         try:
             group.rmdir()
             return
