@@ -38,6 +38,7 @@ from streaming_runtime import (
     invocation,
     load,
     log,
+    reserve,
 )
 
 try:  # the C part suffices; the Python part imports `enum`
@@ -64,6 +65,7 @@ def main() -> "NoReturn":
     if __name__ != "__main__":
         sys.modules.pop(__name__, None)  # the function may have a module of this name
     output = log.Log(os.environ)
+    reserve.fill()
     try:
         runtime_api = api.RuntimeApi(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""), output)
         exit_on_sigterm(runtime_api.connection)
@@ -101,7 +103,10 @@ def run(runtime_api: api.RuntimeApi, loaded: handler.Handler, output: log.Log) -
     try:
         while True:
             output.invocation = runtime_api.next_invocation()
-            serve(runtime_api, loaded, output.invocation, output)
+            loaded.in_context(serve, runtime_api, loaded, output.invocation, output)
+            loaded.settle()
+            if not reserve.is_full:
+                reserve.fill()
             if runtime_api.connection.exit_request is not None:  # a handler or its error can swallow the exception
                 raise runtime_api.connection.exit_request
     finally:

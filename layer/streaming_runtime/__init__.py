@@ -1,7 +1,7 @@
 """The parts of the runtime that `runtime.py` puts together. The only module name that the layer reserves.
 
     start modules, in reading order    log, invocation, http1, connection, api, handler
-    loaded on first use                errors, log_records, prelude, json_text, aio, extension
+    loaded on first use                errors, log_records, prelude, json_text, aio, extension, pickling
 
 A start module is read at every cold start, so it imports nothing that the first response does not need. The others are
 reached through `load` alone. Imports point one way: handler -> api -> connection -> http1, and everything may import
@@ -55,6 +55,92 @@ class NotDelivered(Exception):
     """One request failed: the Runtime API closed the connection or refused it. The next request may succeed."""
 
 
+# --- Descriptors ------------------------------------------------------------------------------------------------------
+
+# The function may replace these names in `os`. Those of the runtime stay valid.
+_READ_ONLY = os.O_RDONLY | os.O_CLOEXEC
+_open, _read, _close, _fstat, _dup2 = os.open, os.read, os.close, os.fstat, os.dup2
+
+HIGHEST_DESCRIPTOR = 1000  # below the limit of an execution environment, 1,024 (gettingstarted-limits)
+DESCRIPTORS_TRIED = 64
+
+
+def identity(number: int) -> "tuple[int, int] | None":
+    """Return what identifies the open file behind a descriptor: device and inode. None if it is closed."""
+    try:
+        status = _fstat(number)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class Descriptor:
+    """A descriptor that the runtime remembers. It is valid while its number still refers to the same open file.
+
+    The function can close any number, and the next file or socket that it opens gets that number. Bytes of the runtime
+    would then go into a file of the function, and log lines into the response. So check before each use.
+    """
+
+    __slots__ = ("_identity", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._identity = identity(number)
+
+    def is_valid(self) -> bool:
+        return self._identity is not None and identity(self.number) == self._identity
+
+
+def duplicate_high(number: int) -> int:
+    """Return a duplicate of a descriptor with a high number, closed on exec; the descriptor itself if that fails.
+
+    Functions close descriptors that they do not own, usually a range of low ones such as `os.closerange(3, 64)`.
+    """
+    for high in range(HIGHEST_DESCRIPTOR, HIGHEST_DESCRIPTOR - DESCRIPTORS_TRIED, -1):
+        if identity(high) is None:
+            try:
+                return _dup2(number, high, False)
+            except OSError:  # above a lower limit of this process
+                continue
+    return number
+
+
+class Reserve:
+    """One descriptor and some memory for an error report, in case the function has exhausted both."""
+
+    BYTES = 1024 * 1024  # allocated and never touched, so it occupies address space only
+
+    def __init__(self) -> None:
+        self._memory: bytes | None = None
+        self._descriptor: Descriptor | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self._memory is not None and self._descriptor is not None
+
+    def fill(self) -> None:
+        """Allocate what is missing; without success while the function uses everything up."""
+        try:
+            if self._descriptor is None:
+                low = _open("/dev/null", _READ_ONLY)
+                self._descriptor = Descriptor(duplicate_high(low))
+                if self._descriptor.number != low:
+                    _close(low)
+            if self._memory is None:
+                self._memory = bytes(self.BYTES)
+        except (OSError, MemoryError):
+            pass
+
+    def release(self) -> None:
+        """Free both. The descriptor is left alone if its number belongs to another file by now."""
+        self._memory = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None and descriptor.is_valid():
+            _close(descriptor.number)
+
+
+reserve = Reserve()
+
 # --- The modules of this package --------------------------------------------------------------------------------------
 
 START_MODULES = ("http1", "connection", "invocation", "log", "api", "handler")  # each after those that it imports
@@ -106,13 +192,13 @@ def _execute(name: str) -> "Any":
 def _bytecode(name: str, path: str) -> "Any":
     """Return the code that the layer contains for this Python; None if there is none, as in a checkout."""
     try:
-        descriptor = os.open(f"{FOLDER}/__pycache__/{name}{_BYTECODE_SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open(f"{FOLDER}/__pycache__/{name}{_BYTECODE_SUFFIX}", _READ_ONLY)
     except OSError:
         return None
     data = b""
-    while part := os.read(descriptor, 64 * 1024):
+    while part := _read(descriptor, 64 * 1024):
         data += part
-    os.close(descriptor)
+    _close(descriptor)
     if not data.startswith(_BYTECODE_START):
         return None
     code = marshal.loads(memoryview(data)[16:])
@@ -173,6 +259,7 @@ def describe_type(value: object) -> str:
 
 # --- Error reports ----------------------------------------------------------------------------------------------------
 
+MIN_RECURSION_LIMIT = 500
 MAX_TYPE_CHARACTERS = 128  # of an error type
 MAX_MESSAGE_CHARACTERS = 64 * 1024
 MAX_TRAILER_BYTES = 3500  # Go servers, among them the service's own, read trailers into a buffer of 4096 bytes
@@ -181,13 +268,14 @@ MAX_TRAILER_BYTES = 3500  # Go servers, among them the service's own, read trail
 def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport":
     """Return the report about an exception. Nothing that the exception does while it is inspected is raised here.
 
-    The cold module `errors` makes the full report. If that fails (its file is missing, there is no memory, the function
-    has broken a module that it needs), a minimal one takes its place, so that the caller always gets the type and the
-    message.
+    The cold module `errors` makes the full report. If that fails (its file is missing, there is no memory and no
+    descriptor, the function has broken a module that it needs), a minimal one takes its place, so that the caller
+    always gets the type and the message.
 
     Args:
         culprit: what raised, as the subject of a sentence, such as "the handler".
     """
+    reserve.release()
     try:
         report: ErrorReport = load("errors").report(error, culprit)
         return report
@@ -196,8 +284,15 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
     except ContractError as problem:
         return MinimalReport(f"Runtime.{problem.reason}", f"{problem}; the error was {summary(error)}", error)
     except BaseException:
+        _restore_recursion_limit()
         name = f"Runtime.{error.reason}" if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
         return MinimalReport(name, text_of(error), error)
+
+
+def _restore_recursion_limit(get: "Any" = sys.getrecursionlimit, restore: "Any" = sys.setrecursionlimit) -> None:
+    """Undo a limit that is too low for a report. The stack is short here, so there is no recursion to stop."""
+    if get() < MIN_RECURSION_LIMIT:
+        restore(MIN_RECURSION_LIMIT)
 
 
 def text_of(value: object, convert: "Callable[[object], str]" = str) -> str:
@@ -220,9 +315,16 @@ def summary_of_report(report: "ErrorReport | MinimalReport") -> str:
 
 def header_type(error_type: str) -> str:
     """Return the error type in the form that the service keeps: `Function.<Class>` or `Runtime.<Reason>`, in ASCII."""
-    if error_type.startswith("Runtime."):
+    reason = error_type.removeprefix("Runtime.")
+    if reason != error_type and reason.isalpha() and _is_kept(reason):
         return error_type
-    return "Function." + "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in error_type)
+    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in error_type)
+    return f"Function.{name}" if _is_kept(name) else f"Function.Exception_{name}"
+
+
+def _is_kept(name: str) -> bool:
+    """Return whether the service keeps the name. It searches for `(Runtime|Function)\\.[A-Z][a-zA-Z]+`."""
+    return name.isascii() and name[:1].isupper() and name[1:2].isalpha()
 
 
 class MinimalReport:

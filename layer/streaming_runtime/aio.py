@@ -1,11 +1,20 @@
 """Async generators: one event loop for the life of the process, so that a client bound to it serves many invocations.
 
-The end of a loop can take forever. A task can refuse to be cancelled, and a thread of the default executor cannot be
-stopped at all; `asyncio.Runner.close` waits for both. The service would wait too, and then kill the process before
-`atexit` has run. So every wait here has a limit, and threads are not waited for.
+What can go wrong:
+
+- The function's module may have set a loop as the current one, and clients of the module may be bound to it. That loop
+  is adopted.
+- The function can break a loop: close it or its selector, stop it from a callback, shut its executor down, or close its
+  descriptors. Such a loop is replaced before the next invocation. It is never closed: its descriptor numbers may belong
+  to other files by now.
+- asyncio closes an abandoned async generator in a task of the loop, which stands still between invocations. A proxy
+  would keep its upstream open until the next one. So the loop runs on after each stream until these are closed.
+- The end of a loop can take forever. A task can refuse to be cancelled, and a thread of the default executor cannot be
+  stopped at all; `asyncio.Runner.close` waits for both. The service would wait too, and then kill the process before
+  `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
-from streaming_runtime import import_standard
+from streaming_runtime import Descriptor, import_standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +26,9 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 CANCELLATION_TIMEOUT = 1.0  # seconds that a cancelled task gets
+CLOSING_TIMEOUT = 1.0  # seconds, for abandoned async generators after a stream
+
+_abandoned: "list[Any]" = []  # broken loops; a reference keeps Python from closing their descriptors
 
 
 class EventLoop:
@@ -30,64 +42,162 @@ class EventLoop:
         self._asyncio = import_standard("asyncio")
         self._log_clean_up = log_clean_up
         self._loop: Any = None
+        self._waker: Descriptor | None = None  # the end of the wake-up socket that other threads write to
 
     def stream(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
         """Send what the iterator yields, each chunk before it resumes; then close it."""
-        loop = self._open()
-        task = loop.create_task(self._send_all(items, response))
-        try:
-            loop.run_until_complete(task)
-        finally:
-            if task.done():
-                task.cancelled() or task.exception()  # retrieved here; otherwise asyncio logs that nobody did
-            else:  # an exit has interrupted the loop itself
-                task.cancel()
-                self._wait([task])
-                if not task.done():
-                    self._loop = None  # the task would continue in the middle of the next invocation
+        error = self._run(self._send_all(items, response))
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del (
+                    error
+                )  # the traceback refers to this frame; without a cycle, what the handler holds is freed at once
 
-    async def _send_all(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
+    async def _send_all(self, items: "AsyncIterator[object]", response: "ResponseStream") -> "BaseException | None":
+        """Return the error. If it was raised, asyncio's frames would keep it and all the handler's objects alive."""
         try:
-            write, write_next = response.write_first, response.write
-            async for item in items:
-                write(item)
-                write = write_next
+            try:
+                write, write_next = response.write_first, response.write
+                async for item in items:
+                    write(item)
+                    write = write_next
+                    del item  # or two large chunks would exist at a time
+            finally:
+                if hasattr(items, "aclose"):
+                    try:
+                        await items.aclose()
+                    except Exception as error:
+                        self._log_clean_up(error)
+        except BaseException as error:
+            return error
+        return None
+
+    def _run(self, coroutine: "Any") -> "Any":
+        """Run a coroutine in the loop and return its result."""
+        loop = self._open()
+        task = loop.create_task(coroutine)
+        try:
+            return loop.run_until_complete(task)
         finally:
-            if hasattr(items, "aclose"):
-                try:
-                    await items.aclose()
-                except Exception as error:
-                    self._log_clean_up(error)
+            if not task.done():  # an exit has interrupted the loop itself, or the function has stopped it
+                task.cancel()
+                self._wait([task], CANCELLATION_TIMEOUT)
+                if not task.done():
+                    self._abandon()  # the task would continue in the middle of the next invocation
+
+    def settle(self) -> None:
+        """After a stream, run the loop until the async generators are closed that nothing refers to any more.
+
+        https://docs.python.org/3/library/asyncio-eventloop.html, `shutdown_asyncgens`, describes the hook that makes a
+        task for each. Closing one can abandon another, so this repeats until there is none, within a time limit.
+        """
+        loop = self._loop
+        if loop is None or not self._is_intact():
+            return
+        try:
+            deadline = loop.time() + CLOSING_TIMEOUT
+            loop.run_until_complete(self._asyncio.sleep(0))
+            while closing := [task for task in self._asyncio.all_tasks(loop) if is_closing(task)]:
+                if (remaining := deadline - loop.time()) <= 0:
+                    return
+                self._wait(closing, remaining)
+                loop.run_until_complete(self._asyncio.sleep(0))
+        except RuntimeError:
+            self._abandon()  # a callback of the function has stopped the loop
 
     def close(self) -> None:
         """Cancel all tasks and close all async generators, within a time limit; do not wait for threads."""
-        loop, self._loop = self._loop, None
-        if loop is None or loop.is_closed() or loop.is_running():
+        loop = self._loop
+        if loop is None or not self._is_intact():
             return
         try:
             tasks = self._asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
-            self._wait(tasks, loop)
+            self._wait(tasks, CANCELLATION_TIMEOUT)
             for task in tasks:
                 if task.done() and not task.cancelled() and task.exception() is not None:
                     message = "unhandled exception while the event loop is closed"
                     loop.call_exception_handler({"message": message, "exception": task.exception(), "task": task})
-            self._wait([loop.create_task(loop.shutdown_asyncgens())], loop)
+            self._wait([loop.create_task(loop.shutdown_asyncgens())], CLOSING_TIMEOUT)
             executor = getattr(loop, "_default_executor", None)  # no public way closes it without waiting on 3.11
             if executor is not None:
                 executor.shutdown(wait=False, cancel_futures=True)
+            self._loop = None
             loop.close()
         except Exception as error:
             self._log_clean_up(error)
 
+    def _wait(self, tasks: "Any", timeout: float) -> None:
+        if tasks:
+            try:
+                self._loop.run_until_complete(self._asyncio.wait(tasks, timeout=timeout))
+            except RuntimeError:
+                self._abandon()
+
+    # The choice of the loop
+
     def _open(self) -> "Any":
-        """Return the loop. Make another one if the function has closed it."""
-        if self._loop is None or self._loop.is_closed():
-            self._loop = self._asyncio.new_event_loop()
-            self._asyncio.set_event_loop(self._loop)
+        """Return the loop: the one in use, the one that the function has set as current, or a new one."""
+        if self._loop is not None and not self._is_intact():
+            self._abandon()
+        if self._loop is None:
+            loop = self._current()
+            if loop is None or not is_usable(loop):
+                if loop is not None:
+                    _abandoned.append(loop)
+                loop = self._asyncio.new_event_loop()
+                self._asyncio.set_event_loop(loop)
+            self._loop = loop
+            self._waker = Descriptor(loop._csock.fileno()) if hasattr(loop, "_csock") else None
         return self._loop
 
-    def _wait(self, tasks: "Any", loop: "Any" = None) -> None:
-        if tasks:
-            (loop or self._loop).run_until_complete(self._asyncio.wait(tasks, timeout=CANCELLATION_TIMEOUT))
+    def _current(self) -> "Any":
+        """Return the current loop of this thread. Some versions of asyncio make one if there is none."""
+        warnings = import_standard("warnings")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                return self._asyncio.get_event_loop()
+            except RuntimeError:
+                return None
+
+    def _abandon(self) -> None:
+        _abandoned.append(self._loop)
+        self._loop = None
+
+    def _is_intact(self) -> bool:
+        return is_usable(self._loop) and (self._waker is None or self._waker.is_valid())
+
+
+def is_usable(loop: "Any") -> bool:
+    """Return whether the loop can run: the function has not closed or stopped it or any of its parts."""
+    if loop.is_closed() or loop.is_running() or getattr(loop, "_stopping", False):
+        return False
+    executor = getattr(loop, "_default_executor", None)
+    if getattr(loop, "_executor_shutdown_called", False) or getattr(executor, "_shutdown", False):
+        return False
+    return has_its_descriptors(loop)
+
+
+def has_its_descriptors(loop: "Any") -> bool:
+    """Return whether the loop's own descriptors are intact. Loops of other implementations are not examined.
+
+    All epoll descriptors have the same inode. But only the loop's own accepts a change of the loop's wake-up socket.
+    """
+    selector, wake_up = getattr(loop, "_selector", None), getattr(loop, "_ssock", None)
+    epoll: Any = getattr(selector, "_selector", None)
+    if wake_up is None or not hasattr(epoll, "modify"):
+        return True
+    try:
+        epoll.modify(wake_up.fileno(), 1)  # EPOLLIN, as it is registered
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_closing(task: "Any") -> bool:
+    """Return whether the task closes an abandoned async generator."""
+    return type(task.get_coro()).__name__ == "async_generator_athrow"

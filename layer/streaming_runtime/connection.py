@@ -9,9 +9,14 @@ What can go wrong here, and how each case is handled:
   that only sends would then wait for buffer space for ever, so a full send buffer waits for both directions.
 - A signal handler may raise in the middle of a chunk. The framing of that connection is then lost: it is closed.
 - The function may fork. The child shares the socket, and two processes on one connection would mix their bytes.
+- The function may close descriptors that it does not own, and its next file or socket gets the same number. The
+  connection is at a high number, which the usual ranges do not reach. Its identity is checked before each request and
+  after each failed send. It is not checked for each chunk, which would cost as much as sending it: a number that is
+  reused in the middle of a stream goes unnoticed.
+- The other machine may vanish without a word. TCP keep-alive ends the wait for it, and never one for a live server.
 """
 
-from streaming_runtime import NotDelivered, RuntimeApiError, Terminated, import_standard
+from streaming_runtime import Descriptor, NotDelivered, RuntimeApiError, Terminated, duplicate_high, import_standard
 from streaming_runtime.http1 import ProtocolError, ResponseParser
 
 # The C parts of `socket` and `signal` suffice: their Python parts import `enum` and `selectors`, which take longer than
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait; no SIGPIPE, whatever its disposition
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, probes (tcp(7))
 PEEK_NOW = socket.MSG_DONTWAIT | socket.MSG_PEEK
 
 
@@ -45,8 +51,29 @@ class _NotConnected:
     def close(self) -> None:
         pass
 
+    detach = close
+
 
 _NOT_CONNECTED = _NotConnected()
+
+
+def _at_high_number(sock: "socket.socket") -> "socket.socket":
+    number = sock.fileno()
+    high = duplicate_high(number)
+    if high == number:
+        return sock
+    sock.close()
+    return socket.socket(fileno=high)
+
+
+def _set_options(sock: "socket.socket") -> None:
+    # Without it, a small chunk waits up to 40 ms for the acknowledgement of the previous one (tcp(7)).
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        option = getattr(socket, name, None)  # macOS lacks one of them
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Connection:
@@ -60,6 +87,7 @@ class Connection:
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._socket: socket.socket | _NotConnected = _NOT_CONNECTED
+        self._descriptor: Descriptor | None = None
         self._parser = ResponseParser()
         self._early_response: Response | None = None  # received before the request was complete
         self.exit_request: Terminated | None = None
@@ -79,7 +107,7 @@ class Connection:
             self._open()
 
     def _is_stale(self) -> bool:
-        if self._parser.is_last or self._parser.received:
+        if self._parser.is_last or self._parser.received or not self._is_ours():
             return True
         try:
             self._socket.recv(1, PEEK_NOW)
@@ -88,6 +116,14 @@ class Connection:
         except OSError:
             return True
         return True  # closed, or bytes that belong to no request: they would be parsed as the next response
+
+    def _is_ours(self) -> bool:
+        """Return whether the socket's number still refers to the socket. If not, it is neither used nor closed."""
+        if self._descriptor is not None and self._descriptor.is_valid():
+            return True
+        self._socket.detach()
+        self._socket, self._descriptor = _NOT_CONNECTED, None
+        return False
 
     def disown(self) -> None:
         """Close this end of the connection in a forked process, and never open another."""
@@ -101,13 +137,12 @@ class Connection:
         problem: Exception | None = None
         try:
             for family, kind, protocol, _, address in socket.getaddrinfo(host.encode(), port, 0, socket.SOCK_STREAM):
-                sock = socket.socket(family, kind, protocol)
+                sock = _at_high_number(socket.socket(family, kind, protocol))
                 sock.settimeout(None)  # the function may have set another default
-                # Without it, a small chunk waits up to 40 ms for the acknowledgement of the previous one (tcp(7)).
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                _set_options(sock)
                 try:
                     sock.connect(address)
-                    self._socket = sock
+                    self._socket, self._descriptor = sock, Descriptor(sock.fileno())
                     return
                 except OSError as error:
                     sock.close()
@@ -117,8 +152,10 @@ class Connection:
         raise NotDelivered(f"no connection to {host} port {port}: {problem}")
 
     def close(self) -> None:
-        self._socket.close()
-        self._socket, self._parser, self._early_response = _NOT_CONNECTED, ResponseParser(), None
+        if self._is_ours():
+            self._socket.close()
+        self._socket, self._descriptor = _NOT_CONNECTED, None
+        self._parser, self._early_response = ResponseParser(), None
 
     # Sending
 
@@ -189,6 +226,9 @@ class Connection:
 
     def _give_up(self, error: "OSError | None") -> "NoReturn":
         """Leave a request incomplete. The response, if there is one, explains more than the error does."""
+        if not self._is_ours():
+            self.close()
+            raise NotDelivered("the function closed the descriptor of the connection")
         if error is not None and not isinstance(error, ConnectionError):  # raised by the function's signal handler
             self.close()
             raise NotDelivered(str(error))

@@ -108,6 +108,7 @@ class Handler:
         self._log = log
         self._configuration = function_configuration()
         self._loop: EventLoop | None = None
+        self._base_context = self._copy_context()
 
     def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
         """Call the handler and send what it yields, each chunk before the handler resumes."""
@@ -127,6 +128,37 @@ class Handler:
                 "use yield instead of return, for example: yield json.dumps(result).encode()",
             )
 
+    def in_context(self, function: "Callable[..., None]", *arguments: "Any") -> None:
+        """Call a function in a `contextvars` context of its own: a copy of the one that the import of the module left.
+
+        A generator keeps no context: it uses that of the code that resumes it. So one context covers the whole
+        invocation, and a variable that the handler sets does not reach the next invocation.
+
+        The context costs an import that most functions do not need. While nothing has imported `contextvars`, there are
+        no variables that could be set, and the base is an empty context.
+        """
+        if self._base_context is None:
+            self._base_context = self._new_context()
+        if self._base_context is None:
+            function(*arguments)
+        else:
+            self._base_context.copy().run(function, *arguments)
+
+    @staticmethod
+    def _copy_context() -> "Any":
+        has_variables = "_contextvars" in sys.modules or "_decimal" in sys.modules
+        return import_standard("_contextvars").copy_context() if has_variables else None
+
+    @staticmethod
+    def _new_context() -> "Any":
+        has_variables = "_contextvars" in sys.modules or "_decimal" in sys.modules
+        return import_standard("_contextvars").Context() if has_variables else None
+
+    def settle(self) -> None:
+        """Let the event loop finish what a stream has left behind, before the environment is frozen."""
+        if self._loop is not None:
+            self._loop.settle()
+
     def close(self) -> None:
         """End what handlers have left running in the event loop."""
         if self._loop is not None:
@@ -138,6 +170,7 @@ class Handler:
             for item in items:
                 write(item)
                 write = write_next
+                del item  # or two large chunks would exist at a time
         finally:
             if hasattr(items, "close"):
                 try:

@@ -1,9 +1,10 @@
 """An invocation as `next` delivers it, and the context object that its handler gets."""
 
 import os
+import sys
 import time
 
-from streaming_runtime import ContractError, import_standard
+from streaming_runtime import ContractError, import_standard, load
 
 try:  # the C part of `json` suffices: its Python part imports `re`, which takes longer than the rest of a cold start
     from _json import make_scanner
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 JSON = "application/json"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259, 8.1: parsers may ignore it
 CONTENT_TYPE = "content-type"
 DEADLINE_MS = "lambda-runtime-deadline-ms"
 FUNCTION_ARN = "lambda-runtime-invoked-function-arn"
@@ -104,6 +106,11 @@ def set_trace_id(trace_id: "str | None") -> None:
 # --- The context object -----------------------------------------------------------------------------------------------
 
 
+def _reduce(self: object) -> "Any":
+    """Pickle the object so that a child process can load it without the layer on its `sys.path`."""
+    return load("pickling").reduce(self)
+
+
 class LambdaContext:
     """The `context` argument of a handler, with the names and types of the managed runtime's.
 
@@ -115,6 +122,10 @@ class LambdaContext:
     function_name: "str | None"
     memory_limit_in_mb: "str | None"  # a str, as on the managed runtime
     function_version: "str | None"
+
+    _log: "Log | None" = None  # a copy in another process has none
+
+    __reduce__ = _reduce
 
     def __init__(self, invocation: Invocation, configuration: "dict[str, str | None]", log: "Log") -> None:
         self.aws_request_id = invocation.request_id
@@ -138,7 +149,10 @@ class LambdaContext:
 
     def log(self, msg: object) -> None:
         """Write to the log, unchanged; no line end is added."""
-        self._log.text(str(msg))
+        if self._log is not None:
+            self._log.text(str(msg))
+        else:
+            sys.stdout.write(str(msg))
 
     def __repr__(self) -> str:
         return represent(
@@ -164,6 +178,8 @@ class ClientContext:
 
     __slots__ = ("client", "custom", "env")
 
+    __reduce__ = _reduce
+
     def __init__(self, fields: "dict[str, Any]") -> None:
         client = fields.get("client")
         self.custom = fields.get("custom")
@@ -179,6 +195,8 @@ class Client:
 
     __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
 
+    __reduce__ = _reduce
+
     def __init__(self, fields: "dict[str, Any]") -> None:
         for name in self.__slots__:
             setattr(self, name, fields.get(name))
@@ -191,6 +209,8 @@ class CognitoIdentity:
     """The caller that Amazon Cognito authenticated; both fields are None for other callers."""
 
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+    __reduce__ = _reduce
 
     def __init__(self, fields: "dict[str, Any]") -> None:
         self.cognito_identity_id = fields.get("cognitoIdentityId")
@@ -234,7 +254,7 @@ scan: "Any" = make_scanner(ScannerContext()) if make_scanner is not None else No
 
 def from_json(data: bytes) -> "Any":
     """Parse like `json.loads`, but import `json` only for its error messages. Raises ValueError."""
-    text = data.decode().strip(" \t\n\r")
+    text = data.removeprefix(BYTE_ORDER_MARK).decode().strip(" \t\n\r")
     if scan is not None:
         try:
             value, end = scan(text, 0)

@@ -1,13 +1,15 @@
 """The log: descriptors and writing. The form of the records is in `log_records`, which the first record loads.
 
 The function can close or replace what it does not own: `sys.stdout`, descriptors 1 and 2, the handlers of the root
-logger. So the log keeps duplicates of both descriptors, and writes each event with one system call.
+logger. So the log keeps duplicates of both descriptors at high numbers, and writes each event with one system call. The
+function can close the duplicates too. Their numbers then belong to the next file or socket that is opened, such as the
+connection that carries the response, so every event checks first where it goes.
 """
 
 import os
 import sys
 
-from streaming_runtime import import_standard, load, summary_of_report
+from streaming_runtime import Descriptor, duplicate_high, import_standard, load, summary_of_report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 ERROR = 40  # logging.ERROR
+
+_write = os.write  # the function may replace it
 
 
 class Log:
@@ -47,8 +51,8 @@ class Log:
         self.level = "DEBUG" if level == "TRACE" else level
         self.is_introduced = False
         telemetry = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
-        self._telemetry = int(telemetry) if telemetry.isdecimal() else None
-        self._descriptors = {1: duplicate(1), 2: duplicate(2)}
+        self._telemetry = Descriptor(duplicate_high(int(telemetry))) if telemetry.isdecimal() else None
+        self._outputs = {1: _Output(1), 2: _Output(2)}
 
     @property
     def request_id(self) -> str:
@@ -71,21 +75,31 @@ class Log:
 
     def text(self, text: str) -> None:
         """Write the text of `context.log`: one event if events are framed, otherwise unchanged."""
-        if self._telemetry is not None:
-            write_all(self._telemetry, load("log_records").telemetry_frame(text, 0, False))
+        if self._has_telemetry():
+            self._write_frame(text, 0, False)
         else:
             sys.stdout.write(text)
 
     def write_event(self, text: str, level: int, descriptor: int = 1) -> None:
         """Write one event with one system call, past `sys.stdout`, which the function may have replaced."""
-        if self._telemetry is not None:
-            write_all(self._telemetry, load("log_records").telemetry_frame(text, level, self.is_json))
+        if self._has_telemetry():
+            self._write_frame(text, level, self.is_json)
         else:
             self.write_line(text, descriptor)
 
     def write_line(self, text: str, descriptor: int) -> None:
         line = text.replace("\r\n", "\r").replace("\n", "\r") + "\n"
-        write_all(self._descriptors[descriptor], line.encode("utf-8", "backslashreplace"))
+        number = self._outputs[descriptor].number() or self._outputs[3 - descriptor].number()
+        if number is not None:  # otherwise the function has closed both outputs
+            write_all(number, line.encode("utf-8", "backslashreplace"))
+
+    def _has_telemetry(self) -> bool:
+        """Return whether events are framed. If the function has closed the descriptor, they become lines."""
+        return self._telemetry is not None and self._telemetry.is_valid()
+
+    def _write_frame(self, text: str, level: int, is_json: bool) -> None:
+        if self._telemetry is not None:
+            write_all(self._telemetry.number, load("log_records").telemetry_frame(text, level, is_json))
 
     def follow_logging(self) -> None:
         """Configure the root logger when `logging` is imported, so that a function without it does not pay for it."""
@@ -104,19 +118,28 @@ class Log:
             load("log_records").configure(self, logging)
 
 
-def duplicate(descriptor: int) -> int:
-    """Return a duplicate of the descriptor. If the function closes the original, its number goes to the next socket."""
-    try:
-        return os.dup(descriptor)
-    except OSError:
-        return descriptor
+class _Output:
+    """Standard output or standard error: the descriptor itself, and a duplicate of it at a high number."""
+
+    def __init__(self, number: int) -> None:
+        self._original = Descriptor(number)
+        self._duplicate = Descriptor(duplicate_high(number))
+
+    def number(self) -> "int | None":
+        """Return a number that refers to the output; None if the function has closed all of them."""
+        if self._duplicate.is_valid():
+            return self._duplicate.number
+        if not self._original.is_valid():
+            return None
+        self._duplicate = Descriptor(duplicate_high(self._original.number))
+        return self._duplicate.number
 
 
 def write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         try:
-            rest = rest[os.write(descriptor, rest) :]
+            rest = rest[_write(descriptor, rest) :]
         except BlockingIOError:  # the function has made the descriptor non-blocking
             select = import_standard("select")
             poller = select.poll()

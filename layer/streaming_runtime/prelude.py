@@ -1,4 +1,8 @@
-"""The HTTP response head that a handler yields first: status, headers and cookies."""
+"""The HTTP response head that a handler yields first: status, headers and cookies.
+
+`multiValueHeaders` is an addition of API Gateway, where it replaces `headers` of the same name. Function URLs ignore
+it.
+"""
 
 from streaming_runtime import ContractError, load, text_of
 
@@ -12,15 +16,17 @@ VERSION = "0.1.0"
 MAX_PRELUDE_BYTES = 16 * 1024
 DELIMITER_BYTES = 8
 
+KEYS = ("statusCode", "headers", "cookies", "multiValueHeaders")
+
 
 def encode(head: "dict[Any, Any]") -> bytes:
-    """Return the JSON of status, headers and cookies; always all three keys, as some readers require them.
+    """Return the JSON of status, headers and cookies; always these three keys, as some readers require them.
 
     Raises ContractError (`InvalidResponseHead`) before any of it is sent.
     """
-    unknown = [key for key in head if key not in ("statusCode", "headers", "cookies")]
+    unknown = [key for key in head if key not in KEYS]
     if unknown:
-        raise invalid(f"has the key {text_of(unknown[0], repr)}; allowed are statusCode, headers and cookies")
+        raise invalid(f"has the key {text_of(unknown[0], repr)}; allowed are {', '.join(KEYS)}")
     status, headers, cookies = head.get("statusCode", 200), head.get("headers", {}), head.get("cookies", [])
     if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
         raise invalid("needs a statusCode that is an int from 100 to 599")
@@ -28,13 +34,23 @@ def encode(head: "dict[Any, Any]") -> bytes:
         is_field(name) and name and is_field(headers[name]) for name in headers
     ):
         raise invalid("needs headers that are a dict of strings without CR, LF and NUL")
-    if not isinstance(cookies, (list, tuple)) or not all(is_field(cookie) for cookie in cookies):
+    if not is_fields(cookies):
         raise invalid("needs cookies that are a list of strings without CR, LF and NUL")
-    document = {"statusCode": int(status), "headers": headers, "cookies": cookies}
+    document: dict[str, Any] = {"statusCode": int(status), "headers": headers, "cookies": cookies}
+    if "multiValueHeaders" in head:
+        multiple = document["multiValueHeaders"] = head["multiValueHeaders"]
+        if not isinstance(multiple, dict) or not all(
+            is_field(name) and name and is_fields(multiple[name]) for name in multiple
+        ):
+            raise invalid("needs multiValueHeaders that are a dict of lists of strings without CR, LF and NUL")
     text: bytes = load("json_text").to_json(document).encode("ascii")
     if len(text) + DELIMITER_BYTES > MAX_PRELUDE_BYTES:
         raise invalid(f"is {len(text)} bytes of JSON; the limit is {MAX_PRELUDE_BYTES - DELIMITER_BYTES}")
     return text
+
+
+def is_fields(values: object) -> bool:
+    return isinstance(values, (list, tuple)) and all(is_field(value) for value in values)
 
 
 def is_field(value: object) -> bool:

@@ -35,7 +35,7 @@ HOSTILE = {
         def fail():
             raise Ünfug("m")
         """,
-        "Function._nfug",
+        "Function.Exception__nfug",
         "m",
     ),
     "CR LF NUL in the message": (
@@ -79,7 +79,7 @@ HOSTILE = {
         def fail():
             raise E
         """,
-        "Function.E",
+        "Function.Exception_E",
         "<str() of a E failed>",
     ),
     "a __str__ that calls sys.exit": (
@@ -93,7 +93,7 @@ HOSTILE = {
         def fail():
             raise E
         """,
-        "Function.E",
+        "Function.Exception_E",
         "<str() of a E failed>",
     ),
     "a __str__ that returns no str": (
@@ -105,7 +105,7 @@ HOSTILE = {
         def fail():
             raise E
         """,
-        "Function.E",
+        "Function.Exception_E",
         "<str() of a E failed>",
     ),
     "a str with a wrong length": (
@@ -121,7 +121,7 @@ HOSTILE = {
         def fail():
             raise E
         """,
-        "Function.E",
+        "Function.Exception_E",
         "m",
     ),
     "an __eq__ and a metaclass that raise": (
@@ -140,7 +140,7 @@ HOSTILE = {
         def fail():
             raise E("m") from E("n")
         """,
-        "Function.E",
+        "Function.Exception_E",
         "m",
     ),
     "a __cause__ and a __context__ that raise": (
@@ -157,7 +157,7 @@ HOSTILE = {
         def fail():
             raise E("m")
         """,
-        "Function.E",
+        "Function.Exception_E",
         "m",
     ),
     "a recursion": (
@@ -200,7 +200,7 @@ HOSTILE = {
         def fail():
             raise E("m")
         """,
-        "Function.E",
+        "Function.Exception_E",
         "m",
     ),
     "StopIteration": (
