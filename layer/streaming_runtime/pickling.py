@@ -1,7 +1,7 @@
 """Pickling of the context object, for `multiprocessing`.
 
-A context is often an argument of a `Process`. From Python 3.14 on, the default start method pickles the arguments, and the
-child process that loads them has no `/opt` on its `sys.path`. So a pickle does not name the class: it contains an
+A context is often an argument of a `Process`. From Python 3.14 on, the default start method pickles the arguments, and
+the child process that loads them has no `/opt` on its `sys.path`. So a pickle does not name the class: it contains an
 expression that imports this package from its folder.
 """
 
