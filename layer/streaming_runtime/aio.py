@@ -14,7 +14,7 @@ What can go wrong:
   `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
-from streaming_runtime import Descriptor, import_standard
+from streaming_runtime import Descriptor, duplicate_high, import_standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class EventLoop:
                     _abandoned.append(loop)
                 loop = self._asyncio.new_event_loop()
                 self._asyncio.set_event_loop(loop)
+            move_descriptors(loop)
             self._loop = loop
             self._waker = Descriptor(loop._csock.fileno()) if hasattr(loop, "_csock") else None
         return self._loop
@@ -180,6 +181,25 @@ def is_usable(loop: "Any") -> bool:
     if getattr(loop, "_executor_shutdown_called", False) or getattr(executor, "_shutdown", False):
         return False
     return has_its_descriptors(loop)
+
+
+def move_descriptors(loop: "Any") -> None:
+    """Give the selector and the wake-up sockets of the loop high descriptor numbers; see `duplicate_high`.
+
+    asyncio has no interface for that. A loop of another implementation stays as it is.
+    """
+    epoll: Any = getattr(getattr(loop, "_selector", None), "_selector", None)
+    if not hasattr(epoll, "fromfd") or not hasattr(loop, "_read_from_self"):
+        return
+    loop._remove_reader(loop._ssock.fileno())
+    loop._selector._selector = type(epoll).fromfd(duplicate_high(epoll.fileno()))
+    epoll.close()
+    for name in ("_ssock", "_csock"):
+        sock = getattr(loop, name)
+        setattr(loop, name, type(sock)(fileno=duplicate_high(sock.fileno())))
+        getattr(loop, name).setblocking(False)
+        sock.close()
+    loop._add_reader(loop._ssock.fileno(), loop._read_from_self)
 
 
 def has_its_descriptors(loop: "Any") -> bool:

@@ -1,0 +1,179 @@
+"""A function that closes descriptors of the runtime: nothing of the runtime goes into a file of the function."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+
+LOW, ALL = "os.closerange(3, 64)", "os.closerange(3, 4096)"
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_a_log_event_never_goes_into_the_response(runtime, log_format):
+    function = runtime(
+        f"""
+        import logging
+        import os
+        import socket
+
+        def handler(event, context):
+            yield b"first"
+            {LOW}
+            mine = [socket.socketpair() for _ in range(40)]
+            logging.error("an event")
+            yield b"second"
+            for ours, theirs in mine:
+                ours.setblocking(False), theirs.setblocking(False)
+                for end in (ours, theirs):
+                    try:
+                        raise AssertionError(end.recv(100))
+                    except BlockingIOError:
+                        pass
+        """,
+        variables={"AWS_LAMBDA_LOG_FORMAT": log_format},
+    )
+    response = function.respond()
+    assert (response.chunks, response.trailers) == ([b"first", b"second"], {})
+    assert function.stdout.count("an event") == 1
+    assert function.respond().chunks == [b"first", b"second"]
+
+
+def test_later_events_are_logged_after_all_descriptors_of_the_runtime_are_closed(runtime):
+    function = runtime(
+        f"""
+        import logging
+        import os
+
+        def handler(event, context):
+            yield b"a"
+            yield b"b"
+            if event == "close":
+                {ALL}
+            logging.error("event %s", event)
+        """
+    )
+    request_id = function.invoke("close")
+    function.expect_response(request_id)
+    assert [function.peer.read_chunk() for _ in range(2)] == [b"a", b"b"]
+    function.connect()  # the connection is among those that the function has closed
+    assert function.respond("next").chunks == [b"a", b"b"]
+    assert [line.split("\t")[-1] for line in function.stdout.splitlines()] == ["event close", "event next"]
+    assert "the function closed the descriptor of the connection" in function.stderr
+
+
+def test_an_event_is_dropped_if_both_outputs_belong_to_other_files(runtime, tmp_path):
+    mine = tmp_path / "mine"
+    function = runtime(
+        f"""
+        import logging
+        import os
+
+        def handler(event, context):
+            os.closerange(0, 4096)
+            for _ in range(1002):
+                os.open({str(mine)!r}, os.O_RDWR | os.O_CREAT)
+            logging.error("an event")
+            yield b"a"
+        """
+    )
+    request_id = function.invoke()
+    function.connect()
+    assert function.read_response(request_id).chunks == [b"a"]
+    assert mine.read_bytes() == b"" and function.stdout == ""
+
+
+def test_the_connection_is_replaced_and_the_file_that_has_its_number_is_left_alone(runtime, tmp_path):
+    mine = tmp_path / "mine"
+    function = runtime(
+        f"""
+        import os
+
+        def handler(event, context):
+            if event == "close":
+                {ALL}
+                files = [os.open({str(mine)!r}, os.O_RDWR | os.O_CREAT)]
+                for number in range(900, 1010):
+                    os.dup2(files[0], number)
+                handler.number = files[0]
+            yield b"a"
+            os.fstat(950)
+        """
+    )
+    request_id = function.invoke("close")
+    function.connect()
+    assert function.read_response(request_id).chunks == [b"a"]
+    function.accept()
+    assert function.respond("again").chunks == [b"a"]
+    assert mine.read_bytes() == b""
+
+
+def test_telemetry_becomes_lines_when_its_descriptor_is_closed(runtime):
+    reader, writer = os.pipe()
+    function = runtime(
+        f"""
+        import logging
+        import os
+
+        def handler(event, context):
+            logging.error("framed")
+            {ALL}
+            logging.error("a line")
+            yield b""
+        """,
+        variables={"_LAMBDA_TELEMETRY_LOG_FD": str(writer)},
+        pass_fds=(writer,),
+    )
+    os.close(writer)
+    function.invoke()
+    function.connect()
+    frame = os.read(reader, 4096)
+    os.close(reader)
+    assert struct.unpack(">II", frame[:8]) == (0xA55A0003 | 0x14, len(frame) - 16)
+    assert frame.endswith(b"framed")
+    assert "a line" in function.stdout and "framed" not in function.stdout
+
+
+@pytest.mark.parametrize("numbers", [LOW, ALL])
+def test_an_event_loop_whose_descriptors_are_closed_is_replaced(runtime, numbers):
+    function = runtime(
+        f"""
+        import asyncio
+        import os
+        import socket
+
+        pairs = []
+
+        async def handler(event, context):
+            yield b"a"
+            if event == "close":
+                {numbers}
+                pairs.extend(socket.socketpair() for _ in range(30))
+        """
+    )
+    request_id = function.invoke("close")
+    function.expect_response(request_id)
+    assert function.peer.read_chunk() == b"a"
+    if numbers == LOW:
+        assert function.peer.read_chunk() == b"" and function.peer.read_trailers() == {}
+        function.accept()
+    else:
+        function.connect()
+    for _ in range(3):
+        assert function.respond().chunks == [b"a"]
+    assert (function.stderr == "") == (numbers == LOW)
+
+
+def test_the_descriptors_of_the_runtime_have_high_numbers(runtime):
+    function = runtime(
+        """
+        import os
+
+        def handler(event, context):
+            yield " ".join(sorted(os.listdir("/proc/self/fd"), key=int)).encode()
+        """
+    )
+    numbers = [int(number) for number in function.respond().body.split()]
+    assert [number for number in numbers if number > 64] == [997, 998, 999, 1000]
+    assert len([number for number in numbers if 3 <= number <= 64]) == 1  # of listdir itself
