@@ -23,6 +23,7 @@ import sys
 
 if __name__ == "__main__":  # started as a script, by a wrapper; with PYTHONSAFEPATH its folder is not on the path
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    os.environ.pop("_STREAMING_RUNTIME_WRAPPERS", None)  # of bootstrap
 
 import streaming_runtime
 from streaming_runtime import (
@@ -84,7 +85,7 @@ def main() -> "NoReturn":
 def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
     """Import the function. On failure, post the one `/init/error` that an environment may post, and exit."""
     try:
-        handler.set_up_site()
+        handler.set_up_site(is_wrapped=__name__ == "__main__")
         handler.set_import_path()
         output.follow_logging()
         loaded = handler.Handler(handler.load_handler(os.environ.get("_HANDLER", "")), output)

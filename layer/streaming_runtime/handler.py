@@ -22,12 +22,12 @@ VERSION = "0.1.0"
 # --- The import path --------------------------------------------------------------------------------------------------
 
 
-def set_up_site() -> None:
+def set_up_site(is_wrapped: bool) -> None:
     """Do the part of `site` that a function may need, in a fraction of its time: bootstrap starts Python with `-S`.
 
     `site` looks into every folder of packages for `.pth` files. It runs only where it is needed: in a virtual
-    environment, on Debian's Python, which keeps packages in another folder, and if PYTHONPATH contains a
-    `sitecustomize`, with which tracing agents start.
+    environment, on Debian's Python, which keeps packages in another folder, and for tracing agents, which start with a
+    `sitecustomize` on PYTHONPATH, or with a wrapper that expects an ordinary Python.
     """
     if not sys.flags.no_site:
         return
@@ -38,7 +38,7 @@ def set_up_site() -> None:
     ]
     search_path = os.environ.get("PYTHONPATH", "")
     signs += [os.path.join(path, "sitecustomize.py") for path in search_path.split(os.pathsep) if path]
-    if any(map(os.path.exists, signs)):
+    if is_wrapped or any(map(os.path.exists, signs)):
         sys.path[:] = [path for path in sys.path if path]  # `site` would make "" the working folder of this moment
         import_standard("site").main()
     else:

@@ -121,17 +121,32 @@ def test_a_wrapper_on_a_managed_runtime_was_called_by_the_service_already(runtim
     assert runtime(WRAPPED, variables={"AWS_LAMBDA_EXEC_WRAPPER": path}).respond().chunks
 
 
-@pytest.mark.parametrize(("mode", "said"), [(None, "does not exist"), (0o644, "not executable")])
-def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, python_on_path, mode, said):
-    path = tmp_path / "wrapper"
-    if mode is not None:
-        wrapper(path, "#!/bin/sh\n", mode)
-    variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": str(path)}
-    function = runtime(HANDLER, arguments=[""], variables=variables)
+MANAGED = [sys.executable, "/var/runtime/bootstrap.py"]
+FAULTS = {"missing": "does not exist", "folder": "is a folder", "plain": "is not executable"}
+
+
+def faulty_wrapper(folder, fault):
+    path = folder / fault
+    if fault == "folder":
+        path.mkdir()
+    elif fault == "plain":
+        wrapper(path, "#!/bin/sh\n", 0o644)
+    return str(path)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("place", ["AWS_LAMBDA_EXEC_WRAPPER", "STREAMING_RUNTIME_EXEC_WRAPPER", "argument"])
+def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, python_on_path, place, fault):
+    path = faulty_wrapper(tmp_path, fault)
+    arguments = [path, *MANAGED] if place == "argument" else [""]
+    variables = {"PATH": python_on_path} | ({} if place == "argument" else {place: path})
+    function = runtime(HANDLER, arguments=arguments, variables=variables)
     _, document = function.read_init_error()
     assert function.wait() == 1
     assert document["errorType"] == "Runtime.InvalidWrapper"
-    assert said in document["errorMessage"] and function.stderr == document["errorMessage"] + "\n"
+    name = "the first argument of bootstrap" if place == "argument" else place
+    assert f"{name} names a file that {FAULTS[fault]}, {path};" in document["errorMessage"]
+    assert function.stderr == document["errorMessage"] + "\n"
 
 
 def test_print_is_in_the_log_at_once_through_a_wrapper_too(runtime, tmp_path, python_on_path):
@@ -157,14 +172,103 @@ def test_print_is_in_the_log_at_once_through_a_wrapper_too(runtime, tmp_path, py
     gate.open()
 
 
+# An agent's wrapper beside ours
+
+AGENT = """#!/bin/sh
+export WRAPPED="${WRAPPED-}$0 "
+exec "$@"
+"""
+
+WRAPPERS = """
+import json
+import os
+import sys
+
+def handler(event, context):
+    names = ("AWS_LAMBDA_EXEC_WRAPPER", "STREAMING_RUNTIME_EXEC_WRAPPER", "_STREAMING_RUNTIME_WRAPPERS")
+    left = [name for name in names if name in os.environ]
+    yield json.dumps([os.environ.get("WRAPPED", "").split(), left, sys.argv, "site" in sys.modules]).encode()
+"""
+
+
+def wrapped_by(function):
+    wrappers, left, _, has_site = json.loads(function.respond().body)
+    assert (left, has_site) == ([], True)
+    return wrappers
+
+
+def test_a_managed_runtime_starts_the_second_wrapper_with_its_interpreter(runtime, layer, tmp_path):
+    agent = wrapper(tmp_path / "agent", AGENT)
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": f"{layer}/bootstrap", "STREAMING_RUNTIME_EXEC_WRAPPER": agent}
+    assert wrapped_by(runtime(WRAPPERS, arguments=MANAGED, variables=variables)) == [agent]
+
+
+def test_the_second_wrapper_has_precedence_where_the_service_calls_none(runtime, tmp_path, python_on_path):
+    agent, other = (wrapper(tmp_path / name, AGENT) for name in ("agent", "other"))
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": other, "STREAMING_RUNTIME_EXEC_WRAPPER": agent, "PATH": python_on_path}
+    assert wrapped_by(runtime(WRAPPERS, arguments=[""], variables=variables)) == [agent]
+
+
+@pytest.mark.parametrize("name", ["agent", "python-agent", "python/agent"])
+def test_a_wrapper_as_the_first_argument_is_started(runtime, tmp_path, name):
+    (tmp_path / "python").mkdir()
+    agent = wrapper(tmp_path / name, AGENT)
+    assert wrapped_by(runtime(WRAPPERS, arguments=[agent, *MANAGED])) == [agent]
+
+
+def test_both_wrappers_are_started_the_one_of_the_variable_first(runtime, tmp_path):
+    agent, other = (wrapper(tmp_path / name, AGENT) for name in ("agent", "other"))
+    variables = {"STREAMING_RUNTIME_EXEC_WRAPPER": agent}
+    assert wrapped_by(runtime(WRAPPERS, arguments=[other, *MANAGED], variables=variables)) == [agent, other]
+
+
+@pytest.mark.parametrize("again", ["", '"$@"', '"$0" "$@"'], ids=["bare", "with its command", "with itself"])
+def test_a_wrapper_that_calls_bootstrap_again_is_started_once(runtime, layer, tmp_path, python_on_path, again):
+    agent = wrapper(tmp_path / "agent", f'#!/bin/sh\nexport WRAPPED="$WRAPPED$0 "\nexec {layer}/bootstrap {again}\n')
+    for arguments in ([agent, *MANAGED], MANAGED):
+        variables = {"STREAMING_RUNTIME_EXEC_WRAPPER": agent, "PATH": python_on_path, "WRAPPED": ""}
+        function = runtime(WRAPPERS, arguments=arguments, variables=variables)
+        wrappers, left, *_ = json.loads(function.respond().body)
+        assert (set(wrappers), left) == ({agent}, [])
+
+
+@pytest.mark.parametrize("name", ["lambda_function.handler", "pkg/module.handler"])
+def test_the_name_of_a_handler_as_the_first_argument_is_ignored(runtime, python_on_path, name):
+    path = name.rpartition(".")[0] + ".py"
+    function = runtime({path: HANDLER}, arguments=[name], variables={"PATH": python_on_path, "_HANDLER": name})
+    assert function.respond().chunks
+
+
+def test_programs_of_the_function_find_the_python_of_a_self_contained_layer(runtime, layer, tmp_path):
+    opt = copy_of(layer, tmp_path)
+    stub_interpreter(opt / "cpython/bin/python3")
+    function = runtime(
+        """
+        import subprocess
+
+        def handler(event, context):
+            yield subprocess.run(["python3", "-c", PROGRAM], capture_output=True, check=True).stdout
+
+        PROGRAM = "import os; print(os.environ['PICKED'], end='')"
+        """,
+        layer=opt,
+        arguments=[""],
+        variables={"PATH": "/usr/bin:/bin"},
+    )
+    assert function.respond().body.decode() == str(opt / "cpython/bin/python3")
+
+
 @pytest.mark.parametrize("arguments", [[], [sys.executable, "/var/runtime/bootstrap.py"]], ids=["bundled", "managed"])
 def test_no_variable_of_the_function_is_overwritten_by_one_of_bootstrap(runtime, layer, tmp_path, arguments):
     opt = copy_of(layer, tmp_path)
     stub_interpreter(opt / "cpython/bin/python3")
     assigned = re.findall(r"\b([A-Za-z]\w+)=|(?:for|read -r) ([A-Za-z]\w+)", (opt / "bootstrap").read_text())
-    variables = {name: "the function's" for pair in assigned for name in pair if name and name != "LC_ALL"}
+    own = ("LC_ALL", "PATH")
+    variables = {name: "the function's" for pair in assigned for name in pair if name and name not in own}
     variables = {"AWS_LAMBDA_EXEC_WRAPPER": str(opt / "bootstrap"), "SSL_CERT_FILE": "/mine"} | {
-        name: value for name, value in variables.items() if not name.startswith(("AWS_", "PYTHON", "SSL_"))
+        name: value
+        for name, value in variables.items()
+        if not name.startswith(("AWS_", "PYTHON", "SSL_", "STREAMING_"))
     }
     code = """
         import json, os

@@ -28,6 +28,7 @@ def handler(event, context):
     yield b"answered"
 """
 START = f'exec {sys.executable} "$@"'
+INTRODUCTION = f"python-streaming-runtime {VERSION} (slim, no Python): "
 BUSYBOX = debian_stand_ins.root(debian_stand_ins.X86_64) / "bin" / "busybox"
 SHELLS = {"bash": ["bash", "--posix"], "dash": ["dash"], "busybox": ["busybox", "ash"]}
 
@@ -265,17 +266,63 @@ def test_the_runtime_api_is_told_whatever_its_address_looks_like(
     refusal(function, "Runtime.PythonNotStarted", f"python-streaming-runtime {VERSION} (python3.13-", prefix)
 
 
-@pytest.mark.parametrize("arguments", [["/nonesuch/python3.13", "/var/runtime/bootstrap.py"], ["/opt/python"], []])
-def test_what_is_no_interpreter_is_not_taken_for_one(
-    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, arguments: list[str]
+@pytest.mark.parametrize(
+    ("argument", "fault"), [("/nonesuch/python3.13", "does not exist"), ("python3", "is a folder")]
+)
+def test_a_first_argument_that_is_a_path_but_not_a_program_is_refused(
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, argument: str, fault: str
+) -> None:
+    (tmp_path / "python3").mkdir()
+    path = str(tmp_path / argument)
+    variables = {"PATH": tools(tmp_path / "bin", "curl")}
+    command = [str(opt / "bootstrap"), path, "/var/runtime/bootstrap.py"]
+    said = refusal(runtime(HANDLER, command=command, variables=variables), "Runtime.InvalidWrapper", INTRODUCTION)
+    assert said.startswith(f"the first argument of bootstrap names a file that {fault}, {path};")
+
+
+def test_without_arguments_and_without_python_nothing_is_started(
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path
 ) -> None:
     if Path("/var/lang/bin/python3").exists():
         pytest.skip("there is a /var/lang/bin/python3 here")
-    (tmp_path / "python3-folder").mkdir()
-    arguments = [str(tmp_path / "python3-folder") if each == "/opt/python" else each for each in arguments]
-    path = tools(tmp_path / "bin", "curl")
-    function = runtime(HANDLER, command=[str(opt / "bootstrap"), *arguments], variables={"PATH": path})
-    refusal(function, "Runtime.PythonNotFound", f"python-streaming-runtime {VERSION} (slim, no Python): ")
+    variables = {"PATH": tools(tmp_path / "bin", "curl")}
+    refusal(
+        runtime(HANDLER, command=[str(opt / "bootstrap")], variables=variables), "Runtime.PythonNotFound", INTRODUCTION
+    )
+
+
+# A function that breaks the programs of bootstrap
+
+
+@pytest.mark.parametrize("start", ["managed", "bundled"])
+def test_a_python_that_does_not_start_with_pythonhome_is_reported(
+    runtime: Callable[..., FunctionProcess], opt: Path, start: str
+) -> None:
+    arguments = [sys.executable, "/var/runtime/bootstrap.py"]
+    if start == "bundled":
+        bundle(opt, f"#!/bin/sh\n{START}\n")
+        arguments = [""]
+    function = runtime(HANDLER, layer=opt, arguments=arguments, variables={"PYTHONHOME": "/nonesuch"})
+    said = refusal(function, "Runtime.PythonNotStarted", f"python-streaming-runtime {VERSION} (")
+    assert "): this Python does not start with PYTHONHOME=/nonesuch (init_fs_encoding: " in said
+    assert said.endswith("): remove the variable")
+
+
+def test_a_pythonhome_with_which_python_starts_is_kept(runtime: Callable[..., FunctionProcess], opt: Path) -> None:
+    variables = {"PYTHONHOME": sys.base_prefix}
+    assert runtime(HANDLER, layer=opt, variables=variables).respond().body == b"answered"
+
+
+@pytest.mark.parametrize("broken", ["exit 7", "exit 126", "exit 127", "kill -SEGV $$"])
+def test_bash_reports_where_curl_does_not_start_or_connect(
+    runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str], broken: str
+) -> None:
+    bundle(opt, "")
+    path = tools(tmp_path / "bin", "bash")
+    (tmp_path / "bin" / "curl").write_text(f"#!/bin/sh\necho curl: libcurl.so.4: file too short >&2\n{broken}\n")
+    (tmp_path / "bin" / "curl").chmod(0o755)
+    function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")], variables={"PATH": path})
+    refusal(function, "Runtime.PythonNotStarted", f"python-streaming-runtime {VERSION} (python3.13-")
 
 
 # A Python that is too old
