@@ -52,15 +52,22 @@ class Console:
             self._held = []
         try:
             yield
+        except Exception:
+            self._end_response()
+            raise
+        else:
+            self._end_response()
+        # Not after KeyboardInterrupt: another thread can hold the lock for ever, in a write that nobody reads.
+
+    def _end_response(self) -> None:
+        try:
+            if self._response_line_open and (self._same_output or os.isatty(STDOUT)):
+                self.write_response(b"\n")
         finally:
-            try:
-                if self._response_line_open and (self._same_output or os.isatty(STDOUT)):
-                    self.write_response(b"\n")
-            finally:
-                with self._lock:
-                    held, self._held = self._held, None
-                for report in held:
-                    self.report(report)
+            with self._lock:
+                held, self._held = self._held or [], None
+            for report in held:
+                self.report(report)
 
     def write_response(self, chunk: bytes) -> None:
         """Write a chunk of the response to standard output. Raises OSError."""
