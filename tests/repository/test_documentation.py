@@ -156,6 +156,13 @@ def test_the_error_types_are_those_of_the_layer() -> None:
     assert error_types_of_the_layer() <= documented
 
 
+def test_the_messages_of_local_runs_are_those_of_the_emulator() -> None:
+    emulator = "\n".join(path.read_text() for path in (ROOT / "tools" / "emulator").rglob("*.py"))
+    for message, *_ in documents.tables("docs/troubleshooting.md", "Local runs"):
+        (quoted,) = re.findall(r"`([^`]+)`", message)
+        assert quoted.partition(" 127.0.0.1")[0] in emulator, message
+
+
 # The glossary
 
 
