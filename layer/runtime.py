@@ -89,13 +89,13 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
         handler.set_import_path()
         output.follow_logging()
         loaded = handler.Handler(handler.load_handler(os.environ.get("_HANDLER", "")), output)
+        if os.environ.get(GRACEFUL_SHUTDOWN, "").lower() in ("1", "true"):
+            runtime_api.extension = load("extension").register(runtime_api, output)
     except BaseException as error:
         report = describe(error, "the function's module")
         output.error(report)
         runtime_api.post_init_error(report)
         leave(report.exit_status or 1)
-    if os.environ.get(GRACEFUL_SHUTDOWN, "").lower() in ("1", "true"):
-        runtime_api.extension = load("extension").register(runtime_api, output)
     return loaded
 
 

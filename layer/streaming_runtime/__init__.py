@@ -282,7 +282,8 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
     except Terminated as shutdown:  # SIGTERM arrived in the meantime; it must not get lost
         return MinimalReport("Runtime.ExitError", f"{culprit} was ended by the shutdown of the environment", shutdown)
     except ContractError as problem:
-        return MinimalReport(f"Runtime.{problem.reason}", f"{problem}; the error was {summary(error)}", error)
+        cause = "" if text_of(error) == str(problem) else f"; the error was {summary(error)}"
+        return MinimalReport(f"Runtime.{problem.reason}", f"{problem}{cause}", error)
     except BaseException:
         _restore_recursion_limit()
         name = f"Runtime.{error.reason}" if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
@@ -367,9 +368,18 @@ def exit_status(error: BaseException) -> "int | None":
 
 
 def _json_string(text: str) -> str:
-    units = memoryview(text.encode("utf-16-be", "surrogatepass"))
-    codes = (units[i] << 8 | units[i + 1] for i in range(0, len(units), 2))
-    return '"' + "".join(chr(c) if 31 < c < 127 and c not in b'"\\' else f"\\u{c:04x}" for c in codes) + '"'
+    return '"' + "".join(map(_json_character, text)) + '"'
+
+
+def _json_character(character: str) -> str:
+    """Return the character, or its escape; without a codec, whose first use would be an import."""
+    code = ord(character)
+    if 31 < code < 127 and character not in '"\\':
+        return character
+    if code > 0xFFFF:  # two UTF-16 code units (RFC 8259, 7)
+        code -= 0x10000
+        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return f"\\u{code:04x}"
 
 
 def _base64(data: bytes) -> bytes:

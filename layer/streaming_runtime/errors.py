@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
+# Loaded with this module: if one fails, `describe` makes a minimal report. A failure on use would lose the report.
+to_json = load("json_text").to_json
+binascii = import_standard("binascii")
+
 MAX_RELATED_ERRORS = 8  # causes, contexts and members of groups that are reported with an error
 MAX_BODY_BYTES = 256 * 1024
 MAX_XRAY_CAUSE_BYTES = 64 * 1024  # the service drops a longer cause
@@ -82,7 +86,7 @@ class ErrorReport:
     def trailer_body(self, request_id: str, limit: int) -> bytes:
         """Return the error document in base64, on one line, in at most `limit` bytes."""
         document = self.body(request_id, limit * 3 // 4)
-        encoded: bytes = import_standard("binascii").b2a_base64(document, newline=False)
+        encoded: bytes = binascii.b2a_base64(document, newline=False)
         return encoded
 
     def xray_cause(self) -> bytes:
@@ -111,7 +115,6 @@ def xray_exception(error_type: str, message: str, frames: "list[StackFrame]") ->
 
 def json_within(limit: int, document: "Callable[[list[Any], str], object]", stack: "list[Any]", message: str) -> bytes:
     """Return the JSON of a document with as much of the inner stack, then of the message, as fits into the limit."""
-    to_json = load("json_text").to_json
     while True:
         text: bytes = to_json(document(stack, message)).encode("ascii")
         if len(text) <= limit or not (stack or message):
