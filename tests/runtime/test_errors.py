@@ -505,3 +505,36 @@ def test_an_error_after_the_first_byte_is_in_the_trailers(runtime):
     assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.ValueError"
     assert response.error["errorMessage"] == "boom"
     assert function.respond().chunks == [b"part"]
+
+
+def test_the_xray_cause_has_at_most_64_kb_with_related_errors_too(runtime):
+    function = runtime(
+        """
+        NAME = "a" * 1000
+        SOURCE = f'''
+        def {NAME}(depth):
+            if depth:
+                {NAME}(depth - 1)
+            raise ValueError(chr(0) * 1000)
+        '''
+        functions = {}
+        exec(SOURCE, functions)
+
+        def handler(event, context):
+            cause = None
+            for number in range(event):
+                try:
+                    functions[NAME](10)
+                except ValueError as error:
+                    error.__cause__ = cause
+                    cause = error
+            raise cause
+            yield
+        """
+    )
+    for errors in (1, 2, 4, 9):
+        request, document = function.fail(errors)
+        cause = request.headers["lambda-runtime-function-xray-error-cause"]
+        assert len(cause) <= 64 * 1024
+        assert json.loads(cause)["exceptions"][0]["type"] == "ValueError"
+        assert document["errorType"] == "ValueError"

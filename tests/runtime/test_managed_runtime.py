@@ -14,17 +14,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import root_file_system
+from support import interpreters, root_file_system
 from support.function_process import VERSION, FunctionProcess, source
+from support.interpreters import Interpreter
 from support.root_file_system import ENVIRONMENT, EmulatedFunction, IsolatedFunctionProcess, Root
-
-from tools.packaging import PackagingError
-from tools.packaging.zips import pythons as interpreters
 
 # Of its variables, those that differ from the ones of an OS-only runtime; AWS_EXECUTION_ENV is set by its bootstrap.
 MANAGED = {
@@ -43,38 +40,9 @@ NEVER_RUN = "raise SystemExit('the script of the managed runtime was run')\n"
 SDK = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 
 
-@dataclass(frozen=True)
-class Python:
-    """An interpreter, laid out as `/var/lang` is."""
-
-    version: str  # as in 3.13
-    release: str  # as in 3.13.0
-    prefix: Path
-
-    @property
-    def dependencies(self) -> str:
-        return f"/opt/python/lib/python{self.version}/site-packages"
-
-
-@functools.cache
-def find(version: str) -> Python | None:
-    try:
-        path = interpreters.find(version).path
-    except PackagingError:
-        return None
-    probe = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
-    done = subprocess.run([path, "-I", "-c", probe], capture_output=True, text=True, check=True)
-    release, prefix = done.stdout.strip().split(" ", 1)
-    own = [Path(prefix, "bin", f"python{version}"), Path(prefix, "lib", f"python{version}", "site-packages")]
-    return Python(version, release, Path(prefix)) if all(each.exists() for each in own) else None
-
-
-@pytest.fixture(params=["3.11", "3.12", "3.13", "3.14"])
-def python(request: pytest.FixtureRequest) -> Python:
-    python = find(request.param)
-    if python is None:
-        pytest.skip(f"there is no CPython {request.param} with a folder of its own here")
-    return python
+@pytest.fixture(params=interpreters.VERSIONS)
+def python(request: pytest.FixtureRequest) -> Interpreter:
+    return interpreters.require(request.param)
 
 
 @functools.cache
@@ -97,7 +65,7 @@ Start = Callable[..., ManagedRuntime]
 
 
 @pytest.fixture
-def places(python: Python, layer: Path, tmp_path: Path) -> dict[str, Path]:
+def places(python: Interpreter, layer: Path, tmp_path: Path) -> dict[str, Path]:
     """What is mounted where; all layers are merged into /opt, and a test may add to each."""
     if (reason := unavailable_reason()) is not None:
         pytest.skip(reason)
@@ -150,7 +118,9 @@ def test_without_the_wrapper_the_script_of_the_managed_runtime_is_run(start: Sta
     assert runtime.stderr == "the script of the managed runtime was run\n"
 
 
-def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(start: Start, python: Python) -> None:
+def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(
+    start: Start, python: Interpreter
+) -> None:
     executable, prefix, folder, environment = answer(
         start(handler("[sys.executable, sys.prefix, os.getcwd(), dict(os.environ)]"))
     )
@@ -172,7 +142,7 @@ def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(st
     ],
 )
 def test_the_import_path_has_every_folder_once_and_in_order(
-    start: Start, python: Python, search_path: str | None, added: list[str]
+    start: Start, python: Interpreter, search_path: str | None, added: list[str]
 ) -> None:
     library = f"/var/lang/lib/python{python.version}"
     assert answer(start(handler("sys.path"), variables={"PYTHONPATH": search_path})) == [
@@ -189,7 +159,7 @@ def test_the_import_path_has_every_folder_once_and_in_order(
 
 
 def test_the_sdk_is_the_functions_before_a_dependency_layers_before_the_managed_runtimes(
-    start: Start, python: Python, places: dict[str, Path]
+    start: Start, python: Interpreter, places: dict[str, Path]
 ) -> None:
     names = ("boto3", "botocore", "s3transfer", "jmespath")  # each in one place less
     folders = ["/var/task", python.dependencies, "/opt/python", "/var/runtime"]
@@ -206,7 +176,7 @@ def test_the_sdk_is_the_functions_before_a_dependency_layers_before_the_managed_
 
 
 def test_boto3_itself_works_beside_the_script_of_the_managed_runtime(
-    start: Start, python: Python, places: dict[str, Path]
+    start: Start, python: Interpreter, places: dict[str, Path]
 ) -> None:
     for name in SDK:
         spec = importlib.util.find_spec(name)
@@ -264,13 +234,13 @@ def test_a_chunk_arrives_before_the_next_one_is_made(start: Start) -> None:
     assert (runtime.stdout, runtime.stderr) == ("", "")
 
 
-def introduction(python: Python, request_id: str = "", variant: str = "slim") -> str:
+def introduction(python: Interpreter, request_id: str = "", variant: str = "slim") -> str:
     name = f"python-streaming-runtime {VERSION}"
     facts = f"{variant}, CPython {python.release} at /var/lang/bin/python{python.version}"
     return f"{name} ({facts}): {request_id and f'RequestId: {request_id} '}an error of the function is in the log\n"
 
 
-def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Start, python: Python) -> None:
+def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Start, python: Interpreter) -> None:
     runtime = start(
         """
         def handler(event, context):
@@ -285,7 +255,7 @@ def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Sta
     assert runtime.stdout.count("[ERROR] ValueError: ") == 2
 
 
-def test_a_function_that_cannot_be_loaded_is_told_with_them_too(start: Start, python: Python) -> None:
+def test_a_function_that_cannot_be_loaded_is_told_with_them_too(start: Start, python: Interpreter) -> None:
     runtime = start("import nothing_of_this_name")
     _, document = runtime.read_init_error()
     assert runtime.wait() == 1
@@ -294,7 +264,7 @@ def test_a_function_that_cannot_be_loaded_is_told_with_them_too(start: Start, py
 
 
 def test_a_self_contained_layer_leaves_its_own_interpreter_and_certificates_alone(
-    start: Start, python: Python, places: dict[str, Path]
+    start: Start, python: Interpreter, places: dict[str, Path]
 ) -> None:
     bundled = places["/opt"] / "cpython" / "bin" / "python3"
     bundled.parent.mkdir(parents=True)
@@ -316,7 +286,7 @@ def test_no_process_is_started_on_the_way_to_the_first_invocation(start: Start) 
     assert document["errorType"] == "BlockingIOError"  # not even the handler can start one
 
 
-def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Path], python: Python) -> None:
+def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Path], python: Interpreter) -> None:
     for name in ("bootstrap", "runtime.py", "streaming_runtime"):
         places[f"/{name}"] = places["/opt"] / name
     places["/opt"] = places["/opt"] / "python"
@@ -325,7 +295,7 @@ def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Pa
 
 
 def test_the_emulator_of_aws_is_answered_again_and_again(
-    places: dict[str, Path], python: Python, tmp_path: Path
+    places: dict[str, Path], python: Interpreter, tmp_path: Path
 ) -> None:
     program = root_file_system.find_emulator()
     (tmp_path / "task").mkdir()

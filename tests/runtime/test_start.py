@@ -1,0 +1,65 @@
+"""What a cold start loads. Each module costs time before the first response."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from support import interpreters
+from support.interpreters import Interpreter
+
+OF_THE_LAYER = {
+    "streaming_runtime",
+    "streaming_runtime.api",
+    "streaming_runtime.connection",
+    "streaming_runtime.handler",
+    "streaming_runtime.http1",
+    "streaming_runtime.invocation",
+    "streaming_runtime.log",
+}
+# `os` and what it imports, which `site` would import too; and three accelerators in C.
+OF_PYTHON = {"_collections_abc", "_stat", "genericpath", "os", "os.path", "posixpath", "stat"}
+ACCELERATORS = {"_json", "_socket", "_signal"}
+
+MODULES = "import sys; names = sorted(sys.modules); import json; print(json.dumps(names))"
+FUNCTION = """
+import sys
+
+print(*sorted(sys.modules))
+
+def handler(event, context):
+    yield " ".join(sorted(sys.modules)).encode()
+"""
+
+
+@pytest.fixture(params=interpreters.VERSIONS)
+def interpreter(request: pytest.FixtureRequest) -> Interpreter:
+    return interpreters.require(request.param)
+
+
+def test_these_modules_are_loaded_until_the_first_next_and_no_more_by_the_first_invocation(runtime, interpreter):
+    bare = subprocess.run([interpreter.program, "-S", "-c", MODULES], capture_output=True, text=True, check=True)
+    built_in = set(json.loads(bare.stdout))
+    function = runtime(FUNCTION, arguments=[interpreter.program, "/var/runtime/bootstrap.py"])
+    function.expect_next()
+    expected = OF_THE_LAYER | OF_PYTHON | ACCELERATORS | {"lambda_function"}
+    assert set(function.stdout.split()) - built_in == expected - built_in
+    response = function.read_response(function.send_invocation({"any": ["event", 1.5, None]}))
+    assert response.body.decode().split() == function.stdout.split()
+
+
+def test_an_http_prelude_loads_neither_json_nor_re_nor_enum(runtime, interpreter):
+    function = runtime(
+        """
+        import sys
+
+        def handler(event, context):
+            yield {"headers": {"Content-Type": "text/plain"}, "cookies": ["a=b"]}
+            yield " ".join(sorted(sys.modules)).encode()
+        """,
+        arguments=[interpreter.program, "/var/runtime/bootstrap.py"],
+    )
+    modules = set(function.respond().chunks[2].decode().split())
+    assert "streaming_runtime" in modules
+    assert modules.isdisjoint({"json", "re", "enum", "logging", "traceback", "asyncio"})
