@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.examples import examples
 from support.fake_cpython import ARM64, HERE, LOADERS, NAMES, X86_64, elf, program
 
-from tools.packaging.interpreter.elf import Elf, NotElfError, parse
+from tools.packaging.interpreter.elf import Elf, InvalidElf, parse
 
 NAME = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=20)
 GLIBC = st.tuples(st.just(2), st.integers(0, 99))
@@ -81,23 +81,23 @@ PLAIN = program(X86_64, loader=LOADERS[X86_64], rpath="$ORIGIN/../lib", runpath=
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no ELF file of 64 bits, little-endian"),
-        (b"#!/bin/sh\n", "no ELF file of 64 bits, little-endian"),
-        (b"\x7fELF\1" + PLAIN[5:], "no ELF file of 64 bits, little-endian"),
-        (b"\x7fELF\2\2" + PLAIN[6:], "no ELF file of 64 bits, little-endian"),
+        (b"", "not a 64-bit little-endian ELF file"),
+        (b"#!/bin/sh\n", "not a 64-bit little-endian ELF file"),
+        (b"\x7fELF\1" + PLAIN[5:], "not a 64-bit little-endian ELF file"),
+        (b"\x7fELF\2\2" + PLAIN[6:], "not a 64-bit little-endian ELF file"),
         (b"\x7fELF\2\1", "a damaged ELF file"),
     ],
     ids=["empty", "script", "32 bits", "big-endian", "header alone"],
 )
 def test_what_cannot_be_loaded_on_aws_lambda_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(NotElfError) as refusal:
+    with pytest.raises(InvalidElf) as refusal:
         parse(data)
     assert str(refusal.value) == message
 
 
 def test_a_file_that_ends_early_is_refused_wherever_it_ends() -> None:
     for length in range(len(PLAIN)):
-        with pytest.raises(NotElfError):
+        with pytest.raises(InvalidElf):
             parse(PLAIN[:length])
 
 
@@ -111,12 +111,12 @@ def test_a_damaged_file_is_refused_or_read_but_never_breaks_the_build(damage: di
     data = bytearray(PLAIN)
     for place, value in damage.items():
         struct.pack_into("<Q", data, place, value)
-    with contextlib.suppress(NotElfError):
+    with contextlib.suppress(InvalidElf):
         parse(bytes(data))
 
 
 @examples(200)
 @given(st.binary(max_size=400))
 def test_any_bytes_behind_the_magic_number_are_refused_or_read(data: bytes) -> None:
-    with contextlib.suppress(NotElfError):
+    with contextlib.suppress(InvalidElf):
         parse(b"\x7fELF\2\1" + data)

@@ -235,7 +235,7 @@ def test_the_report_and_the_record_say_what_it_is_made_of(checkout: Checkout, tm
     bundled, compiled, deflated = (checkout.dist / "INTERPRETERS").read_text().splitlines()
     assert bundled == f"{ZIP}  bundled  CPython {PATCH}, {file}, sha256 {sha256}"
     assert compiled == f"{ZIP}  {TAG}  {' '.join(sys.version.split())}"
-    assert f"\ndeflated     by {deflated.rpartition('  ')[2]}; another one makes other bytes\n" in report
+    assert f"\ndeflated     by {deflated.rpartition('  ')[2]}; another library produces other bytes\n" in report
 
 
 def test_a_dry_run_says_what_a_build_would_do_and_writes_nothing(checkout: Checkout, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_interpreter_with_its_own_loader_and_libc_runs_on_every_glibc(
 ) -> None:
     file = packed(tmp_path, **{**OWN_LOADER, "rpath": rpath})
     report = checkout.build("layer", *OPTIONS, "--interpreter", file, "--target", "provided.al2")
-    assert "\nruns on      provided.al2023, provided.al2 (brings its own glibc)\n" in report
+    assert "\nruns on      provided.al2023, provided.al2 (contains its own glibc)\n" in report
     with zipfile.ZipFile(checkout.dist / ZIP) as zipped:
         modes = {info.filename: stat.S_IMODE(info.external_attr >> 16) for info in zipped.infolist()}
     assert (modes["cpython/lib/ld-linux.so.2"], modes["cpython/lib/libc.so.6"]) == (0o755, 0o644)
@@ -340,7 +340,7 @@ case $last in *sqlite3*) printf 'sqlite3\\nlzma\\n' ;; *) exec {THIS_PYTHON} "$@
     )
     file = packed(tmp_path, files={PROGRAM: launcher(own)})
     report = checkout.build("layer", *OPTIONS, "--interpreter", file, "-n")
-    assert "\nnot in it    sqlite3, lzma: a function cannot import that\n" in report
+    assert "\nnot in it    sqlite3, lzma: a function cannot import these modules\n" in report
 
 
 @runs_here
@@ -358,7 +358,7 @@ OTHERS = {
     "another version": (ANSWER.format("cpython 3.9 final", "3.9"), "cpython 3.9.1"),
     "a release candidate": (ANSWER.format(f"cpython {VERSION} candidate", VERSION), f"cpython {VERSION}.1"),
     "another implementation": (ANSWER.format(f"pypy {VERSION} final", VERSION), f"pypy {VERSION}.1"),
-    "no Python": ("echo hello\n", "no Python"),
+    "not a Python": ("echo hello\n", "no Python"),
 }
 
 
@@ -368,7 +368,7 @@ def test_an_interpreter_that_turns_out_to_be_another_is_refused(checkout: Checko
     text, found = OTHERS[kind]
     file = packed(tmp_path, files={PROGRAM: launcher(script(tmp_path / "python", text))})
     assert checkout.refusal("layer", *OPTIONS, "--interpreter", file) == (
-        f"{file}: its interpreter is {found}, not a final release of CPython {VERSION}: give another build"
+        f"{file}: its interpreter is {found}, not a final release of CPython {VERSION}: use another build"
     )
 
 
@@ -382,7 +382,7 @@ def test_without_a_python_of_its_version_it_cannot_be_compiled(checkout: Checkou
     (tmp_path / "a.tar").write_bytes(archive({**tree, "bin/python3": Link(f"python{other}")}))
     options = ("layer", "--python", other, "--arch", NAMES[HERE], "--interpreter", tmp_path / "a.tar")
     assert checkout.refusal(*options, PATH=str(bare), HOME=str(tmp_path)) == (
-        f"{tmp_path}/a.tar does not run on this machine, so that another CPython {other} has to make its bytecode, "
+        f"{tmp_path}/a.tar does not run on this machine, so another CPython {other} must compile it, "
         f"and there is no final release of CPython {other} on PATH or in pyenv: install one"
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.checkout import Checkout
+from support.checkout import ROOT, Checkout
 from support.fake_cpython import (
     ELSEWHERE,
     HERE,
@@ -29,8 +29,8 @@ from support.fake_cpython import (
     unpack,
 )
 
+from tools.common.lambda_facts import LIMITS, Limits
 from tools.packaging import cli
-from tools.packaging.zips import archive as zips
 
 OPTIONS = ("layer", "--python", VERSION, "--arch", NAMES[HERE])
 SSL = f"{LIBRARY}/lib-dynload/_ssl.so"
@@ -49,10 +49,10 @@ def checkout(tmp_path: Path) -> Checkout:
 def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refusal:
     """Runs the command behind ``build.sh`` in this process, which must refuse in one line, and gives that line."""
 
-    def refuse(*words: str | Path, status: int = 1) -> str:
+    def refuse(*words: str | Path, status: int = 1, limits: Limits = LIMITS) -> str:
         monkeypatch.chdir(tmp_path)
         try:
-            ended = cli.main([*map(str, words), "-o", f"{tmp_path}/dist"])
+            ended = cli.main([*map(str, words), "-o", f"{tmp_path}/dist"], limits=limits)
         except SystemExit as wrong_usage:
             ended = wrong_usage.code
         output = capsys.readouterr()
@@ -72,72 +72,70 @@ BROUGHT = {
     "needed": ["libc.so.6"],
     "files": {f"lib/{name}": library for name, library in OWN.items()},
 }
-THROUGH = (
-    "so that the system's would be taken on AWS Lambda: set it with patchelf --force-rpath --set-rpath /opt/cpython/lib"
-)
+THROUGH = "so AWS Lambda would load the system's in its place: run patchelf --force-rpath --set-rpath /opt/cpython/lib"
 
 UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": (
         {"machine": ELSEWHERE},
-        f"bin/python3 is for {NAMES[ELSEWHERE]}, not for {NAMES[HERE]}: give the other archive",
+        f"bin/python3 is for {NAMES[ELSEWHERE]}, not for {NAMES[HERE]}: use the other archive",
     ),
     "a library of another architecture": (
         {"files": {"lib/libz.so.1": module(ELSEWHERE)}},
-        f"lib/libz.so.1 is for {NAMES[ELSEWHERE]}, not for {NAMES[HERE]}: give the other archive",
+        f"lib/libz.so.1 is for {NAMES[ELSEWHERE]}, not for {NAMES[HERE]}: use the other archive",
     ),
     "an unknown architecture": (
         {"files": {PROGRAM: elf(243)}},
-        f"bin/python3 is for machine 243, not for {NAMES[HERE]}: give the other archive",
+        f"bin/python3 is for machine 243, not for {NAMES[HERE]}: use the other archive",
     ),
     "32 bits": (
         {"files": {PROGRAM: b"\x7fELF\1" + program()[5:]}},
-        f"bin/python3 is no ELF file of 64 bits, little-endian: give a sound build for {NAMES[HERE]}",
+        f"bin/python3 is not a 64-bit little-endian ELF file: use another build for {NAMES[HERE]}",
     ),
     "a damaged library": (
         {"files": {"lib/libz.so.1": module(data=b"x" * 99)[:-50]}},
-        f"lib/libz.so.1 is a damaged ELF file: give a sound build for {NAMES[HERE]}",
+        f"lib/libz.so.1 is a damaged ELF file: use another build for {NAMES[HERE]}",
     ),
     "a script": (
         {"files": {PROGRAM: b"#!/bin/sh\nexec python3\n"}},
-        "bin/python3 is no ELF program: give a build for Linux, and no script in its place",
+        "bin/python3 is not an ELF program: use a build for Linux, not a script",
     ),
     "for macOS": (
         {"files": {PROGRAM: b"\xcf\xfa\xed\xfe"}},
-        "bin/python3 is no ELF program: give a build for Linux, and no script in its place",
+        "bin/python3 is not an ELF program: use a build for Linux, not a script",
     ),
-    "musl": ({"loader": "/lib/ld-musl-x86_64.so.1"}, " is built for musl: give the build for gnu, "),
+    "musl": ({"loader": "/lib/ld-musl-x86_64.so.1"}, " is built for musl: use the build for gnu, "),
     "a loader of the machine's own": (
         {"loader": "/nix/store/ld-linux.so.2"},
-        "bin/python3 asks for the loader /nix/store/ld-linux.so.2, which will not be there: give another build",
+        "bin/python3 needs the loader /nix/store/ld-linux.so.2, which will be missing on AWS Lambda: use another build",
     ),
     "a loader that is not brought": (
         {**BROUGHT, "files": {"lib/libc.so.6": module(needed="libc.so.6")}},
-        "bin/python3 asks for the loader /opt/cpython/lib/ld.so, which will not be there: give another build",
+        "bin/python3 needs the loader /opt/cpython/lib/ld.so, which will be missing on AWS Lambda: use another build",
     ),
     "a loader without a libc": (
         {**BROUGHT, "files": {"lib/ld.so": module(needed="ld.so")}},
-        " brings the loader lib/ld.so without libc.so.6 beside it: add it",
+        " contains the loader lib/ld.so without libc.so.6 beside it: add it",
     ),
     "a libc that is searched too late": (
         {**BROUGHT, "rpath": None, "runpath": "/opt/cpython/lib"},
-        f"bin/python3 brings its own libc, but finds it through DT_RUNPATH, {THROUGH}",
+        f"bin/python3 finds its own libc through DT_RUNPATH, {THROUGH}",
     ),
     "a search path that is ignored": (
         {**BROUGHT, "runpath": ""},
-        f"bin/python3 brings its own libc, but finds it through DT_RUNPATH, {THROUGH}",
+        f"bin/python3 finds its own libc through DT_RUNPATH, {THROUGH}",
     ),
     "a libc that is not searched": (
         {**BROUGHT, "rpath": None},
-        f"bin/python3 brings its own libc, but finds it through no DT_RPATH of /opt/cpython/lib, {THROUGH}",
+        f"bin/python3 finds its own libc through no DT_RPATH of /opt/cpython/lib, {THROUGH}",
     ),
     "a libc that is searched elsewhere": (
         {**BROUGHT, "rpath": "/usr/lib:$ORIGIN/lib"},
-        f"bin/python3 brings its own libc, but finds it through no DT_RPATH of /opt/cpython/lib, {THROUGH}",
+        f"bin/python3 finds its own libc through no DT_RPATH of /opt/cpython/lib, {THROUGH}",
     ),
     "an own libc without what goes with it": (
         {**BROUGHT, "needed": ["libc.so.6", "libm.so.6"]},
         "bin/python3 needs libm.so.6, which is neither in it nor in the OS-only runtimes: "
-        f"give a build that brings its libraries, {STANDALONE}",
+        f"use a build that contains its libraries, {STANDALONE}",
     ),
     "a library that is missing": (
         {"needed": ["libc.so.6", "libpython3.so.1.0"]},
@@ -153,7 +151,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a newer glibc": (
         {"glibc": "2.35"},
-        f" needs glibc 2.35, provided.al2023 has 2.34: give a build for an older Linux, {STANDALONE}",
+        f" needs glibc 2.35, provided.al2023 has 2.34: use a build for an older Linux, {STANDALONE}",
     ),
     "a newer glibc for a module": (
         {"files": {SSL: module(versions={"libc.so.6": ["GLIBC_2.17", "GLIBC_2.38"]})}},
@@ -183,7 +181,7 @@ def test_a_glibc_that_is_too_new_for_the_older_runtime_is_refused(refusal: Refus
     file = tmp_path / "a.tar.gz"
     file.write_bytes(archive(cpython(glibc="2.27")))
     assert refusal(*OPTIONS, "--interpreter", file, "--target", "provided.al2") == (
-        f"{file} needs glibc 2.27, provided.al2 has 2.26: give a build for an older Linux, {STANDALONE}"
+        f"{file} needs glibc 2.27, provided.al2 has 2.26: use a build for an older Linux, {STANDALONE}"
     )
 
 
@@ -197,9 +195,9 @@ def test_the_zip_of_the_last_build_is_kept(checkout: Checkout, tmp_path: Path) -
 
 # What is no interpreter
 
-GIVE = "give an install_only archive of python-build-standalone"
+GIVE = "use an install_only archive of python-build-standalone"
 OTHER = {path.replace(VERSION, "3.9"): content for path, content in cpython().items()}
-NO_ARCHIVE = f" is no tar archive, or a damaged one: {GIVE}"
+NO_ARCHIVE = f" is not a tar archive, or is damaged: {GIVE}"
 
 NONE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", NO_ARCHIVE),
@@ -210,31 +208,32 @@ NONE: dict[str, tuple[bytes, str]] = {
     "followed by something else": (archive(cpython()) + b"x" * 600, NO_ARCHIVE),
     "without files": (
         archive({}),
-        f" holds no CPython {VERSION}: {LIBRARY}/os.py is missing; {GIVE}, or a folder like one",
+        f" contains no CPython {VERSION}: {LIBRARY}/os.py is missing; {GIVE}, or a folder with that layout",
     ),
     "another version": (
         archive(OTHER),
-        f" holds no CPython {VERSION}: {LIBRARY}/os.py is missing (it has python3.9); {GIVE}, or a folder like one",
+        f" contains no CPython {VERSION}: {LIBRARY}/os.py is missing (it contains python3.9); "
+        f"{GIVE}, or a folder with that layout",
     ),
     "without a program": (
         archive(cpython({PROGRAM: None, "bin/python": None, "bin/python3": None})),
-        " has no bin/python3: give a complete archive",
+        " contains no bin/python3: use a complete archive",
     ),
     "with a program that leads nowhere": (
         archive(cpython({PROGRAM: Link("/usr/bin/python3")})),
-        " has no bin/python3: give a complete archive",
+        " contains no bin/python3: use a complete archive",
     ),
     "with a name that no zip can hold": (
         archive(cpython({f"{LIBRARY}/a\nb.py": b""})),
-        f": '{LIBRARY}/a\\nb.py' cannot be a name in a zip: rename it in printable UTF-8",
+        f": '{LIBRARY}/a\\nb.py' cannot be a name in a zip: use printable UTF-8",
     ),
     "with a name that is not UTF-8": (
         archive(cpython({f"{LIBRARY}/\udcff.py": b""})),
-        f": '{LIBRARY}/\\udcff.py' cannot be a name in a zip: rename it in printable UTF-8",
+        f": '{LIBRARY}/\\udcff.py' cannot be a name in a zip: use printable UTF-8",
     ),
 }
-OUT = "leads out of the archive: it is no interpreter, and perhaps an attack"
-STRANGE = "is neither a file, a folder nor a link: it is no interpreter"
+OUT = "leads out of the archive: do not use it, it may be an attack"
+STRANGE = "is neither a file, a folder nor a link: use another archive"
 MEMBERS: dict[str, tuple[tarfile.TarInfo, str]] = {
     "an absolute path": (member("/etc/passwd"), f"'/etc/passwd' {OUT}"),
     "a path that leads out": (member("python/../../x"), f"'python/../../x' {OUT}"),
@@ -244,7 +243,7 @@ MEMBERS: dict[str, tuple[tarfile.TarInfo, str]] = {
     "a pipe": (member("python/pipe", tarfile.FIFOTYPE), f"python/pipe {STRANGE}"),
     "far too much": (
         member("python/zeros", size=2 * 1024**3),
-        "has more than 2,147,483,648 bytes unpacked: it holds more than a CPython",
+        "has more than 2,147,483,648 bytes unpacked: it is more than a CPython",
     ),
 }
 
@@ -265,7 +264,7 @@ def test_what_is_no_interpreter_is_refused(refusal: Refusal, tmp_path: Path, fau
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (
         lambda folder: None,
-        f" holds no CPython {VERSION}: {LIBRARY}/os.py is missing; {GIVE}, or a folder like one",
+        f" contains no CPython {VERSION}: {LIBRARY}/os.py is missing; {GIVE}, or a folder with that layout",
     ),
     "pipe": (
         lambda folder: os.mkfifo(unpack(cpython(), folder) / "pipe"),
@@ -273,11 +272,11 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "far too much": (
         lambda folder: os.truncate(unpack(cpython({"lib/zeros": b""}), folder) / "lib/zeros", 2 * 1024**3),
-        " has more than 2,147,483,648 bytes unpacked: it holds more than a CPython",
+        " has more than 2,147,483,648 bytes unpacked: it is more than a CPython",
     ),
     "name that is not UTF-8": (
         lambda folder: unpack(cpython({f"{LIBRARY}/\udcff.py": b""}), folder),
-        f": '{LIBRARY}/\\udcff.py' cannot be a name in a zip: rename it in printable UTF-8",
+        f": '{LIBRARY}/\\udcff.py' cannot be a name in a zip: use printable UTF-8",
     ),
 }
 
@@ -303,13 +302,15 @@ def test_an_archive_must_have_the_hash_that_is_given(checkout: Checkout, tmp_pat
     right, wrong = hashlib.sha256(file.read_bytes()).hexdigest(), "0" * 64
     for place in (str(file), file.as_uri()):
         refusal = checkout.refusal(*OPTIONS, "--interpreter", place, "--sha256", wrong)
-        assert refusal.startswith(f"{place} has the sha256 {right}, --sha256 says {wrong}: it was damaged on the way, ")
+        assert refusal.startswith(
+            f"{place} has the sha256 {right}, --sha256 is {wrong}: it is damaged or another file; "
+        )
         checkout.build(*OPTIONS, "--interpreter", place, "--sha256", right.upper(), "-n")
 
 
 def test_a_folder_has_no_hash(refusal: Refusal, tmp_path: Path) -> None:
     assert refusal(*OPTIONS, "--interpreter", tmp_path, "--sha256", "0" * 64) == (
-        f"{tmp_path} is a folder, which has no sha256: give an archive, or drop --sha256"
+        f"{tmp_path} is a folder, which has no sha256: use an archive, or drop --sha256"
     )
 
 
@@ -317,32 +318,29 @@ def test_a_folder_has_no_hash(refusal: Refusal, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "message"),
+    ("limits", "message"),
     [
         (
-            "MAX_ZIP_BYTES",
+            Limits(zip_bytes=100_000),
             f"layer-python{VERSION}-{NAMES[HERE]}.zip has {{}} bytes, the limit of an upload is 100,000: remove files",
         ),
-        ("MAX_UNPACKED_BYTES", "{file} has {} bytes unpacked, the limit is 100,000: remove files"),
+        (Limits(unpacked_bytes=100_000), "{file} has {} bytes unpacked, the limit is 100,000: remove files"),
     ],
 )
 def test_what_is_too_large_for_aws_lambda_is_refused(
-    monkeypatch: pytest.MonkeyPatch, refusal: Refusal, tmp_path: Path, limit: str, message: str
+    refusal: Refusal, tmp_path: Path, limits: Limits, message: str
 ) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(archive(cpython({f"{LIBRARY}/random": os.urandom(200_000)})))
-    monkeypatch.setattr(zips, limit, 100_000)
-    said = refusal(*OPTIONS, "--interpreter", file)
+    said = refusal(*OPTIONS, "--interpreter", file, limits=limits)
     assert re.sub(r"(?<=has )[\d,]+", "{}", said) == message.replace("{file}", str(file))
 
 
-def test_bytecode_counts_among_what_is_unpacked(
-    monkeypatch: pytest.MonkeyPatch, refusal: Refusal, tmp_path: Path
-) -> None:
+def test_bytecode_counts_among_what_is_unpacked(refusal: Refusal, tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(archive(cpython()))
-    monkeypatch.setattr(zips, "MAX_UNPACKED_BYTES", 150_000)  # more than is unpacked without it
-    said = refusal(*OPTIONS, "--interpreter", file)
+    size = sum(path.stat().st_size for path in (ROOT / "layer").rglob("*.py")) + 60_000
+    said = refusal(*OPTIONS, "--interpreter", file, limits=Limits(unpacked_bytes=size))  # enough without bytecode
     assert said.startswith(f"layer-python{VERSION}-{NAMES[HERE]}.zip has ")
 
 
@@ -353,20 +351,20 @@ USAGE = {
     "no version": (["--arch", "arm64"], "the following arguments are required: --python"),
     "unknown version": (
         ["--python", "3.9", "--arch", "arm64"],
-        "argument --python: '3.9' is unknown, give one of 3.11, 3.12, 3.13, 3.14",
+        "argument --python: '3.9' is unknown, use one of 3.11, 3.12, 3.13, 3.14",
     ),
     "patch version": (
         ["--python", "3.13.5", "--arch", "arm64"],
-        "argument --python: '3.13.5' is unknown, give one of ",
+        "argument --python: '3.13.5' is unknown, use one of ",
     ),
     "architecture of others": (["--python", VERSION, "--arch", "amd64"], "argument --arch: invalid choice: 'amd64' "),
     "unknown runtime": ([*OPTIONS[1:], "--target", "python3.13"], "argument --target: invalid choice: 'python3.13' "),
     "short hash": (
         [*OPTIONS[1:], "--interpreter", "a", "--sha256", "abc"],
-        "argument --sha256: a sha256 has 64 of the characters 0-9 a-f",
+        "argument --sha256: a sha256 is 64 of the characters 0-9 a-f",
     ),
     "hash of what is pinned": ([*OPTIONS[1:], "--sha256", "0" * 64], "--sha256 goes with --interpreter; "),
-    "bytecode": ([*OPTIONS[1:], "--bytecode", "none"], "--bytecode goes with building the slim layer; "),
+    "bytecode": ([*OPTIONS[1:], "--bytecode", "none"], "--bytecode is for the slim layer; "),
     "folder": ([*OPTIONS[1:], "function"], "unrecognized arguments: function"),
     "abbreviation": ([*OPTIONS[1:], "--inter", "a"], "unrecognized arguments: --inter a"),
 }

@@ -90,11 +90,11 @@ def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
         (["-n", "function"], "the following arguments are required: FOLDER"),
         (["--bytecode"], "argument --bytecode: expected one argument"),
         *(
-            (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, give none or some of {PYTHONS}")
+            (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, use none or some of {PYTHONS}")
             for words, word in UNKNOWN_VERSIONS.items()
         ),
         *(
-            (words, "--bytecode goes with building the slim layer; other zips have none, or that of one Python")
+            (words, "--bytecode is for the slim layer; other zips contain none, or that of one Python")
             for words in BYTECODE_OF_A_FUNCTION
         ),
     ],

@@ -1,11 +1,24 @@
 """Facts about AWS Lambda that several tools use, each with its source."""
 
+from dataclasses import dataclass
+
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
 # AWS Lambda Developer Guide, gettingstarted-limits, "Function configuration, deployment, and execution", in bytes.
 MAX_ZIP_BYTES = 50 * 1024 * 1024  # one direct upload; larger zips go through Amazon S3
 MAX_UNPACKED_BYTES = 262_144_000  # a function with all its layers, unpacked
 MAX_LAYERS = 5  # of one function
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a zip in bytes; the defaults are those of AWS Lambda."""
+
+    zip_bytes: int = MAX_ZIP_BYTES
+    unpacked_bytes: int = MAX_UNPACKED_BYTES
+
+
+LIMITS = Limits()
 
 # --- Architectures ----------------------------------------------------------------------------------------------------
 

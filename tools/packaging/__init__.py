@@ -1,4 +1,14 @@
-"""Packs the layer and function zips: the same sources give the same bytes on any machine."""
+"""Builds the zips of the layer and of functions: the same sources give the same bytes on any machine.
+
+Reading order:
+    cli            the command line behind `./build.sh`, `function`, `layer` and `pin`
+    builds         what each of them builds, from its parts
+    manifest       reads and checks `layer-manifest.json`; `manifest_edit` changes its text
+    zips/          function and layer zips, bytecode, the output folder
+    interpreter/   the CPython that a self-contained layer contains
+
+Imports point downwards: cli, builds, interpreter, zips, manifest_edit, manifest, and `tools.common`.
+"""
 
 from tools.common.errors import ToolError
 

@@ -1,4 +1,4 @@
-"""What ``build.sh`` can build: each gives the zips, the lines about them for ``INTERPRETERS``, and remarks to print."""
+"""What `build.sh` builds. Each build returns its zips, its lines of `INTERPRETERS`, and remarks for the report."""
 
 import hashlib
 import platform
@@ -8,27 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.common.lambda_facts import MAX_UNPACKED_BYTES
+from tools.common.lambda_facts import ARCHITECTURE_OF_MACHINE, MAX_UNPACKED_BYTES, Limits
 from tools.common.paths import read
+from tools.common.urls import without_secrets
 from tools.packaging import PackagingError
-from tools.packaging.interpreter import bundle as self_contained
-from tools.packaging.interpreter import download as fetch
-from tools.packaging.interpreter import source_tree as distribution
+from tools.packaging.interpreter import bundle as bundles
+from tools.packaging.interpreter import download, source_tree
 from tools.packaging.interpreter.bundle import Bundle
 from tools.packaging.interpreter.source_tree import Distribution
 from tools.packaging.manifest import Manifest, Pin
-from tools.packaging.zips import archive, bytecode, function, layer
-from tools.packaging.zips import pythons as interpreters
+from tools.packaging.zips import archive, bytecode, function, layer, pythons
 from tools.packaging.zips.archive import Entry
 from tools.packaging.zips.bytecode import Bytecode
-from tools.packaging.zips.pythons import Interpreter, NotFoundError
-
-_MACHINES = {"x86_64": "x86_64", "aarch64": "arm64"}  # as Linux and as AWS Lambda call it
+from tools.packaging.zips.pythons import Interpreter, InterpreterNotFound
 
 
 @dataclass(frozen=True)
 class Build:
-    """What goes into the output folder, and what the report says besides."""
+    """The result of a build: what the output folder will contain, and remarks for the report."""
 
     zips: dict[str, bytes]
     record: bytes = b""
@@ -36,147 +33,205 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where the CPython to bring is to come from: a file, a folder or a URL; the pinned one if None."""
+class Sources:
+    """The input of a build of the layer.
 
+    Args:
+        root: the checkout.
+        output: the output folder, which must not overlap with the sources.
+    """
+
+    root: Path
+    manifest: Manifest
+    output: Path
+    limits: Limits
+
+    def layer_entries(self) -> list[Entry]:
+        """Read the files that every variant of the layer contains."""
+        function.refuse_overlap(self.root / "layer", self.output)
+        return layer.layer_entries(self.root / "layer", self.manifest)
+
+
+@dataclass(frozen=True)
+class SelfContained:
+    """The request for a self-contained layer.
+
+    Args:
+        python: such as 3.13.
+        target: the OS-only runtime on which it must run.
+        interpreter: the CPython to bundle: a file, a folder or a URL (None: the pinned one).
+        sha256: the hash that the archive `interpreter` must have.
+    """
+
+    python: str
+    architecture: str
+    target: str
     interpreter: str | None
     sha256: str | None
 
 
-def function_zip(folder: Path, output: Path) -> Build:
-    """The handler-only zip of ``folder``; raises ``PackagingError`` as ``function.function_entries`` does."""
+def function_zip(folder: Path, output: Path, limits: Limits) -> Build:
+    """Build the function zip of `folder`; raises as `function.function_entries`."""
     function.refuse_overlap(folder, output)
-    return Build({function.zip_name(folder): archive.pack(function.function_entries(folder))})
+    return Build({function.zip_name(folder): archive.pack(function.function_entries(folder, limits))})
 
 
-def slim_layer_and_sample(root: Path, manifest: Manifest, versions: tuple[str, ...] | None, output: Path) -> Build:
-    """The slim layer with bytecode for the Python ``versions`` (None: all that are found), and the sample function.
+def slim_layer_and_sample(sources: Sources, versions: tuple[str, ...] | None) -> Build:
+    """Build the slim layer, and the zip of the sample function.
+
+    Args:
+        versions: the Pythons for which to compile bytecode (None: all supported ones that are found).
 
     Raises:
-        PackagingError: the sources are unsound, or a version that is asked for is not found.
+        ToolError: the sources cannot be packed, or a Python of `versions` is not found.
     """
-    function.refuse_overlap(root / "layer", output)
-    sample = function_zip(root / "function", output)
-    entries = layer.layer_entries(root / "layer", manifest)
-    made, missing = _bytecode(entries, manifest.python_versions if versions is None else versions)
+    manifest = sources.manifest
+    entries = sources.layer_entries()
+    sample = function_zip(sources.root / "function", sources.output, sources.limits)
+    compiled, missing = _bytecode(entries, manifest.python_versions if versions is None else versions)
     if missing and versions is not None:
-        raise PackagingError(f"{missing[0]}: install it, or leave it out of --bytecode")
-    zip_name = manifest.slim.zip_name
-    zipped = archive.pack([*entries, *(entry for each in made for entry in each.entries)])
-    return Build({zip_name: zipped, **sample.zips}, bytecode.record(zip_name, made), list(_remarks(made, missing)))
+        raise PackagingError(f"{missing[0]}: install it, or remove it from --bytecode")
+    name = manifest.slim.zip_name
+    zipped = archive.pack([*entries, *(entry for each in compiled for entry in each.entries)])
+    record = bytecode.record(name, compiled)
+    return Build({name: zipped, **sample.zips}, record, list(_slim_remarks(compiled, missing)))
 
 
-def self_contained_layer(
-    root: Path, manifest: Manifest, python: str, architecture: str, origin: Origin, runtime: str, output: Path
-) -> Build:
-    """The layer that brings CPython ``python`` for ``architecture``, able to run on the OS-only ``runtime``.
+def self_contained_layer(sources: Sources, request: SelfContained) -> Build:
+    """Build the layer that contains a CPython.
 
     Raises:
-        PackagingError: the sources are unsound, or the interpreter cannot be had, is another one, or cannot run there.
+        ToolError: the sources cannot be packed; or the interpreter cannot be fetched, is another version, or does not
+            run on the requested runtime.
     """
-    function.refuse_overlap(root / "layer", output)
-    entries = layer.layer_entries(root / "layer", manifest)
-    found, sha256 = _distribution(manifest, python, architecture, origin)
-    bundle = self_contained.bundle(found, architecture, runtime)
-    variant = manifest.self_contained(python, architecture)
-    entries += [*bundle.entries(), Entry(self_contained.VARIANT_FILE, archive.PLAIN, f"{variant.name}\n".encode())]
-    with self_contained.unpacked(bundle) as unpacked:
-        with _compiler(manifest, bundle, unpacked.interpreter, origin) as interpreter:
-            made = _compiled(entries, interpreter)
-        missing, obstacle = unpacked.missing, unpacked.obstacle
-    entries += made.entries
-    archive.check_unpacked_size(variant.zip_name, sum(len(entry.data) for entry in entries))
+    entries = sources.layer_entries()
+    distribution, sha256 = _distribution(sources.manifest, request)
+    bundle = bundles.bundle(distribution, request.architecture, request.target, sources.limits)
+    variant = sources.manifest.self_contained(request.python, request.architecture)
+    entries += [*bundle.entries(), Entry(bundles.VARIANT_FILE, archive.PLAIN, f"{variant.name}\n".encode())]
+    with (
+        bundles.unpacked(bundle) as unpacked,
+        _compiler(sources.manifest, bundle, unpacked.interpreter, request) as interpreter,
+    ):
+        compiled = _compile(entries, interpreter)
+    entries += compiled.entries
+    archive.check_unpacked_size(variant.zip_name, _size(entries), sources.limits)
     zipped = archive.pack(entries, deflated=True)
-    told = {"bundled": f"CPython {bundle.version}, {bundle.name}{sha256 and f', sha256 {sha256}'}"}
-    told["deflated"] = archive.deflater()
-    record = "".join(f"{variant.zip_name}  {what}  {value}\n" for what, value in told.items()).encode()
-    record += bytecode.record(variant.zip_name, [made])
-    remarks = [*_bundle_remarks(bundle, missing), *_making_remarks(bundle, obstacle, made, entries)]
+    record = _record(variant.zip_name, bundle, sha256, compiled)
+    remarks = [
+        *_bundle_remarks(bundle, unpacked.missing),
+        *_bytecode_remarks(compiled, unpacked.obstacle),
+        *_size_remarks(entries),
+    ]
     return Build({variant.zip_name: zipped}, record, remarks)
+
+
+def _record(zip_name: str, bundle: Bundle, sha256: str, compiled: Bytecode) -> bytes:
+    """Return the lines of `INTERPRETERS`: all that decides about the bytes besides the sources."""
+    values = {
+        "bundled": f"CPython {bundle.version}, {bundle.name}{sha256 and f', sha256 {sha256}'}",
+        "deflated": archive.deflater(),
+    }
+    lines = "".join(f"{zip_name}  {key}  {value}\n" for key, value in values.items())
+    return lines.encode() + bytecode.record(zip_name, [compiled])
+
+
+def _size(entries: Sequence[Entry]) -> int:
+    return sum(len(entry.data) for entry in entries)
 
 
 # --- The interpreter --------------------------------------------------------------------------------------------------
 
 
-def _distribution(manifest: Manifest, python: str, architecture: str, origin: Origin) -> tuple[Distribution, str]:
-    """Give what is to be bundled, and the hash of the archive ("" for a folder)."""
-    if origin.interpreter is None:
-        pin = _pin(manifest, python, architecture)
-        data = fetch.pinned(pin)
+def _distribution(manifest: Manifest, request: SelfContained) -> tuple[Distribution, str]:
+    """Return the CPython to bundle, and the hash of its archive (an empty string for a folder)."""
+    name = request.interpreter
+    if name is not None and not download.is_url(name) and Path(name).is_dir():
+        if request.sha256:
+            raise PackagingError(f"{name} is a folder, which has no sha256: use an archive, or drop --sha256")
+        return source_tree.find(source_tree.from_folder(Path(name).resolve()), request.python), ""
+    if name is None:
+        pin = _pin(manifest, request)
+        data = download.pinned(pin)
         name = f"python-build-standalone {pin.release} {pin.version} {pin.architecture}"
-    elif not fetch.is_url(origin.interpreter) and Path(origin.interpreter).is_dir():
-        if origin.sha256:
-            raise PackagingError(
-                f"{origin.interpreter} is a folder, which has no sha256: give an archive, or drop --sha256"
-            )
-        return distribution.find(distribution.from_folder(Path(origin.interpreter).resolve()), python), ""
     else:
-        name = origin.interpreter
-        if fetch.is_url(name):
-            data = fetch.from_url(name)
-            name = fetch.without_secrets(name)
-        else:
-            data = read(Path(name).absolute())
-        if origin.sha256:
-            fetch.check(name, data, origin.sha256, "--sha256 says")
-    return distribution.find(distribution.from_archive(name, data), python), hashlib.sha256(data).hexdigest()
+        data = download.from_url(name) if download.is_url(name) else read(Path(name).absolute())
+        name = without_secrets(name) if download.is_url(name) else name
+        if request.sha256:
+            download.check(name, data, request.sha256, "--sha256 is")
+    archived = source_tree.from_archive(name, data)
+    return source_tree.find(archived, request.python), hashlib.sha256(data).hexdigest()
 
 
-def _pin(manifest: Manifest, python: str, architecture: str) -> Pin:
+def _pin(manifest: Manifest, request: SelfContained) -> Pin:
     for pin in manifest.pins:
-        if (pin.python, pin.architecture) == (python, architecture):
+        if (pin.python, pin.architecture) == (request.python, request.architecture):
             return pin
-    there = ", ".join(pin.python for pin in manifest.pins if pin.architecture == architecture)
+    pinned = ", ".join(pin.python for pin in manifest.pins if pin.architecture == request.architecture)
     raise PackagingError(
-        f"layer-manifest.json pins no Python {python} for {architecture} (it has {there or 'none'}): "
-        "choose one of these, or give an archive with --interpreter"
+        f"layer-manifest.json pins no Python {request.python} for {request.architecture} (only {pinned or 'none'}): "
+        "choose one of these, or name an archive with --interpreter"
     )
 
 
 @contextmanager
-def _compiler(manifest: Manifest, bundle: Bundle, own: Interpreter | None, origin: Origin) -> Iterator[Interpreter]:
-    """Find what compiles for ``bundle``: itself, else the pinned one for this machine, else one that is installed."""
+def _compiler(
+    manifest: Manifest, bundle: Bundle, own: Interpreter | None, request: SelfContained
+) -> Iterator[Interpreter]:
+    """Yield the interpreter that compiles the files of `bundle`.
+
+    The best is the bundled one itself (`own`): its bytecode fits by construction. If it does not run on this machine,
+    its twin for this machine is next, which is the same release; any other CPython of the same minor version produces
+    valid bytecode, but perhaps other bytes.
+    """
     if own:
         yield own
         return
-    machine = _MACHINES.get(platform.machine(), "")
+    machine = ARCHITECTURE_OF_MACHINE.get(platform.machine(), "")
     twins = [pin for pin in manifest.pins if (pin.python, pin.architecture) == (bundle.python, machine)]
-    if twins and not origin.interpreter and sys.platform == "linux" and machine != bundle.architecture:
-        archived = distribution.from_archive(twins[0].url, fetch.pinned(twins[0]))
-        twin = self_contained.bundle(distribution.find(archived, bundle.python), machine, bundle.fit.runtimes[0])
-        with self_contained.unpacked(twin) as unpacked:
+    if twins and not request.interpreter and sys.platform == "linux" and machine != bundle.architecture:
+        archived = source_tree.from_archive(twins[0].url, download.pinned(twins[0]))
+        twin = bundles.bundle(source_tree.find(archived, bundle.python), machine, bundle.fit.runtimes[0])
+        with bundles.unpacked(twin) as unpacked:
             if unpacked.interpreter:
                 yield unpacked.interpreter
                 return
     try:
-        yield interpreters.find(bundle.python)
-    except NotFoundError as error:
+        yield pythons.find(bundle.python)
+    except InterpreterNotFound as error:
         raise PackagingError(
-            f"{bundle.name} does not run on this machine, so that another CPython {bundle.python} has to make its "
-            f"bytecode, and there is {error}: install one"
+            f"{bundle.name} does not run on this machine, so another CPython {bundle.python} must compile it, and "
+            f"there is {error}: install one"
         ) from error
 
 
-def _compiled(entries: Sequence[Entry], interpreter: Interpreter) -> Bytecode:
-    sources = {entry.path: entry.data for entry in entries if entry.path.endswith(".py")}
-    made = bytecode.compile_all(interpreter, sources)
-    if not any(entry.path.startswith("__pycache__/runtime.") for entry in made.entries):
-        raise PackagingError(f"runtime.py cannot be compiled: {'; '.join(made.not_compiled)}")
-    return made
+# --- Bytecode ---------------------------------------------------------------------------------------------------------
 
 
-def _bytecode(entries: list[Entry], versions: tuple[str, ...]) -> tuple[list[Bytecode], list[NotFoundError]]:
-    sources = {entry.path: entry.data for entry in entries if entry.path.endswith(".py")}
-    results = bytecode.make(sources, versions)
-    made = [result for result in results if isinstance(result, Bytecode)]
-    return made, [result for result in results if isinstance(result, NotFoundError)]
+def _compile(entries: Sequence[Entry], interpreter: Interpreter) -> Bytecode:
+    """Compile all Python files. Files of the bundled standard library may be invalid on purpose, the layer's not."""
+    compiled = bytecode.compile_all(interpreter, _python_files(entries))
+    own = [reason for reason in compiled.not_compiled if not reason.startswith(f"{bundles.PREFIX}/")]
+    if own:
+        raise PackagingError(f"the layer cannot be compiled: {own[0]}")
+    return compiled
+
+
+def _bytecode(entries: Sequence[Entry], versions: Sequence[str]) -> tuple[list[Bytecode], list[InterpreterNotFound]]:
+    results = bytecode.compile_for_versions(_python_files(entries), versions)
+    compiled = [result for result in results if isinstance(result, Bytecode)]
+    return compiled, [result for result in results if isinstance(result, InterpreterNotFound)]
+
+
+def _python_files(entries: Sequence[Entry]) -> dict[str, bytes]:
+    return {entry.path: entry.data for entry in entries if entry.path.endswith(".py")}
 
 
 # --- Remarks ----------------------------------------------------------------------------------------------------------
 
 
-def _remarks(made: list[Bytecode], missing: list[NotFoundError]) -> Iterator[str]:
-    for each in made:
+def _slim_remarks(compiled: Sequence[Bytecode], missing: Sequence[InterpreterNotFound]) -> Iterator[str]:
+    for each in compiled:
         yield f"bytecode for {each.interpreter.version}  by {each.interpreter.path}"
     for error in missing:
         yield f"bytecode for {error.version}  left out, {error}"
@@ -184,25 +239,28 @@ def _remarks(made: list[Bytecode], missing: list[NotFoundError]) -> Iterator[str
 
 def _bundle_remarks(bundle: Bundle, missing: Sequence[str]) -> Iterator[str]:
     yield f"interpreter  CPython {bundle.version} for {bundle.architecture}, {bundle.name}"
-    need = f"needs glibc {'.'.join(map(str, bundle.fit.glibc))}" if bundle.fit.glibc else "brings its own glibc"
+    need = f"needs glibc {'.'.join(map(str, bundle.fit.glibc))}" if bundle.fit.glibc else "contains its own glibc"
     yield f"runs on      {', '.join(bundle.fit.runtimes)} ({need})"
     size = sum(map(len, bundle.files.values()))
     yield f"trimmed      {megabytes(bundle.size_before)} to {megabytes(size)}"
     for path, library in bundle.fit.unusable:
         yield f"left out     {path}, which needs {library}"
     if missing:
-        yield f"not in it    {', '.join(missing)}: a function cannot import that"
+        yield f"not in it    {', '.join(missing)}: a function cannot import these modules"
 
 
-def _making_remarks(bundle: Bundle, obstacle: str, made: Bytecode, entries: Sequence[Entry]) -> Iterator[str]:
-    maker = made.interpreter.build.partition(" ")[0]
-    yield f"bytecode     by CPython {maker}{obstacle and f', because the bundled one {obstacle}'}"
-    for reason in made.not_compiled:
+def _bytecode_remarks(compiled: Bytecode, obstacle: str) -> Iterator[str]:
+    version = compiled.interpreter.build.partition(" ")[0]
+    yield f"bytecode     by CPython {version}{obstacle and f', because the bundled one {obstacle}'}"
+    for reason in compiled.not_compiled:
         yield f"no bytecode  {reason}"
-    yield f"unpacked     {megabytes(sum(len(entry.data) for entry in entries))} of {megabytes(MAX_UNPACKED_BYTES)}"
-    yield f"deflated     by {archive.deflater()}; another one makes other bytes"
+
+
+def _size_remarks(entries: Sequence[Entry]) -> Iterator[str]:
+    yield f"unpacked     {megabytes(_size(entries))} of {megabytes(MAX_UNPACKED_BYTES)}"
+    yield f"deflated     by {archive.deflater()}; another library produces other bytes"
 
 
 def megabytes(size: int) -> str:
-    """Write a number of bytes as one would say it."""
+    """Format a number of bytes in megabytes."""
     return f"{size / 1e6:.1f} MB"

@@ -1,4 +1,8 @@
-"""The self-contained layer: the slim one's files, and a CPython in ``cpython/``, trimmed, checked and compiled."""
+"""The CPython of a self-contained layer: trimmed, checked, and started if this machine can run it.
+
+A layer contains no links, so a link becomes a copy, and a shared library is kept under one name only: the one that the
+loader looks for. `bin/python3` and a loader of its own are the only programs.
+"""
 
 import posixpath
 import re
@@ -10,31 +14,32 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.common.errors import ToolError
+from tools.common.lambda_facts import LIMITS, Limits
 from tools.common.paths import ROOT, read
 from tools.packaging import PackagingError
-from tools.packaging.interpreter import compatibility as target
-from tools.packaging.interpreter import elf, trim
+from tools.packaging.interpreter import compatibility, elf, trim
 from tools.packaging.interpreter.compatibility import Fit
-from tools.packaging.interpreter.elf import NotElfError
+from tools.packaging.interpreter.elf import InvalidElf
 from tools.packaging.interpreter.source_tree import Distribution
-from tools.packaging.zips import pythons as interpreters
+from tools.packaging.zips import pythons
 from tools.packaging.zips.archive import PLAIN, PROGRAM, Entry, check_unpacked_size
-from tools.packaging.zips.pythons import Interpreter, OtherPythonError
+from tools.packaging.zips.pythons import Interpreter, WrongInterpreter
 
-FOLDER = posixpath.basename(target.PREFIX)
-VARIANT_FILE = f"{FOLDER}/VARIANT"  # bootstrap and runtime.py tell it where something goes wrong
+PREFIX = compatibility.PREFIX
+FOLDER = posixpath.basename(PREFIX)
+VARIANT_FILE = f"{FOLDER}/VARIANT"  # bootstrap and runtime.py name the variant in errors
 
 _PROGRAM = "bin/python3"
 _SHARED_OBJECT = re.compile(r"lib/[^/]+\.so(\.[^/]*)?")
 _EXTENSION_MODULES = "lib-dynload"
-_PLACEHOLDER = b"All extension modules are built into the interpreter, which warns where this folder is missing.\n"
-_LICENSES = {  # of the libraries that python-build-standalone links in, whose archives have none
+_PLACEHOLDER = b"All extension modules are built into the interpreter, which warns if this folder is missing.\n"
+_LICENSES = {  # of the libraries in python-build-standalone, whose stripped archives contain none
     "licenses/python-build-standalone.txt": Path(__file__).parent / "licenses" / "python-build-standalone.txt",
     "licenses/Apache-2.0.txt": ROOT / "LICENSE",
 }
 _VERSION = re.compile(rb"(3\.\d+\.\d+)\0")
 
-# What functions import first of all; a build of one's own may lack the libraries for some of it.
+# Modules that functions often import; a build by the user may lack the libraries for some of them.
 _EXPECTED = (
     *("asyncio", "bz2", "ctypes", "decimal", "hashlib", "json", "lzma", "pydoc", "sqlite3", "ssl"),
     *("unittest", "uuid", "xmlrpc.server", "zlib", "zoneinfo"),
@@ -43,48 +48,49 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Bundle:
-    """A CPython as the layer brings it: its files by their paths below ``cpython/``."""
+    """A CPython as the layer contains it: its files, by path below `cpython/`."""
 
     name: str
-    python: str  # as in 3.13
+    python: str  # such as 3.13
     architecture: str
-    version: str  # as in 3.13.5
+    version: str  # such as 3.13.5
     files: dict[str, bytes]
     fit: Fit
-    size_before: int  # bytes, before it was trimmed
+    size_before: int  # in bytes, before trimming
 
     @cached_property
     def loader(self) -> str | None:
-        """The dynamic loader that it brings; None where it takes the system's."""
+        """The path of its own dynamic loader; None if it uses the loader of the system."""
         loader = elf.parse(self.files[_PROGRAM]).loader or ""
-        path = loader.removeprefix(f"{target.PREFIX}/")
+        path = loader.removeprefix(f"{PREFIX}/")
         return path if path != loader else None
 
     @property
     def programs(self) -> frozenset[str]:
-        """The files that the kernel runs or maps as a program: the interpreter and a loader that it brings."""
+        """The files that need run bits: the interpreter, and its own loader."""
         return frozenset({_PROGRAM, self.loader or _PROGRAM})
 
     def entries(self) -> Iterator[Entry]:
-        """All files as they go into the zip, without bytecode."""
+        """Yield all files as entries of the layer, without bytecode."""
         for path, data in self.files.items():
             yield Entry(f"{FOLDER}/{path}", PROGRAM if path in self.programs else PLAIN, data)
 
 
-def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundle:
-    """Trim ``distribution`` and check that it can run on AWS Lambda's ``architecture``, on the OS-only ``runtime``.
+def bundle(distribution: Distribution, architecture: str, runtime: str, limits: Limits = LIMITS) -> Bundle:
+    """Trim `distribution`, and check that it runs on `architecture` and on the OS-only `runtime`.
 
     Raises:
-        PackagingError: it has no interpreter, a name that no zip can hold, or ``target.check`` refuses it.
+        PackagingError: it contains no interpreter, or a file name that a zip cannot contain; it is too large; or
+            `compatibility.check` refuses it.
     """
-    # By its full name first: beside several versions, python3 is one of them.
+    # By its full name first: in a tree with several versions, python3 can be another one.
     program = distribution.resolve(f"bin/python{distribution.python}") or distribution.resolve(_PROGRAM)
     if program is None:
-        raise PackagingError(f"{distribution.name} has no {_PROGRAM}: give a complete archive")
+        raise PackagingError(f"{distribution.name} contains no {_PROGRAM}: use a complete archive")
     files = _kept(distribution, program)
     _check_names(distribution.name, files)
     _drop_copies(files, "licenses/")
-    fit = target.check(distribution.name, _PROGRAM, files, architecture, runtime)
+    fit = compatibility.check(distribution.name, _PROGRAM, files, architecture, runtime)
     for path, _ in fit.unusable:
         del files[path]
     modules = f"{distribution.library}/{_EXTENSION_MODULES}"
@@ -92,7 +98,7 @@ def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundl
         files[f"{modules}/README"] = _PLACEHOLDER
     if not any(path.startswith("licenses/") for path in files):
         files |= {path: read(source) for path, source in _LICENSES.items()}
-    check_unpacked_size(distribution.name, sum(map(len, files.values())))
+    check_unpacked_size(distribution.name, sum(map(len, files.values())), limits)
     return Bundle(
         name=distribution.name,
         python=distribution.python,
@@ -105,41 +111,41 @@ def bundle(distribution: Distribution, architecture: str, runtime: str) -> Bundl
 
 
 def _kept(distribution: Distribution, program: str) -> dict[str, bytes]:
-    """The interpreter and all that is not trimmed; a link becomes a copy, for zips of layers hold none."""
+    """Return the interpreter and all files that are not trimmed, with copies in place of links."""
     library = distribution.library
     files = {path: content() for path, content in distribution.files.items() if trim.is_kept(path, library)}
     files[_PROGRAM] = distribution.files[program]()
     needed = _needed(files.values()) | _opened_by_name(distribution)
-    by_another_name = set()
+    renamed = set()
     for path in distribution.links:
-        aim = distribution.resolve(path)
-        if aim not in files or not trim.is_kept(path, library):
+        target = distribution.resolve(path)
+        if target not in files or not trim.is_kept(path, library):
             continue
         if not _SHARED_OBJECT.fullmatch(path):
-            files[path] = files[aim]
+            files[path] = files[target]
         elif posixpath.basename(path) in needed:
-            files[path] = files[aim]
-            by_another_name.add(aim)
+            files[path] = files[target]
+            renamed.add(target)
     for path in list(files):
-        unwanted = path in by_another_name or trim.is_library_of_python(path)
-        if unwanted and posixpath.basename(path) not in needed:
+        is_spare = path in renamed or trim.is_library_of_python(path)
+        if is_spare and posixpath.basename(path) not in needed:
             del files[path]
     return dict(sorted(files.items()))
 
 
 def _opened_by_name(distribution: Distribution) -> set[str]:
-    """The libraries that a brought glibc opens for nsswitch.conf, which no other file asks for."""
+    """Return the libraries that a bundled glibc opens for nsswitch.conf; no ELF header names them."""
     return {posixpath.basename(path) for path in distribution.links if "/libnss_" in path}
 
 
 def _check_names(name: str, files: Iterable[str]) -> None:
     for path in files:
         if not path.isprintable():
-            raise PackagingError(f"{name}: {path!r} cannot be a name in a zip: rename it in printable UTF-8")
+            raise PackagingError(f"{name}: {path!r} cannot be a name in a zip: use printable UTF-8")
 
 
 def _drop_copies(files: dict[str, bytes], folder: str) -> None:
-    """Keep one file of those in ``folder`` that say the same; packages of one source have the same license."""
+    """Remove files in `folder` with the same content as another: Debian packages of one source repeat the licence."""
     seen: set[bytes] = set()
     for path in [path for path in files if path.startswith(folder)]:
         if files[path] in seen:
@@ -149,17 +155,17 @@ def _drop_copies(files: dict[str, bytes], folder: str) -> None:
 
 
 def _needed(contents: Iterable[bytes]) -> set[str]:
-    """The names of the shared libraries that the ELF files among ``contents`` ask the loader for."""
+    """Return the names of the shared libraries that the ELF files among `contents` need."""
     needed: set[str] = set()
     for data in contents:
         if data.startswith(elf.MAGIC):
-            with suppress(NotElfError):  # which target.check refuses, by name
+            with suppress(InvalidElf):  # compatibility.check reports it, with the path
                 needed.update(elf.parse(data).needed)
     return needed
 
 
 def _version(python: str, files: dict[str, bytes]) -> str:
-    """The version that the interpreter prints; it may be one that cannot run here."""
+    """Return the version in the interpreter's data, because the interpreter may not run on this machine."""
     for path, data in files.items():
         if path == _PROGRAM or trim.is_library_of_python(path):
             for match in _VERSION.finditer(data):
@@ -173,19 +179,19 @@ def _version(python: str, files: dict[str, bytes]) -> str:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A bundle on disk, and the interpreter in it where it runs on this machine."""
+    """A bundle on disk, and its interpreter if that runs on this machine."""
 
     interpreter: Interpreter | None
-    obstacle: str  # why it does not run, as in "does not start: Exec format error"
-    missing: tuple[str, ...]  # modules that functions expect and that cannot be imported
+    obstacle: str  # why it does not run, such as "does not start: Exec format error"
+    missing: tuple[str, ...]  # common modules that cannot be imported
 
 
 @contextmanager
 def unpacked(bundle: Bundle) -> Iterator[Unpacked]:
-    """Put the files of ``bundle`` into a folder for a while, and see whether its interpreter starts from there.
+    """Write the files of `bundle` to a temporary folder, and start its interpreter from there.
 
     Raises:
-        PackagingError: it starts, and is not the Python of the bundle.
+        PackagingError: it starts, and is another Python than the bundle states.
     """
     with tempfile.TemporaryDirectory(prefix="cpython-") as name:
         folder = Path(name)
@@ -195,18 +201,18 @@ def unpacked(bundle: Bundle) -> Iterator[Unpacked]:
             (folder / path).chmod(PROGRAM if path in bundle.programs else PLAIN)
         command = _command(bundle, folder)
         try:
-            interpreter = interpreters.identify(command, bundle.python)
-        except OtherPythonError as error:
+            interpreter = pythons.identify(command, bundle.python)
+        except WrongInterpreter as error:
             raise PackagingError(
                 f"{bundle.name}: its interpreter is {error.found}, not a final release of CPython {bundle.python}: "
-                "give another build"
+                "use another build"
             ) from error
         except ToolError as error:  # of another architecture, or for another system
             obstacle = str(error).removeprefix(f"{command[-1]} ").replace(f"{folder}/", "")
             yield Unpacked(None, obstacle, ())
         else:
             probe = f"for name in {_EXPECTED}:\n try: __import__(name)\n except ImportError: print(name)"
-            missing = interpreters.run(command, "-c", probe).decode().split()
+            missing = pythons.run(command, "-c", probe).decode().split()
             yield Unpacked(interpreter, "", tuple(missing))
 
 
@@ -214,6 +220,6 @@ def _command(bundle: Bundle, folder: Path) -> tuple[str, ...]:
     program = str(folder / _PROGRAM)
     if bundle.loader is None:
         return (program,)
-    # The program names it by its place on AWS Lambda, where the kernel does not find it here.
-    brought = folder / bundle.loader
-    return (str(brought), "--library-path", str(brought.parent), program)
+    # The program names its loader by the path on AWS Lambda, which does not exist here: start the loader itself.
+    loader = folder / bundle.loader
+    return (str(loader), "--library-path", str(loader.parent), program)

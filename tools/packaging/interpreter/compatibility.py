@@ -1,26 +1,30 @@
-"""Whether a bundled CPython can run where it will run: on the operating systems of AWS Lambda's OS-only runtimes."""
+"""Checks that a bundled CPython runs on Lambda's OS-only runtimes.
+
+The build machine usually cannot run it, so its ELF headers are checked: the architecture, the loader, the newest glibc
+symbol, and each needed library. The difficult case is a CPython with its own libc: Lambda sets LD_LIBRARY_PATH to
+/lib64 and others, and ld.so(8) searches DT_RPATH before it but DT_RUNPATH after it. With DT_RUNPATH the system's libc
+would be mixed with the bundled loader, which crashes at start.
+"""
 
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tools.common.lambda_facts import GLIBC
 from tools.packaging import PackagingError
 from tools.packaging.interpreter import elf
-from tools.packaging.interpreter.elf import Elf, NotElfError
+from tools.packaging.interpreter.elf import Elf, InvalidElf
 
-PREFIX = "/opt/cpython"  # where the layer has the interpreter (/opt/python is for dependency layers)
-
-# The glibc of each: AWS Lambda Developer Guide, lambda-runtimes, which names the Amazon Linux of each runtime.
-GLIBC = {"provided.al2023": (2, 34), "provided.al2": (2, 26)}
+PREFIX = "/opt/cpython"  # the interpreter in the layer (/opt/python is for dependency layers)
 
 _LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "arm64": "/lib/ld-linux-aarch64.so.1"}
 
-# What comes with glibc and GCC, so is there wherever a program that is linked dynamically runs.
+# Part of glibc and GCC, so present wherever a dynamically linked program runs.
 _SYSTEM_LIBRARIES = re.compile(r"(lib(c|m|dl|pthread|rt|util|resolv|gcc_s)|ld-linux-(x86-64|aarch64))\.so\.\d+")
-_BROUGHT_LIBC = "libc.so.6"
+_LIBC = "libc.so.6"
 
-# Modules that a function may not miss; others are left out where the libraries they need are not there.
+# Modules that a function must have. Others are left out if a library they need is missing.
 _ESSENTIAL = re.compile(
     r"_?(bz2|ctypes|datetime|decimal|hashlib|json|lzma|math|pyexpat|socket|sqlite3|ssl|struct|zlib|zoneinfo)\b"
 )
@@ -29,46 +33,47 @@ _EXTENSION_MODULE = re.compile(r"lib/python3\.\d+/lib-dynload/([^/]+)")
 
 @dataclass(frozen=True)
 class Fit:
-    """What the ELF files of a tree say together."""
+    """The requirements of all ELF files of a tree."""
 
-    glibc: tuple[int, int] | None  # the oldest one that will do; None where the tree brings its own
-    unusable: tuple[tuple[str, str], ...]  # extension modules, each with the library that is missing
+    glibc: tuple[int, int] | None  # the oldest that is new enough; None if the tree contains its own
+    unusable: tuple[tuple[str, str], ...]  # extension modules, each with the missing library
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """The OS-only runtimes that it runs on."""
+        """The OS-only runtimes on which it runs."""
         return tuple(name for name, glibc in GLIBC.items() if self.glibc is None or self.glibc <= glibc)
 
 
 def check(name: str, program: str, files: Mapping[str, bytes], architecture: str, runtime: str) -> Fit:
-    """Check the ELF files among ``files``, whose ``program`` is the interpreter; errors call the tree ``name``.
+    """Check the ELF files among `files`.
+
+    Args:
+        name: of the tree, in errors.
+        program: the path of the interpreter.
 
     Raises:
-        PackagingError: the program is none, a file is for another architecture than ``architecture``, a newer glibc
-            is needed than the ``runtime`` has, a loader or a library is asked for that will not be there, or the
-            service's LD_LIBRARY_PATH would give it other ones than it brings.
+        PackagingError: the program is not an ELF program; a file is for another architecture; a newer glibc is needed
+            than `runtime` has; a loader or library will be missing; or LD_LIBRARY_PATH would replace a bundled library.
     """
     files_read = dict(_read(name, files, architecture))
     if program not in files_read:
-        raise PackagingError(f"{name}: {program} is no ELF program: give a build for Linux, and no script in its place")
+        raise PackagingError(f"{name}: {program} is not an ELF program: use a build for Linux, not a script")
     for path, file in files_read.items():
         if file.machine != architecture:
-            raise PackagingError(
-                f"{name}: {path} is for {file.machine}, not for {architecture}: give the other archive"
-            )
+            raise PackagingError(f"{name}: {path} is for {file.machine}, not for {architecture}: use the other archive")
     libc = _check_loader(name, program, files_read[program], files, architecture)
-    brings_libc = libc is not None
+    has_own_libc = libc is not None
     if libc:
         _check_search_path(name, program, files_read[program], libc)
-    missing = dict(_missing_libraries(files_read, brings_libc))
+    missing = dict(_missing_libraries(files_read, has_own_libc))
     unusable = tuple((path, library) for path, library in missing.items() if not _is_essential(path))
-    fit = Fit(None if brings_libc else _glibc(files_read, dict(unusable)), unusable)
+    fit = Fit(None if has_own_libc else _glibc(files_read, dict(unusable)), unusable)
     _check_glibc(name, fit, runtime)
     for path, library in missing.items():
         if _is_essential(path):
             raise PackagingError(
                 f"{name}: {path} needs {library}, which is neither in it nor in the OS-only runtimes: "
-                "give a build that brings its libraries, such as those of python-build-standalone"
+                "use a build that contains its libraries, such as those of python-build-standalone"
             )
     return fit
 
@@ -83,7 +88,7 @@ def _check_glibc(name: str, fit: Fit, runtime: str) -> None:
         need, have = (".".join(map(str, version)) for version in (fit.glibc, GLIBC[runtime]))
         raise PackagingError(
             f"{name} needs glibc {need}, {runtime} has {have}: "
-            "give a build for an older Linux, such as those of python-build-standalone"
+            "use a build for an older Linux, such as those of python-build-standalone"
         )
 
 
@@ -92,47 +97,45 @@ def _read(name: str, files: Mapping[str, bytes], architecture: str) -> Iterator[
         if data.startswith(elf.MAGIC):
             try:
                 yield path, elf.parse(data)
-            except NotElfError as error:
-                raise PackagingError(f"{name}: {path} is {error}: give a sound build for {architecture}") from error
+            except InvalidElf as error:
+                raise PackagingError(f"{name}: {path} is {error}: use another build for {architecture}") from error
 
 
 def _check_loader(name: str, path: str, program: Elf, files: Mapping[str, bytes], architecture: str) -> str | None:
-    """Give the path of the libc that the program brings with a loader of its own; None where it takes the system's."""
+    """Return the path of the libc beside the program's own loader; None if the program uses the system's loader."""
     loader = program.loader
     if loader is None or loader == _LOADERS[architecture]:
         return None
     if "/ld-musl-" in loader:
-        raise PackagingError(f"{name} is built for musl: give the build for gnu, extension modules need it")
-    brought = loader.removeprefix(f"{PREFIX}/")
-    if brought == loader or brought not in files:
+        raise PackagingError(f"{name} is built for musl: use the build for gnu, which extension modules need")
+    bundled = loader.removeprefix(f"{PREFIX}/")
+    if bundled == loader or bundled not in files:
         raise PackagingError(
-            f"{name}: {path} asks for the loader {loader}, which will not be there: give another build"
+            f"{name}: {path} needs the loader {loader}, which will be missing on AWS Lambda: use another build"
         )
-    libc = posixpath.join(posixpath.dirname(brought), _BROUGHT_LIBC)
+    libc = posixpath.join(posixpath.dirname(bundled), _LIBC)
     if libc not in files:
-        raise PackagingError(f"{name} brings the loader {brought} without {_BROUGHT_LIBC} beside it: add it")
+        raise PackagingError(f"{name} contains the loader {bundled} without {_LIBC} beside it: add it")
     return libc
 
 
 def _check_search_path(name: str, path: str, program: Elf, libc: str) -> None:
-    # The service sets LD_LIBRARY_PATH to /lib64 and others; ld.so(8) searches it after DT_RPATH, which it ignores
-    # where there is a DT_RUNPATH, and before that.
     needed = posixpath.dirname(posixpath.join(PREFIX, libc))
     origin = posixpath.dirname(posixpath.join(PREFIX, path))
     searched = (program.rpath or "").replace("${ORIGIN}", origin).replace("$ORIGIN", origin).split(":")
     if program.runpath is not None or needed not in map(posixpath.normpath, searched):
         through = "DT_RUNPATH" if program.runpath is not None else f"no DT_RPATH of {needed}"
         raise PackagingError(
-            f"{name}: {path} brings its own libc, but finds it through {through}, so that the system's would be taken "
-            f"on AWS Lambda: set it with patchelf --force-rpath --set-rpath {needed}"
+            f"{name}: {path} finds its own libc through {through}, so AWS Lambda would load the system's in "
+            f"its place: run patchelf --force-rpath --set-rpath {needed}"
         )
 
 
-def _missing_libraries(files: Mapping[str, Elf], brings_libc: bool) -> Iterator[tuple[str, str]]:
-    brought = {posixpath.basename(path) for path in files}
+def _missing_libraries(files: Mapping[str, Elf], has_own_libc: bool) -> Iterator[tuple[str, str]]:
+    bundled = {posixpath.basename(path) for path in files}
     for path, file in files.items():
         for library in file.needed:
-            if library not in brought and (brings_libc or not _SYSTEM_LIBRARIES.fullmatch(library)):
+            if library not in bundled and (has_own_libc or not _SYSTEM_LIBRARIES.fullmatch(library)):
                 yield path, library
 
 

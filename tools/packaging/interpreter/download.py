@@ -1,10 +1,9 @@
-"""Fetches interpreters: the pinned ones into a cache, checked against their hash, others from where the user says."""
+"""Fetches archives of CPython: the pinned ones into a cache and checked against their hash, others from a given URL."""
 
 import hashlib
 import http.client
 import os
 import sys
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,75 +12,76 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tools.common.paths import read, shown
+from tools.common.errors import ToolError
+from tools.common.paths import read, write_atomically
+from tools.common.urls import redact, without_secrets
 from tools.packaging import PackagingError
 from tools.packaging.manifest import FILE_NAME, Pin
 
 _TIMEOUT = 30.0  # seconds without a byte
-_LARGEST = 512 * 1024**2  # bytes; python-build-standalone's archives have a fifteenth of it
-_PIECE = 1024 * 1024  # bytes
+MAX_BYTES = 512 * 1024**2  # archives of python-build-standalone have about 35 MB
+_PIECE_BYTES = 1024 * 1024
 _SCHEMES = ("https", "http", "file")
 
 
 def pinned(pin: Pin) -> bytes:
-    """Give the archive of ``pin``, from the cache where it is there.
+    """Return the archive of `pin`, from the cache if it is there.
 
-    The cache is ``python-streaming-runtime`` in ``$XDG_CACHE_HOME`` or ``~/.cache``, and is not trusted.
+    The cache is `python-streaming-runtime` in `$XDG_CACHE_HOME` or `~/.cache`. Its files are checked like downloads.
 
     Raises:
-        PackagingError: it cannot be fetched or kept, or has not the hash that the manifest pins.
+        ToolError: the archive cannot be fetched or stored, or has another hash than the manifest pins.
     """
-    kept = _cache() / f"{pin.sha256[:16]}-{_file_name(pin.url)}"
-    if kept.is_file():
-        data = read(kept)
+    cached = _cache() / f"{pin.sha256[:16]}-{_file_name(pin.url)}"
+    if cached.is_file():
+        data = read(cached)
         if hashlib.sha256(data).hexdigest() == pin.sha256:
             return data
     data = from_url(pin.url)
     check(pin.url, data, pin.sha256, f"{FILE_NAME} pins")
-    _keep(kept, data)
+    _store(cached, data)
     return data
 
 
-def check(name: str, data: bytes, sha256: str, who: str) -> None:
-    """Refuse, with ``PackagingError``, ``data`` that has another hash than ``who`` says."""
+def check(name: str, data: bytes, sha256: str, expected_by: str) -> None:
+    """Raise `PackagingError` if `data` has another hash than `sha256`.
+
+    Args:
+        expected_by: the words before the expected hash in the error, such as "--sha256 is".
+    """
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise PackagingError(
-            f"{name} has the sha256 {found}, {who} {sha256}: it was damaged on the way, or is not what was meant; "
-            "do not use it before you know which"
+            f"{redact(name)} has the sha256 {found}, {expected_by} {sha256}: it is damaged or another file; "
+            "find out which before you use it"
         )
 
 
 def is_url(text: str) -> bool:
-    """Tell a URL from the path of a file."""
+    """Return whether `text` is a URL and not the path of a file."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.lower() in _SCHEMES
 
 
-def without_secrets(url: str) -> str:
-    """Give ``url`` as it may be written down: without user, password, and a query, which may hold a signature."""
-    parts = urllib.parse.urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def from_url(url: str) -> bytes:
-    """Fetch ``url`` (https, http or file), with the proxies of the environment; a terminal is shown the progress.
+def from_url(url: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Fetch `url` (https, http or file) through the proxies of the environment; show the progress on a terminal.
 
     Raises:
-        PackagingError: that cannot be done, or it has more than 512 MiB.
+        PackagingError: it cannot be fetched, or has more than `max_bytes`.
     """
+    name = without_secrets(url)
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-            return b"".join(_pieces(url, answer, answer.headers.get("Content-Length", "")))
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+            return b"".join(_pieces(name, response, response.headers.get("Content-Length", ""), max_bytes))
     except urllib.error.HTTPError as error:
-        raise PackagingError(f"cannot fetch {url}: status {error.code} {error.reason}") from error
+        raise PackagingError(f"cannot fetch {name}: status {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise PackagingError(f"cannot fetch {url}: {_reason(error.reason)}; {_NEXT_STEP}") from error
+        raise PackagingError(f"cannot fetch {name}: {redact(_reason(error.reason))}; {_NEXT_STEP}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise PackagingError(f"cannot fetch {url}: {_reason(error)}; {_NEXT_STEP}") from error
+        raise PackagingError(f"cannot fetch {name}: {redact(_reason(error))}; {_NEXT_STEP}") from error
 
 
-_NEXT_STEP = "try again, or fetch it by other means and give it with --interpreter"
+_NEXT_STEP = "try again, or fetch it another way and use --interpreter"
 
 
 def _reason(error: object) -> str:
@@ -92,24 +92,24 @@ def _reason(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _pieces(url: str, answer: IO[bytes], length: str) -> Iterator[bytes]:
+def _pieces(name: str, response: IO[bytes], length: str, max_bytes: int) -> Iterator[bytes]:
     total = int(length) if length.isdecimal() else None
     size = 0
-    with _progress(_file_name(url), total) as show:
-        while piece := answer.read(_PIECE):
+    with _progress(_file_name(name), total) as show:
+        while piece := response.read(_PIECE_BYTES):
             size += len(piece)
-            if size > _LARGEST:
-                raise PackagingError(f"{url} has more than {_LARGEST:,} bytes: it holds no interpreter")
+            if size > max_bytes:
+                raise PackagingError(f"{name} has more than {max_bytes:,} bytes: it is not an archive of CPython")
             show(size)
             yield piece
     if total is not None and size < total:
         raise PackagingError(
-            f"cannot fetch {url}: the connection ended after {size:,} of {total:,} bytes; {_NEXT_STEP}"
+            f"cannot fetch {name}: the connection ended after {size:,} of {total:,} bytes; {_NEXT_STEP}"
         )
 
 
 class _Progress:
-    """One line on a terminal, which is taken away at the end; nothing elsewhere."""
+    """One line on a terminal, which is cleared at the end; nothing elsewhere."""
 
     def __init__(self, name: str, total: int | None) -> None:
         self._name = name
@@ -141,18 +141,15 @@ def _file_name(url: str) -> str:
 
 
 def _cache() -> Path:
-    # An empty or relative one is to be ignored: XDG Base Directory Specification, "Environment variables".
+    # XDG Base Directory Specification, "Environment variables": an empty or relative value must be ignored.
     base = os.environ.get("XDG_CACHE_HOME", "")
     return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "python-streaming-runtime")
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _store(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=path.parent) as staging:
-            (Path(staging) / path.name).write_bytes(data)
-            os.replace(Path(staging) / path.name, path)
-    except OSError as error:
-        raise PackagingError(
-            f"cannot keep {shown(path)}: {error.strerror}; set XDG_CACHE_HOME to another folder"
-        ) from error
+        write_atomically(path, data)
+    except (OSError, ToolError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PackagingError(f"cannot fill the cache {path.parent}: {reason}; set XDG_CACHE_HOME") from error

@@ -1,7 +1,7 @@
-"""What an ELF file says of itself: for which machine it is, which loader and libraries it asks for, which glibc.
+"""Reads the headers of an ELF file: its machine, its loader, the libraries and the glibc that it needs.
 
-From the System V ABI (gABI, chapters 4 and 5) and, for the versions of symbols, the Linux Standard Base
-(Core, "Symbol Versioning"). Little-endian files of 64 bits alone, as both architectures of AWS Lambda have them.
+Formats: System V ABI (gABI, chapters 4 and 5), and for the versions of symbols the Linux Standard Base (Core, "Symbol
+Versioning"). Both architectures of AWS Lambda use 64-bit little-endian files, so others are refused.
 """
 
 import re
@@ -26,12 +26,12 @@ _DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_RUNPATH = 0, 1, 5, 15, 29
 _DT_VERNEED = 0x6FFFFFFE
 
 _GLIBC = re.compile(r"GLIBC_(\d+)\.(\d+)(?:\.\d+)?")
-_GLIBC_ABI = "GLIBC_ABI_"  # names what the loader itself has to know; DT_RELR, the first of these, is of glibc 2.36
+_GLIBC_ABI = "GLIBC_ABI_"  # a feature of the loader itself; the first, DT_RELR, came with glibc 2.36
 _FIRST_WITH_ABI = (2, 36)
 
 
-class NotElfError(ValueError):
-    """The bytes are none that AWS Lambda could load; the text follows ``is``."""
+class InvalidElf(ValueError):
+    """AWS Lambda could not load the file; the text completes a sentence that begins with "is"."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,24 @@ class Elf:
     needed: tuple[str, ...]
     rpath: str | None
     runpath: str | None
-    glibc: tuple[int, int] | None  # the newest version that a symbol is wanted of
+    glibc: tuple[int, int] | None  # the newest version of a symbol that it needs
 
 
 def parse(data: bytes) -> Elf:
-    """Read the headers and the dynamic section; raises ``NotElfError``."""
+    """Read the headers and the dynamic section; raises `InvalidElf`."""
     try:
         return _parse(data)
     except (struct.error, LookupError, OverflowError, ValueError) as error:
-        raise error if isinstance(error, NotElfError) else NotElfError(_DAMAGED) from error
+        raise error if isinstance(error, InvalidElf) else InvalidElf(_DAMAGED) from error
 
 
 def _parse(data: bytes) -> Elf:
     if not data.startswith(MAGIC + _LITTLE_ENDIAN_64):
-        raise NotElfError("no ELF file of 64 bits, little-endian")
+        raise InvalidElf("not a 64-bit little-endian ELF file")
     _, _, machine, _, _, table, _, _, _, size, count, *_ = _FILE_HEADER.unpack_from(data)
     segments = [_Segment(*_PROGRAM_HEADER.unpack_from(data, table + number * size)) for number in range(count)]
     if any(each.kind == _PT_LOAD and each.offset + each.file_size > len(data) for each in segments):
-        raise NotElfError(_DAMAGED)
+        raise InvalidElf(_DAMAGED)
     loader = next((_text(data, each.offset) for each in segments if each.kind == _PT_INTERP), None)
     dynamic = list(_dynamic(data, segments))
     values = dict(dynamic)
@@ -105,7 +105,7 @@ def _offset(segments: list[_Segment], address: int) -> int:
     for each in segments:
         if each.kind == _PT_LOAD and 0 <= address - each.address < each.file_size:
             return address - each.address + each.offset
-    raise NotElfError(_DAMAGED)
+    raise InvalidElf(_DAMAGED)
 
 
 def _glibc_versions(
@@ -130,7 +130,7 @@ class _Record:
 
 
 def _chain(data: bytes, offset: int, layout: struct.Struct) -> Iterator[_Record]:
-    """Follow records whose last field is the distance to the next one, 0 in the last."""
+    """Yield linked records: the last field of each is the distance to the next, or 0."""
     while True:
         fields = layout.unpack_from(data, offset)
         yield _Record(offset, fields)

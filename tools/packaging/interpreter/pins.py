@@ -1,7 +1,7 @@
-"""Brings the pinned interpreters of ``layer-manifest.json`` up to date.
+"""Updates the pinned interpreters of `layer-manifest.json`.
 
-The versions come from the package pbs-installer, whose ``versions.json`` lists the archives of python-build-standalone
-with their hashes: so the hash that a later download has to match comes by another way than the download itself.
+The versions come from the package pbs-installer, whose `versions.json` lists the archives of python-build-standalone
+with their hashes. So the hash comes from another source than the download that it must match.
 """
 
 import json
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.common.archives import open_zip
+from tools.common.lambda_facts import ARCHITECTURE_OF_MACHINE
 from tools.common.paths import read, write_atomically
+from tools.common.urls import redact
 from tools.packaging import PackagingError
 from tools.packaging.manifest import FILE_NAME, Pin, parse
 from tools.packaging.manifest_edit import with_pins
@@ -23,22 +25,21 @@ from tools.packaging.manifest_edit import with_pins
 _PACKAGE = "pbs-installer"
 _LISTING = "pbs_installer/versions.json"
 
-# The stripped archives for glibc; x86_64 and no x86_64_v2 or later, for AWS Lambda does not say what CPUs it has.
+# The stripped archives for glibc. Not x86_64_v2 or later: AWS does not document the CPUs of Lambda.
 _ARCHIVE = re.compile(
     r"cpython-(?P<version>(?P<python>3\.\d+)\.(?P<patch>\d+))\+(?P<release>\d{8})"
     r"-(?P<machine>x86_64|aarch64)-unknown-linux-gnu-install_only_stripped\.tar\.gz"
 )
-_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 
 def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
-    """Pin the newest release of each Python that the manifest at ``path`` pins, and tell what changed.
+    """Pin the newest release of each Python that the manifest at `path` pins, and return a line about each.
 
     Args:
-        listing: a ``versions.json`` of pbs-installer (None: that of its newest version, which pip fetches).
+        listing: a `versions.json` of pbs-installer (None: pip fetches the newest version of the package).
 
     Raises:
-        PackagingError: the listing cannot be had, is none, or lacks a Python that is pinned.
+        ToolError: the listing cannot be fetched or parsed, or lacks a pinned Python; or the manifest cannot be written.
     """
     text = read(path)
     manifest = parse(text)
@@ -47,7 +48,7 @@ def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
     changed = with_pins(text.decode(), pins).encode()
     if not dry_run and changed != text:
         write_atomically(path, changed, stat.S_IMODE(path.stat().st_mode))
-    return [_told(old, new) for old, new in zip(manifest.pins, pins, strict=True)]
+    return [_line(old, new) for old, new in zip(manifest.pins, pins, strict=True)]
 
 
 def _fetched() -> bytes:
@@ -59,24 +60,24 @@ def _fetched() -> bytes:
         if result.returncode or not wheels:
             reason = result.stderr.strip().rpartition("\n")[2] or f"status {result.returncode}"
             raise PackagingError(
-                f"pip could not fetch {_PACKAGE}: {reason}; fetch it by other means and give its versions.json "
-                "with --versions"
+                f"pip could not fetch {_PACKAGE}: {redact(reason)}; fetch it another way and use its "
+                "versions.json with --versions"
             )
-        with open_zip(wheels[0], "give a versions.json with --versions", wheels[0].name) as wheel:
+        with open_zip(wheels[0], "use a versions.json with --versions", wheels[0].name) as wheel:
             listing = wheel.read_path(_LISTING)
         if listing is None:
-            raise PackagingError(f"{wheels[0].name} contains no {_LISTING}: give one with --versions")
+            raise PackagingError(f"{wheels[0].name} contains no {_LISTING}: use one with --versions")
         return listing
 
 
 def _parsed(listing: bytes) -> Iterator[Pin]:
-    """Give every archive in the listing that a layer could be made of; raises ``PackagingError`` where it is none."""
+    """Yield every archive in the listing that a layer can contain; raises `PackagingError` if it is not a listing."""
     try:
         for entry in json.loads(listing):
             if not entry["python_version"]["freethreaded"]:
                 yield from _archives(entry["files"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise PackagingError(f"versions.json is not as pbs-installer has it: {error!r}") from error
+        raise PackagingError(f"versions.json is not the file of pbs-installer: {error!r}") from error
 
 
 def _archives(files: list[dict[str, Any]]) -> Iterator[Pin]:
@@ -84,7 +85,7 @@ def _archives(files: list[dict[str, Any]]) -> Iterator[Pin]:
         if match := _ARCHIVE.fullmatch(file["filename"]):
             yield Pin(
                 python=match["python"],
-                architecture=_ARCHITECTURES[match["machine"]],
+                architecture=ARCHITECTURE_OF_MACHINE[match["machine"]],
                 version=match["version"],
                 release=match["release"],
                 url=file["url"],
@@ -109,13 +110,13 @@ def _renewed(pin: Pin, newest: dict[tuple[str, str], Pin]) -> Pin:
     found = newest.get((pin.python, pin.architecture))
     if found is None:
         raise PackagingError(
-            f"versions.json has no Python {pin.python} for {pin.architecture}: it has left {_PACKAGE}, or the layer "
-            f"should no longer bring it; take it out of {FILE_NAME} then"
+            f"versions.json contains no Python {pin.python} for {pin.architecture}: {_PACKAGE} no longer lists it; "
+            f"remove the pin from {FILE_NAME}"
         )
     return found if _age(found) > _age(pin) else pin
 
 
-def _told(old: Pin, new: Pin) -> str:
+def _line(old: Pin, new: Pin) -> str:
     name = f"{old.python} {old.architecture:6}"
     if old == new:
         return f"{name}  {old.version} of {old.release} is the newest"

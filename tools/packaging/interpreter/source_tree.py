@@ -1,7 +1,10 @@
-"""A CPython to be bundled, as a tree of files: an archive or a folder in the layout of python-build-standalone.
+"""Reads a CPython as a tree of files: an archive or a folder in the layout of python-build-standalone.
 
-That is ``bin/python3.X`` with ``lib/python3.X/`` beside ``bin``, below any folder (``python/`` in the archives that are
-called install_only). See docs/distributions.rst of python-build-standalone.
+The layout is `bin/python3.X` with `lib/python3.X/` beside `bin`, below any folder (`python/` in the archives called
+install_only). See docs/distributions.rst of python-build-standalone.
+
+An archive can be hostile: its paths can lead out of it, and a small archive can unpack to a huge one. So nothing is
+written to the disk here, paths are checked, and sizes are added up before contents are read.
 """
 
 import io
@@ -15,44 +18,48 @@ from pathlib import Path
 
 from tools.common.errors import ToolError
 from tools.common.paths import read, shown
+from tools.common.urls import redact
 from tools.packaging import PackagingError
 
-# Bytes of all files together; python-build-standalone's have a tenth of it, a bomb or a whole system has more.
-_UNPACKED_LIMIT = 2 * 1024**3
-_PIECE = 1024 * 1024  # bytes
-_MOST_LINKS_IN_A_ROW = 40  # as in path_resolution(7)
+_MAX_UNPACKED_BYTES = 2 * 1024**3  # python-build-standalone has a tenth of it
+_PIECE_BYTES = 1024 * 1024
+_MAX_LINKS = 40  # followed for one path, as in path_resolution(7)
 
 
 @dataclass(frozen=True)
 class Source:
-    """All names below the top of an archive or a folder; contents are read when they are asked for."""
+    """All files and links of an archive or a folder; contents are read on demand."""
 
     name: str
     files: dict[str, Callable[[], bytes]]
-    links: dict[str, str]  # to a path of the tree; those that lead out of it are left out
+    links: dict[str, str]  # to a path of the tree; links that lead out of it are left out
 
 
 def from_archive(name: str, data: bytes) -> Source:
-    """Read the tar archive ``data``, compressed or not; errors call it ``name``.
+    """Read the tar archive `data`, compressed or not.
+
+    Args:
+        name: of the archive, in errors.
 
     Raises:
-        PackagingError: it is no archive, damaged, too large, or holds what is neither file, folder nor link, or a
-            path that leads out of it.
+        PackagingError: it is not an archive, damaged or too large; a path leads out of it; or an entry is neither a
+            file, a folder nor a link.
     """
+    name = redact(name)
     try:
         archive = tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115  # its members are read later
         members = list(_members(name, archive))
     except ToolError:
         raise
-    except Exception as error:  # those of tarfile, and whatever the decompressors raise through it
+    except Exception as error:  # of tarfile, and of the decompressors that it calls
         raise PackagingError(
-            f"{name} is no tar archive, or a damaged one: give an install_only archive of python-build-standalone"
+            f"{name} is not a tar archive, or is damaged: use an install_only archive of python-build-standalone"
         ) from error
     files: dict[str, Callable[[], bytes]] = {}
     links: dict[str, str] = {}
     for member in members:
         path = _inside(name, member.name)
-        files.pop(path, None)  # the last one of a name is meant
+        files.pop(path, None)  # the last entry of a name counts
         if member.isfile():
             files[path] = partial(_content, name, archive, member)
         elif member.issym():
@@ -60,15 +67,15 @@ def from_archive(name: str, data: bytes) -> Source:
         elif member.islnk():
             links[path] = _inside(name, member.linkname)
         elif not member.isdir():
-            raise PackagingError(f"{name}: {member.name} is neither a file, a folder nor a link: it is no interpreter")
+            raise PackagingError(f"{name}: {member.name} is neither a file, a folder nor a link: use another archive")
     return Source(name, files, _within(links))
 
 
 def from_folder(folder: Path) -> Source:
-    """Read the tree below ``folder``.
+    """Read the tree below `folder`.
 
     Raises:
-        PackagingError: it cannot be read, is too large, or holds what is neither file, folder nor link.
+        PackagingError: it cannot be read, is too large, or an entry is neither a file, a folder nor a link.
     """
     files: dict[str, Callable[[], bytes]] = {}
     links: dict[str, str] = {}
@@ -91,10 +98,10 @@ def from_folder(folder: Path) -> Source:
 
 @dataclass(frozen=True)
 class Distribution:
-    """The files and links of one CPython, with paths from its prefix on (as in ``lib/python3.13/os.py``)."""
+    """The files and links of one CPython, with paths relative to its prefix (such as `lib/python3.13/os.py`)."""
 
     name: str
-    python: str  # as in 3.13
+    python: str  # such as 3.13
     files: dict[str, Callable[[], bytes]]
     links: dict[str, str]
 
@@ -104,8 +111,8 @@ class Distribution:
         return f"lib/python{self.python}"
 
     def resolve(self, path: str) -> str | None:
-        """Give the file that ``path`` leads to through links, of files or of folders; None where there is none."""
-        for _ in range(_MOST_LINKS_IN_A_ROW):
+        """Return the file to which `path` leads through links of files or folders; None if there is none."""
+        for _ in range(_MAX_LINKS):
             if path in self.files:
                 return path
             parts = path.split("/")
@@ -118,15 +125,15 @@ class Distribution:
 
 
 def find(source: Source, python: str) -> Distribution:
-    """Find the CPython ``python`` (as in 3.13) in ``source``; raises ``PackagingError`` where it is another or none."""
+    """Return the CPython `python` (such as 3.13) in `source`; raises `PackagingError` if it is not there."""
     landmark = f"lib/python{python}/os.py"
     prefixes = [path.removesuffix(landmark) for path in source.files if _ends(path, landmark)]
     if not prefixes:
         others = sorted({part for path in source.files for part in path.split("/")[:-1] if part.startswith("python3.")})
-        found = f" (it has {', '.join(others)})" if others else ""
+        found = f" (it contains {', '.join(others)})" if others else ""
         raise PackagingError(
-            f"{source.name} holds no CPython {python}: {landmark} is missing{found}; "
-            "give an install_only archive of python-build-standalone, or a folder like one"
+            f"{source.name} contains no CPython {python}: {landmark} is missing{found}; "
+            "use an install_only archive of python-build-standalone, or a folder with that layout"
         )
     prefix = min(prefixes, key=lambda prefix: (len(prefix), prefix))
     return Distribution(
@@ -148,7 +155,7 @@ def _ends(path: str, landmark: str) -> bool:
 def _inside(name: str, path: str) -> str:
     normal = posixpath.normpath(path)
     if normal.startswith(("/", "../")) or normal == ".." or "\0" in normal:
-        raise PackagingError(f"{name}: {path!r} leads out of the archive: it is no interpreter, and perhaps an attack")
+        raise PackagingError(f"{name}: {path!r} leads out of the archive: do not use it, it may be an attack")
     return normal
 
 
@@ -164,27 +171,27 @@ def _members(name: str, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     size = 0
     for member in archive:
         size += member.size
-        _check_size(name, size)  # before what it holds is unpacked, to get to the next one
+        _check_size(name, size)  # before its content is decompressed to reach the next member
         yield member
     file = archive.fileobj
-    assert file is not None  # as it is open
+    assert file is not None  # the archive is open
     file.seek(archive.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("cut")  # tarfile takes all that is no header for the end
-    while piece := file.read(_PIECE):  # to the checksum behind the compressed data
+        raise tarfile.ReadError("truncated")  # tarfile takes any block that is not a header as the end
+    while piece := file.read(_PIECE_BYTES):  # to the end, where the checksum of the compressed data is
         size += len(piece)
         _check_size(name, size)
 
 
 def _check_size(name: str, size: int) -> None:
-    if size > _UNPACKED_LIMIT:
-        raise PackagingError(f"{name} has more than {_UNPACKED_LIMIT:,} bytes unpacked: it holds more than a CPython")
+    if size > _MAX_UNPACKED_BYTES:
+        raise PackagingError(f"{name} has more than {_MAX_UNPACKED_BYTES:,} bytes unpacked: it is more than a CPython")
 
 
 def _content(name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     try:
         file = archive.extractfile(member)
-        assert file is not None  # as it is a regular one
+        assert file is not None  # the member is a regular file
         return file.read()
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise PackagingError(f"{name}: {member.name} cannot be read: {error}") from error

@@ -1,24 +1,27 @@
-"""What a bundled CPython is shipped without: what no function on AWS Lambda runs. The README lists it for users."""
+"""Decides which files of a CPython the layer contains: those that a function on AWS Lambda can use.
+
+`docs/self-contained-layers.md` lists for users what is left out.
+"""
 
 import re
 
-# Of what lies beside bin/ and lib/: headers, manual pages and package descriptions are for building on it.
+# Beside bin/ and lib/ only licences are kept: headers, manual pages and package descriptions are for development.
 _KEPT_OUTSIDE_LIB = re.compile(r"LICENSE[^/]*|licenses/[^/]+")
 
-# Below lib/, `python` being the folder of the standard library.
+# Below lib/; `python` stands for the folder of the standard library.
 _LEFT_OUT = re.compile(
     r"""
-      .*\.a | .*/__pycache__/.* | .*\.py[co]                # static libraries; bytecode, which is made anew
+      .*\.a | .*/__pycache__/.* | .*\.py[co]                # static libraries; bytecode, which the build writes itself
     | pkgconfig/.* | cmake/.*
     | (lib)?(tcl|tk|itcl|tdbc|thread)\d.* | libtcl.* | libtk.*
     | python/ (
-          (.*/)? (test|tests|idle_test)/ .*                 # their own tests, also below packages
+          (.*/)? (test|tests|idle_test)/ .*                 # tests, also in packages
         | idlelib/.* | tkinter/.* | turtledemo/.* | turtle\.py
         | lib-dynload/ (_tkinter|_test|_ctypes_test|xx) .*
         | lib2to3/.* | ensurepip/.* | venv/.* | site-packages/.*
         | pydoc_data/.* | msilib/.* | __phello__.* | config-\d.*
         | _(aix|android|apple|ios|osx)_support\.py | ctypes/macholib/.* | asyncio/windows_\w+\.py | nturl2path\.py
-        | _py(datetime|decimal|io)\.py                        # each stands in for a C module that is there
+        | _py(datetime|decimal|io)\.py                        # fallbacks for C modules that are present
       )
     """,
     re.VERBOSE,
@@ -27,9 +30,13 @@ _LIBPYTHON = re.compile(r"lib/libpython3[^/]*\.so[^/]*")
 
 
 def is_kept(path: str, library: str) -> bool:
-    """Tell whether the file at ``path`` (from the prefix on) is shipped; ``library`` is the standard library's folder.
+    """Return whether the layer contains the file at `path`.
 
-    Of ``bin/`` nothing is: the interpreter itself has a place of its own.
+    `bin/` is left out: the interpreter is added apart.
+
+    Args:
+        path: relative to the prefix.
+        library: the folder of the standard library.
     """
     if path.startswith(f"{library}/"):
         return _LEFT_OUT.fullmatch("python/" + path.removeprefix(f"{library}/")) is None
@@ -39,5 +46,5 @@ def is_kept(path: str, library: str) -> bool:
 
 
 def is_library_of_python(path: str) -> bool:
-    """Tell whether it is libpython, of which an interpreter that is linked statically has a second copy."""
+    """Return whether `path` is libpython; a statically linked interpreter contains the same code itself."""
     return _LIBPYTHON.fullmatch(path) is not None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tools.common.archives import Archive, open_zip
-from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
+from tools.common.lambda_facts import LIMITS, Limits
 from tools.packaging import PackagingError
 
 PROGRAM = 0o755
@@ -57,7 +57,7 @@ def _header(entry: Entry) -> zipfile.ZipInfo:
     return info
 
 
-def unpack(name: str, data: bytes) -> list[Entry]:
+def unpack(name: str, data: bytes, limits: Limits = LIMITS) -> list[Entry]:
     """Read the zip `data` back and check it against the requirements of AWS Lambda.
 
     Args:
@@ -67,20 +67,22 @@ def unpack(name: str, data: bytes) -> list[Entry]:
         ToolError: it is not a valid zip file or is above a limit; or an entry occurs twice, is not a regular file, or
             has a mode other than 0755 and 0644 (the user that runs functions must be able to read it).
     """
-    if len(data) > MAX_ZIP_BYTES:
+    if len(data) > limits.zip_bytes:
         raise PackagingError(
-            f"{name} has {len(data):,} bytes, the limit of an upload is {MAX_ZIP_BYTES:,}: remove files"
+            f"{name} has {len(data):,} bytes, the limit of an upload is {limits.zip_bytes:,}: remove files"
         )
-    with open_zip(data, "build it again", name) as archive:
+    with open_zip(data, "build it again", name, limits.unpacked_bytes) as archive:
         archive.check_size()
         _check_members(archive)
         return [Entry(member.path, member.mode or 0, archive.read(member)) for member in archive.members]
 
 
-def check_unpacked_size(name: str, size: int) -> None:
+def check_unpacked_size(name: str, size: int, limits: Limits) -> None:
     """Raise `PackagingError` if `size`, in bytes, is above the limit for a function with its layers."""
-    if size > MAX_UNPACKED_BYTES:
-        raise PackagingError(f"{name} has {size:,} bytes unpacked, the limit is {MAX_UNPACKED_BYTES:,}: remove files")
+    if size > limits.unpacked_bytes:
+        raise PackagingError(
+            f"{name} has {size:,} bytes unpacked, the limit is {limits.unpacked_bytes:,}: remove files"
+        )
 
 
 def _check_members(archive: Archive) -> None:

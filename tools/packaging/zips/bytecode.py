@@ -1,4 +1,9 @@
-"""The layer's bytecode: its Python files compiled by each supported Python, so that no cold start has to do it."""
+"""The layer's bytecode: its Python files, compiled by each supported Python.
+
+Without bytecode Python compiles the layer at every cold start, because it cannot write `__pycache__` below /opt. Each
+Python version has a bytecode format of its own, so one that Python itself must write it. For the same bytes in each
+build, `compile_tree` controls all that can differ: the path in tracebacks, the hash seed, and what was compiled before.
+"""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -9,35 +14,39 @@ from pathlib import Path
 
 from tools.common.errors import ToolError
 from tools.packaging import PackagingError
-from tools.packaging.zips import pythons as interpreters
+from tools.packaging.zips import pythons
 from tools.packaging.zips.archive import PLAIN, Entry
-from tools.packaging.zips.pythons import Interpreter, NotFoundError
+from tools.packaging.zips.pythons import Interpreter, InterpreterNotFound
 
 _COMPILER = Path(__file__).with_name("compile_tree.py")
 _UNPACKED_AT = "/opt"  # AWS Lambda Developer Guide, chapter-layers
+_COMPILE_TIMEOUT = 300.0  # seconds, for a whole standard library on a slow machine
 
 
 @dataclass(frozen=True)
 class Bytecode:
-    """The ``.pyc`` files of the layer that one interpreter made."""
+    """The `.pyc` files of the layer that one interpreter wrote."""
 
     entries: tuple[Entry, ...]
     interpreter: Interpreter
-    not_compiled: tuple[str, ...]  # files that are no valid Python, each with the reason
+    not_compiled: tuple[str, ...]  # files that are not valid Python, each with the reason
 
 
-def make(sources: Mapping[str, bytes], versions: Iterable[str]) -> list[Bytecode | NotFoundError]:
-    """Compile the layer's Python files, by their paths, for the Python ``versions``, all at a time.
+def compile_for_versions(sources: Mapping[str, bytes], versions: Iterable[str]) -> list[Bytecode | InterpreterNotFound]:
+    """Compile the layer's Python files for all `versions` in parallel.
+
+    Args:
+        sources: by path below /opt.
 
     Raises:
-        PackagingError: an interpreter was found, but does not compile it.
+        PackagingError: an interpreter was found, but does not compile a file.
     """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(partial(_make, sources), versions))
+        return list(pool.map(partial(_compile_for, sources), versions))
 
 
 def compile_all(interpreter: Interpreter, sources: Mapping[str, bytes]) -> Bytecode:
-    """Compile the Python files among ``sources``, by their paths below ``/opt``.
+    """Compile `sources`, by path below /opt, each into `__pycache__` beside it.
 
     Raises:
         PackagingError: the interpreter fails.
@@ -47,29 +56,28 @@ def compile_all(interpreter: Interpreter, sources: Mapping[str, bytes]) -> Bytec
         for path, source in sources.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(source)
-        limit = interpreters.COMPILING_LIMIT
-        refused = interpreters.run(interpreter.command, _COMPILER, folder, _UNPACKED_AT, limit=limit)
-        compiled = sorted(folder.rglob("*.pyc"))
-        entries = tuple(Entry(path.relative_to(folder).as_posix(), PLAIN, path.read_bytes()) for path in compiled)
-    reasons = (line.replace("\t", ": ") for line in refused.decode(errors="replace").splitlines())
+        output = pythons.run(interpreter.command, _COMPILER, folder, _UNPACKED_AT, timeout=_COMPILE_TIMEOUT)
+        paths = sorted(folder.rglob("*.pyc"))
+        entries = tuple(Entry(path.relative_to(folder).as_posix(), PLAIN, path.read_bytes()) for path in paths)
+    reasons = (line.replace("\t", ": ") for line in output.decode(errors="replace").splitlines())
     return Bytecode(entries, interpreter, tuple(reasons))
 
 
-def record(zip_name: str, made: Iterable[Bytecode]) -> bytes:
-    """Give the lines that say which interpreters made the bytecode in the zip, for whoever builds it again."""
-    used = (bytecode.interpreter for bytecode in made)
+def record(zip_name: str, compiled: Iterable[Bytecode]) -> bytes:
+    """Return the lines of `INTERPRETERS` about the bytecode in a zip: the same bytes need the same Pythons."""
+    used = (bytecode.interpreter for bytecode in compiled)
     return "".join(f"{zip_name}  {each.cache_tag}  {each.build}\n" for each in used).encode()
 
 
-def _make(sources: Mapping[str, bytes], version: str) -> Bytecode | NotFoundError:
+def _compile_for(sources: Mapping[str, bytes], version: str) -> Bytecode | InterpreterNotFound:
     try:
-        interpreter = interpreters.find(version)
-    except NotFoundError as error:
+        interpreter = pythons.find(version)
+    except InterpreterNotFound as error:
         return error
     try:
-        made = compile_all(interpreter, sources)
+        compiled = compile_all(interpreter, sources)
     except ToolError as error:
         raise PackagingError(f"the layer cannot be compiled: {error}") from error
-    if made.not_compiled:
-        raise PackagingError(f"the layer cannot be compiled: {made.not_compiled[0]}")
-    return made
+    if compiled.not_compiled:
+        raise PackagingError(f"the layer cannot be compiled: {compiled.not_compiled[0]}")
+    return compiled

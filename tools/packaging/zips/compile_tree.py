@@ -1,8 +1,10 @@
-"""Compiles all ``.py`` files below a folder, each into ``__pycache__`` beside it; run by a Python, never imported.
+"""Compiles all `.py` files below a folder, each into `__pycache__` beside it. A Python runs it; it is never imported.
 
-Arguments: the folder, and the folder that it will be when it runs, which tracebacks show. Prints the files that are no
-valid Python, each with a tab and the reason. A ``.pyc`` is of the kind that is never compared with its source (PEP 552,
-unchecked hash): a layer cannot change, and its files have a date of their own.
+Arguments: the folder, and the folder's path at run time, which tracebacks show. Prints each file that is not valid
+Python, with a tab and the reason.
+
+The `.pyc` files are of the kind that Python never compares with the source (PEP 552, unchecked hash): the files of a
+layer cannot change, and their dates are those of its deployment.
 """
 
 import marshal
@@ -23,7 +25,11 @@ def main(folder: str, unpacked_at: str) -> None:
 
 
 def compile_apart(path: str, shown_path: str) -> None:
-    """Compile in a child: marshal marks what is used more than once, be it by a file that was compiled before."""
+    """Compile in a child process.
+
+    `marshal` writes an object that is referenced more than once as a reference. Strings are shared within a process,
+    so the bytes of a file would depend on the files that were compiled before it.
+    """
     child = os.fork()
     if child == 0:
         try:
@@ -42,7 +48,7 @@ def compile_file(path: str, shown_path: str) -> None:
         source = file.read()
     try:
         code = compile(source, shown_path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two where it nests too deep
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         print(shown_path, error, sep="\t")
         return
     compiled = util.cache_from_source(path, optimization="")

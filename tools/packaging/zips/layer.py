@@ -1,4 +1,4 @@
-"""What every layer holds: the files below ``layer/`` that the manifest names, for any architecture."""
+"""The files that every variant of the layer contains: those below `layer/` that the manifest lists."""
 
 import ast
 import re
@@ -13,17 +13,18 @@ _BOOTSTRAP_VERSION = re.compile(rb"^_version=(\S*)$", re.MULTILINE)
 
 
 def layer_entries(folder: Path, manifest: Manifest) -> list[Entry]:
-    """Read the layer from ``folder``, exactly the files the manifest names, with the modes it gives them.
+    """Read the layer from `folder`: exactly the files that the manifest lists, with the modes it gives them.
 
     Raises:
-        PackagingError: a file is missing, not named, no regular file or has CRLF line ends (no program has a
-            name like ``/bin/sh\\r``), ``bootstrap`` has no ``#!`` line, or the versions differ.
+        PackagingError: a file is missing or not listed; a file has CRLF line ends (the kernel would look for a program
+            called `/bin/sh\\r`); `bootstrap` has no `#!` line; or a file has another version than the manifest.
+        ToolError: an entry is not a regular file, or cannot be read.
     """
     _check_names(folder, manifest)
     entries = [_entry(folder, file) for file in manifest.files]
     contents = {entry.path: entry.data for entry in entries}
     if not contents["bootstrap"].startswith(b"#!"):
-        raise PackagingError(f"{shown(folder / 'bootstrap')} must begin with a #! line, as in #!/bin/sh")
+        raise PackagingError(f"{shown(folder / 'bootstrap')} must begin with a #! line, such as #!/bin/sh")
     _check_bootstrap_version(folder / "bootstrap", contents["bootstrap"], manifest.version)
     for path, source in contents.items():
         if path.endswith(".py"):
@@ -32,13 +33,13 @@ def layer_entries(folder: Path, manifest: Manifest) -> list[Entry]:
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
-    named = {file.path for file in manifest.files}
+    listed = {file.path for file in manifest.files}
     paths = files_below(folder, lambda name: name == "__pycache__")
     found = {path.relative_to(folder).as_posix() for path in paths}
-    if missing := sorted(named - found):
-        raise PackagingError(f"{shown(folder / missing[0])} is missing: add it, or drop it from {FILE_NAME}")
-    if stray := sorted(found - named):
-        raise PackagingError(f"{shown(folder / stray[0])} is not named in {FILE_NAME}: remove it or add it")
+    if missing := sorted(listed - found):
+        raise PackagingError(f"{shown(folder / missing[0])} is missing: add it, or remove it from {FILE_NAME}")
+    if stray := sorted(found - listed):
+        raise PackagingError(f"{shown(folder / stray[0])} is not listed in {FILE_NAME}: remove it, or add it there")
 
 
 def _entry(folder: Path, file: LayerFile) -> Entry:
@@ -51,7 +52,7 @@ def _entry(folder: Path, file: LayerFile) -> Entry:
 def _check_bootstrap_version(path: Path, source: bytes, expected: str) -> None:
     found = _BOOTSTRAP_VERSION.search(source)
     if found is None or found[1].decode(errors="replace") != expected:
-        raise PackagingError(f"{shown(path)} must say _version={expected} in a line of its own, as {FILE_NAME} does")
+        raise PackagingError(f"{shown(path)} must contain the line _version={expected}, the version in {FILE_NAME}")
 
 
 def _check_version(path: Path, source: bytes, expected: str) -> None:
@@ -60,11 +61,9 @@ def _check_version(path: Path, source: bytes, expected: str) -> None:
     except (SyntaxError, ValueError) as error:
         raise PackagingError(f"{shown(path)} is not valid Python: {error}") from error
     if version is None:
-        raise PackagingError(f'{shown(path)} must say VERSION = "{expected}" in a line of its own')
+        raise PackagingError(f'{shown(path)} must contain the line VERSION = "{expected}", the version in {FILE_NAME}')
     if version != expected:
-        raise PackagingError(
-            f'{shown(path)} says VERSION = "{version}", {FILE_NAME} says "{expected}": make them the same'
-        )
+        raise PackagingError(f'{shown(path)} has VERSION = "{version}", {FILE_NAME} has "{expected}": make them equal')
 
 
 def _version(module: ast.Module) -> str | None:

@@ -1,12 +1,11 @@
-"""The output folder: the zips, their ``SHA256SUMS``, and ``INTERPRETERS``, which tells what they were made with."""
+"""The output folder: the zips, their `SHA256SUMS`, and `INTERPRETERS`, which lists the Pythons that made them."""
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.common.paths import read, shown
+from tools.common.paths import read, shown, write_all_atomically
 from tools.packaging import PackagingError
 
 SUMS_NAME = "SHA256SUMS"
@@ -14,7 +13,7 @@ INTERPRETERS_NAME = "INTERPRETERS"
 
 
 def checksums(folder: Path, new: Mapping[str, bytes]) -> bytes:
-    """Give the ``SHA256SUMS`` of ``folder`` once the ``new`` zips are in it, as ``sha256sum`` writes it."""
+    """Return the `SHA256SUMS` of `folder` with the `new` zips in it, in the format of `sha256sum`."""
     kept = [path for path in folder.glob("*.zip") if path.is_file() and path.name not in new]
     contents = {path.name: read(path) for path in kept} | dict(new)
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
@@ -22,7 +21,7 @@ def checksums(folder: Path, new: Mapping[str, bytes]) -> bytes:
 
 
 def interpreters(folder: Path, new: Mapping[str, bytes], record: bytes) -> bytes:
-    """Give the ``INTERPRETERS`` of ``folder`` once the ``new`` zips are in it; ``record`` has the lines about these."""
+    """Return the `INTERPRETERS` of `folder` with the `new` zips in it; `record` contains the lines about these."""
     path = folder / INTERPRETERS_NAME
     lines = read(path).splitlines(keepends=True) if path.is_file() else []
     named = ((os.fsdecode(line.partition(b" ")[0]), line) for line in lines)
@@ -31,36 +30,25 @@ def interpreters(folder: Path, new: Mapping[str, bytes], record: bytes) -> bytes
 
 
 def write(folder: Path, zips: Mapping[str, bytes], record: bytes) -> None:
-    """Put the ``zips`` and what is told of them into ``folder``, readable by all whatever the umask.
+    """Write the `zips` and the two lists into `folder`, readable by all whatever the umask.
+
+    Each file is replaced in one step. `SHA256SUMS` comes last: if the process is killed between two files,
+    `sha256sum -c` reports the difference.
 
     Raises:
-        PackagingError: that cannot be done; ``folder`` is left as it was.
+        ToolError: a file cannot be written; `folder` is unchanged unless the failure is in a rename.
     """
-    told = {SUMS_NAME: checksums(folder, zips), INTERPRETERS_NAME: interpreters(folder, zips, record)}
-    files = {**zips, **told}
+    made_with = interpreters(folder, zips, record)
+    files = {**zips, INTERPRETERS_NAME: made_with, SUMS_NAME: checksums(folder, zips)}
+    exists = folder.is_dir()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, so on the same file system: a rename there cannot leave half a file.
-        with tempfile.TemporaryDirectory(prefix=".dist-", dir=folder.parent) as staging:
-            _stage(Path(staging), files)
-            _move(Path(staging), folder, files)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PackagingError(f"cannot write to {shown(folder)}: {error.strerror}") from error
-
-
-def _stage(staging: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        (staging / name).write_bytes(data)
-        (staging / name).chmod(0o644)
-
-
-def _move(staging: Path, folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(exist_ok=True)
-    for name in files:
-        if (folder / name).is_dir():
-            raise PackagingError(f"{shown(folder / name)} is a folder where a file has to go: remove it")
-    for name, data in files.items():
-        if data:
-            os.replace(staging / name, folder / name)
-        else:
-            (folder / name).unlink(missing_ok=True)
+        raise PackagingError(f"cannot create the folder {shown(folder)}: {error.strerror}") from error
+    try:
+        write_all_atomically({folder / name: data for name, data in files.items() if data})
+        if not made_with:
+            (folder / INTERPRETERS_NAME).unlink(missing_ok=True)
+    finally:
+        if not exists and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,4 +1,8 @@
-"""The Pythons that bytecode is made with: those on PATH, then those of pyenv; and how to run one."""
+"""Finds the Pythons that compile bytecode, on PATH and then in pyenv, and runs them.
+
+A file called `python3.13` may be a shim of a version manager, which asks a question, starts a download, or fails. So
+each candidate is started, with a time limit and without stdin, and asked for its version.
+"""
 
 import os
 import re
@@ -14,17 +18,17 @@ from tools.common.errors import ToolError
 from tools.packaging import PackagingError
 
 _HERE = Path(__file__).parent
-_LIMIT = 20.0  # seconds; shims of version managers may ask a question or start a download
-COMPILING_LIMIT = 300.0  # seconds, for a whole standard library on a slow machine
+_TIMEOUT = 20.0  # seconds
 
-# Any Python can run it.
+# In the syntax of every Python, including Python 2.
 _PROBE = """\
 import sys
 print(sys.implementation.name, "%d.%d" % sys.version_info[:2], sys.version_info[3], sys.implementation.cache_tag)
 print(" ".join(sys.version.split()))
 """
 
-# In place of the caller's: one order of sets, whatever the locale, and no module of ours in place of a standard one.
+# They replace the PYTHON* variables of the caller: a fixed order of sets, UTF-8 in every locale, and no module of the
+# working folder in place of a standard one.
 _SWITCHES = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
 
 
@@ -33,26 +37,26 @@ class Interpreter:
     """A final release of CPython that starts."""
 
     command: tuple[str, ...]
-    version: str  # as in 3.12
-    cache_tag: str  # as in cpython-312, part of the names of its bytecode files
+    version: str  # such as 3.12
+    cache_tag: str  # such as cpython-312, part of the names of its bytecode files
     build: str  # sys.version in one line
 
     @property
     def path(self) -> str:
-        """The program; what precedes it in the command is how to start it."""
+        """The program; the words before it in the command are a loader and its options."""
         return self.command[-1]
 
 
-class OtherPythonError(PackagingError):
-    """What starts is no Python, or another than the one that is wanted; ``found`` says what it is."""
+class WrongInterpreter(PackagingError):
+    """The program is not the requested Python; `found` describes it."""
 
     def __init__(self, path: str, found: str) -> None:
         super().__init__(f"{path} is {found}")
         self.found = found
 
 
-class NotFoundError(PackagingError):
-    """There is no interpreter of the ``version``; ``rejected`` says what is wrong with those that seem to be."""
+class InterpreterNotFound(PackagingError):
+    """There is no interpreter of `version`; `rejected` lists the candidates, each with the reason."""
 
     def __init__(self, version: str, rejected: list[str]) -> None:
         details = f" ({', '.join(rejected)})" if rejected else ""
@@ -61,22 +65,22 @@ class NotFoundError(PackagingError):
 
 
 def find(version: str) -> Interpreter:
-    """Give the first interpreter of ``version`` (as in 3.12); raises ``NotFoundError`` where there is none."""
+    """Return the first interpreter of `version` (such as 3.12); raises `InterpreterNotFound` if there is none."""
     rejected = []
     for path in (*_on_path(f"python{version}"), *_on_path("python3"), *_in_pyenv(version)):
         try:
             return identify((path,), version)
         except ToolError as error:
-            if path.endswith(version):  # a python3 may well be another
+            if path.endswith(version):  # a python3 of another version is not a mistake
                 rejected.append(str(error))
-    raise NotFoundError(version, rejected)
+    raise InterpreterNotFound(version, rejected)
 
 
 def identify(command: tuple[str, ...], version: str) -> Interpreter:
-    """Ask the Python that ``command`` starts what it is.
+    """Start the Python of `command` and return its identity.
 
     Raises:
-        OtherPythonError: it is not a final release of CPython ``version``.
+        WrongInterpreter: it is not a final release of CPython `version`.
         PackagingError: it does not start.
     """
     path = command[-1]
@@ -85,12 +89,12 @@ def identify(command: tuple[str, ...], version: str) -> Interpreter:
             tag = identity.rpartition(" ")[2]
             if identity == f"cpython {version} final {tag}":
                 return Interpreter(command, version, tag, build)
-            raise OtherPythonError(path, f"{identity.partition(' ')[0]} {build.partition(' ')[0]}")
-    raise OtherPythonError(path, "no Python")
+            raise WrongInterpreter(path, f"{identity.partition(' ')[0]} {build.partition(' ')[0]}")
+    raise WrongInterpreter(path, "not a Python")
 
 
-def run(command: Sequence[str], *arguments: str | Path, limit: float = _LIMIT) -> bytes:
-    """Run the Python that ``command`` starts without site-packages, for ``limit`` seconds, and give its output.
+def run(command: Sequence[str], *arguments: str | Path, timeout: float = _TIMEOUT) -> bytes:
+    """Run the Python of `command` without site-packages, for at most `timeout` seconds, and return its output.
 
     Raises:
         PackagingError: it does not start, fails, or takes too long.
@@ -103,23 +107,23 @@ def run(command: Sequence[str], *arguments: str | Path, limit: float = _LIMIT) -
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment | _SWITCHES,
-            cwd=_HERE,  # shims choose by the folder: this one, wherever the caller is
+            cwd=_HERE,  # shims choose the version by the folder: always use the same
             process_group=0,
         )
     except OSError as error:
         raise PackagingError(f"{command[-1]} does not start: {error.strerror}") from error
     with process:
-        return _output(command[-1], process, limit)
+        return _output(command[-1], process, timeout)
 
 
-def _output(path: str, process: subprocess.Popen[bytes], limit: float) -> bytes:
+def _output(path: str, process: subprocess.Popen[bytes], timeout: float) -> bytes:
     try:
-        output, errors = process.communicate(timeout=limit)
-    except BaseException as error:  # an interrupt too, which does not reach a process group of its own
+        output, errors = process.communicate(timeout=timeout)
+    except BaseException as error:  # also Ctrl-C, which does not reach another process group
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # with what a shim has started
+            os.killpg(process.pid, signal.SIGKILL)  # the group, because a shim starts other processes
         if isinstance(error, subprocess.TimeoutExpired):
-            raise PackagingError(f"{path} does not answer within {limit:g} s") from error
+            raise PackagingError(f"{path} does not end within {timeout:g} s") from error
         raise
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
@@ -128,7 +132,7 @@ def _output(path: str, process: subprocess.Popen[bytes], limit: float) -> bytes:
 
 
 def _on_path(name: str) -> Iterator[str]:
-    # An empty entry would mean the working folder. Systems with /bin as a link to /usr/bin have both on PATH.
+    # An empty entry means the working folder. realpath, because /bin is a link to /usr/bin on many systems.
     for folder in dict.fromkeys(os.path.realpath(entry) for entry in os.get_exec_path() if entry):
         if path := shutil.which(name, path=folder):
             yield path
