@@ -358,7 +358,7 @@ OTHERS = {
     "another version": (ANSWER.format("cpython 3.9 final", "3.9"), "cpython 3.9.1"),
     "a release candidate": (ANSWER.format(f"cpython {VERSION} candidate", VERSION), f"cpython {VERSION}.1"),
     "another implementation": (ANSWER.format(f"pypy {VERSION} final", VERSION), f"pypy {VERSION}.1"),
-    "not a Python": ("echo hello\n", "no Python"),
+    "not a Python": ("echo hello\n", "not a Python"),
 }
 
 
