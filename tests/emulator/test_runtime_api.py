@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.emulator import Client, Response, until
+from support.emulator import WAIT, Client, Response, until
 from support.invocations import Caller
 
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.execution.runtime_api import RuntimeApiServer, State
+from tools.emulator.http1.connection import Connection, Request
 from tools.emulator.http1.server import Server
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:wrong"
@@ -495,16 +497,32 @@ def test_a_violation_before_the_hand_over_fails_the_invocation(runtime: Runtime,
     assert_violation(runtime, caller, f"the Runtime API has no GET {API}/nothing")
 
 
-def test_an_init_error_that_may_be_unread_at_the_end_of_the_process_is_not_lost(runtime: Runtime) -> None:
+class SlowRuntimeApiServer(RuntimeApiServer):
+    """Reads nothing before the test allows it, as under load."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.may_read = threading.Event()
+        super().__init__(ARN, environment)
+
+    def serve(self, connection: Connection, request: Request | None = None) -> None:
+        assert self.may_read.wait(WAIT)
+        super().serve(connection, request)
+
+
+def test_an_init_error_that_is_unread_at_the_end_of_the_process_reaches_the_caller(runtime: Runtime) -> None:
+    runtime.close()
+    api = runtime.api = SlowRuntimeApiServer(runtime.environment)
     body = json.dumps(ERROR).encode()
     client = runtime.connect()
-    client.send_request(f"POST {API}/init/error HTTP/1.1", f"Content-Length: {len(body)}")
-    client.send(body)
-    client.close()
-    assert runtime.api._server is not None
-    connections = runtime.api._server._connections
-    until(lambda: connections or runtime.environment.init_errors)  # accepted; perhaps read already
-    runtime.api.process_ended(InvocationFailed.of_type("Runtime.ExitError", "exit status 1"))
+    client.send_request(f"POST {API}/init/error HTTP/1.1", body=body)
+    assert api._server is not None
+    until(lambda: api._server._connections)
+    exit_failure = InvocationFailed.of_type("Runtime.ExitError", "exit status 1")
+    end = threading.Thread(target=api.process_ended, args=(exit_failure,))
+    end.start()
+    until(lambda: api._server._closed)
+    api.may_read.set()
+    end.join()
     _, caller = runtime.invoke()
     assert caller.error() == ERROR
 
