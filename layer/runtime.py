@@ -84,16 +84,20 @@ def main() -> "NoReturn":
 
 def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
     """Import the function. On failure, post the one `/init/error` that an environment may post, and exit."""
+    watch = None
     try:
+        watch = handler.AgentWatch(output)
         handler.set_up_site(is_wrapped=__name__ == "__main__")
         handler.set_import_path()
         output.follow_logging()
-        loaded = handler.Handler(handler.load_handler(os.environ.get("_HANDLER", "")), output)
+        loaded = watch.handler()
         if os.environ.get(GRACEFUL_SHUTDOWN, "").lower() in ("1", "true"):
             runtime_api.extension = load("extension").register(runtime_api, output)
     except BaseException as error:
         report = describe(error, "the function's module")
         output.error(report)
+        if watch is not None:
+            watch.report_init_error()
         runtime_api.post_init_error(report)
         leave(report.exit_status or 1)
     return loaded
@@ -137,8 +141,9 @@ def serve(
         if runtime_api.connection.disowned:
             raise  # in a process that the handler forked; the parent sends the response
         report = describe(error, "the handler")
-        output.error(report)
-        response.fail(report)
+        if not response.is_reported:
+            output.error(report)
+            response.fail(report)
         if report.exit_status is not None:
             sys.exit(report.exit_status)
 

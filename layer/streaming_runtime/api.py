@@ -68,7 +68,7 @@ class ResponseStream:
     answers a second POST for the same invocation with 403. Once the head is out, trailers are the only way.
     """
 
-    __slots__ = ("_api", "_connection", "_invocation", "_log", "_send", "phase")
+    __slots__ = ("_api", "_connection", "_invocation", "_log", "_send", "is_reported", "phase", "status")
 
     def __init__(self, api: "RuntimeApi", invocation: Invocation, log: "Log") -> None:
         self._api = api
@@ -77,6 +77,13 @@ class ResponseStream:
         self._connection = api.connection
         self._send = api.connection.send
         self.phase = FRESH
+        self.is_reported = False  # an error of this invocation is in the log, and on its way to the caller
+        self.status = 200
+
+    @property
+    def is_disowned(self) -> bool:
+        """Whether this process is a fork, in which nothing of the response may be sent."""
+        return self._connection.disowned
 
     def write_first(self, item: object) -> None:
         """Send the first item: the prelude of an HTTP response if it is a dict, otherwise a chunk.
@@ -88,6 +95,7 @@ class ResponseStream:
             prelude = load("prelude").encode(item)
             frame = chunk(prelude, self._begin(HTTP_INTEGRATION)) + chunk(PRELUDE_END)  # type: ignore[operator]
             self._send(frame)
+            self.status = item.get("statusCode", 200)
             if self._connection.exit_request is not None:
                 raise self._connection.exit_request
         else:
@@ -106,7 +114,12 @@ class ResponseStream:
             raise self._connection.exit_request
 
     def finish(self) -> None:
-        """End the response. One without a chunk begins first, so that the caller gets an empty response."""
+        """End the response. One without a chunk begins first, so that the caller gets an empty response.
+
+        Does nothing if the response has ended within the call of an agent.
+        """
+        if self.phase is DONE:
+            return
         self._end(LAST_CHUNK)
         if self._connection.exit_request is not None:
             raise self._connection.exit_request
@@ -114,6 +127,7 @@ class ResponseStream:
 
     def fail(self, report: "Report") -> None:
         """Report an error to the caller by the way that is still open."""
+        self.is_reported = True
         if self.phase is FRESH:
             self.phase = DONE
             self._api.post_error(self._invocation, report)

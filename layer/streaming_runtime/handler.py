@@ -6,12 +6,14 @@ import sys
 
 from streaming_runtime import LAYER_FOLDER, ContractError, describe, describe_type, import_standard, load
 from streaming_runtime.invocation import LambdaContext, function_configuration
+from streaming_runtime.log import ImportHook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from typing import Any
 
+    from streaming_runtime.agents import Agents
     from streaming_runtime.aio import EventLoop
     from streaming_runtime.api import ResponseStream
     from streaming_runtime.invocation import Invocation
@@ -65,10 +67,8 @@ def load_handler(name: str) -> "Callable[[Any, LambdaContext], Any]":
 
     Raises ContractError with the error types of the managed runtime. Exceptions of the module itself pass through.
     """
-    path, dot, attribute = name.rpartition(".")
-    module_name = path.replace("/", ".")
-    if not dot or not attribute or not all(module_name.split(".")):
-        raise ContractError("MalformedHandlerName", f"Bad handler '{name}': _HANDLER must be module.function")
+    module_name, attribute = split_handler_name(name)
+    path = name.rpartition(".")[0]
     if module_name.split(".")[0] in sys.builtin_module_names:
         raise ContractError("BuiltInModuleConflict", f"Cannot use built-in module {path} as a handler module")
     try:
@@ -87,6 +87,15 @@ def load_handler(name: str) -> "Callable[[Any, LambdaContext], Any]":
     return handler
 
 
+def split_handler_name(name: str, variable: str = "_HANDLER") -> "tuple[str, str]":
+    """Return the names of the module and of the callable in it. Raises ContractError (`MalformedHandlerName`)."""
+    path, dot, attribute = name.rpartition(".")
+    module_name = path.replace("/", ".")
+    if not dot or not attribute or not all(module_name.split(".")):
+        raise ContractError("MalformedHandlerName", f"Bad handler '{name}': {variable} must be module.function")
+    return module_name, attribute
+
+
 def import_error_cause(error: ImportError, module_name: str) -> str:
     """Distinguish a missing handler module from a missing import inside it."""
     missing = error.name or ""
@@ -95,6 +104,63 @@ def import_error_cause(error: ImportError, module_name: str) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error} (add it to the function's zip, or to a layer under python/)"
     return str(error)
+
+
+# --- Tracing agents ---------------------------------------------------------------------------------------------------
+
+INNER_HANDLER = "STREAMING_RUNTIME_INNER_HANDLER"
+
+# By the start of `_HANDLER`, which then names a handler of the agent: the agent's variable that names the function's.
+INNER_HANDLERS_OF_AGENTS = {
+    "datadog_lambda.": "DD_LAMBDA_HANDLER",
+    "elasticapm": "ELASTICAPM_ORIGINAL_HANDLER",
+    "newrelic_lambda_wrapper.": "NEW_RELIC_LAMBDA_HANDLER",
+    "otel_wrapper.": "ORIG_HANDLER",
+}
+
+
+def find_inner_handler(environ: "Mapping[str, str]") -> "tuple[str, str] | None":
+    """Return the variable that names the handler within an agent's, and its value; None if there is no such agent."""
+    variable = INNER_HANDLER
+    if variable not in environ:
+        outer = environ.get("_HANDLER", "").replace("/", ".")
+        variable = next((own for start, own in INNER_HANDLERS_OF_AGENTS.items() if outer.startswith(start)), variable)
+    name = environ.get(variable)
+    return (variable, name) if name else None
+
+
+class AgentWatch:
+    """Finds the agents that observe the handler. Only then is the module `agents` loaded, into the attribute `agents`.
+
+    It exists before `site` runs, with which some agents start.
+    """
+
+    def __init__(self, log: "Log") -> None:
+        self._log = log
+        self.agents: Agents | None = None
+        inner = find_inner_handler(os.environ)
+        if inner is not None:
+            self._load().replace_inner_handler(*inner)
+        sys.meta_path.insert(0, ImportHook("sentry_sdk", self._prepare_for_sentry))
+
+    def _prepare_for_sentry(self, _: object) -> None:
+        self._load().prepare_for_sentry()
+
+    def _load(self) -> "Agents":
+        if self.agents is None:
+            self.agents = load("agents").Agents(self._log)
+        return self.agents
+
+    def handler(self) -> "Handler":
+        """Import the function's handler. Raises what `load_handler` raises."""
+        if self.agents is not None and self.agents.inner is not None:
+            self.agents.inner.install()
+        function = load_handler(os.environ.get("_HANDLER", ""))
+        return Handler(function, self._log) if self.agents is None else self.agents.handler(function, self._log)
+
+    def report_init_error(self) -> None:
+        if self.agents is not None:
+            self.agents.report_init_error()
 
 
 # --- Streaming --------------------------------------------------------------------------------------------------------
@@ -112,16 +178,22 @@ class Handler:
 
     def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
         """Call the handler and send what it yields, each chunk before the handler resumes."""
-        result = self._handler(invocation.event(), LambdaContext(invocation, self._configuration, self._log))
+        self.send(self._handler(*self.arguments(invocation)), response)
+
+    def arguments(self, invocation: "Invocation") -> "tuple[Any, LambdaContext]":
+        return invocation.event(), LambdaContext(invocation, self._configuration, self._log)
+
+    def send(self, result: object, response: "ResponseStream") -> None:
+        """Send what the handler's result yields. Raises ContractError (`InvalidHandler`) if it is not an iterator."""
         # The returned object decides, not the definition of the handler: a decorated generator is a plain function.
         kind = type(result)
         if hasattr(kind, "__next__") and hasattr(kind, "__iter__"):
-            self._stream_iterator(result, response)
+            self._stream_iterator(result, response)  # type: ignore[arg-type]
         elif hasattr(kind, "__anext__") and hasattr(kind, "__aiter__"):
-            self._stream_async_iterator(result, response)
+            self._stream_async_iterator(result, response)  # type: ignore[arg-type]
         else:
             if hasattr(kind, "__await__") and hasattr(kind, "close"):
-                result.close()  # otherwise Python warns about a coroutine that was never awaited
+                result.close()  # type: ignore[attr-defined]  # otherwise Python warns about a coroutine that was never awaited
             raise ContractError(
                 "InvalidHandler",
                 f"the handler returned {describe_type(result)}, but must be a generator of bytes: "

@@ -13,7 +13,7 @@ from streaming_runtime import Descriptor, duplicate_high, import_standard, load,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
     from typing import Any
 
     from streaming_runtime import MinimalReport
@@ -106,7 +106,13 @@ class Log:
         if "logging" in sys.modules:
             self.configure(sys.modules["logging"])
         else:
-            sys.meta_path.insert(0, LoggingFinder(self))
+            hook = ImportHook("logging", lambda module: self._configure_once(hook, module))
+            sys.meta_path.insert(0, hook)
+
+    def _configure_once(self, hook: "ImportHook", logging: "Any") -> None:
+        if hook in sys.meta_path:
+            sys.meta_path.remove(hook)
+            self.configure(logging)
 
     def configure(self, logging: "Any") -> None:
         """Give the root logger the handler, the format and the level of the managed runtime.
@@ -149,36 +155,32 @@ def write_all(descriptor: int, data: bytes) -> None:
             return  # nothing reads the log; the invocation is more important
 
 
-class LoggingFinder:
-    """Configures `logging` when it is imported, before any other code can use it."""
+class ImportHook:
+    """A finder that calls a function when a module has been executed, before any other code can use the module."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, name: str, run: "Callable[[Any], None]") -> None:
+        self._name = name
+        self.run = run
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        if name != "logging":
+        if name != self._name:
             return None
         for finder in sys.meta_path:
             # Finders without `find_spec` are legal: the import system skips them, and so does this one.
             find_spec = None if finder is self else getattr(finder, "find_spec", None)
             spec: Any = find_spec(name, path, target) if find_spec is not None else None
             if spec is not None and spec.loader is not None:
-                spec.loader = _ConfiguringLoader(spec.loader, self)
+                spec.loader = _HookedLoader(spec.loader, self.run)
                 return spec
         return None
 
-    def configure(self, module: "Any") -> None:
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-            self._log.configure(module)
 
-
-class _ConfiguringLoader:
+class _HookedLoader:
     """Loads a module with another loader, and then replaces itself by that one in the module's attributes."""
 
-    def __init__(self, loader: "Any", finder: LoggingFinder) -> None:
+    def __init__(self, loader: "Any", run: "Callable[[Any], None]") -> None:
         self._loader = loader
-        self._finder = finder
+        self._run = run
 
     def create_module(self, spec: "Any") -> "Any":
         return self._loader.create_module(spec)
@@ -186,4 +188,4 @@ class _ConfiguringLoader:
     def exec_module(self, module: "Any") -> None:
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._finder.configure(module)
+        self._run(module)

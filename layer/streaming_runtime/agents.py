@@ -1,0 +1,279 @@
+"""Tracing agents: the stream inside the call that an agent observes.
+
+An agent wraps the handler. It opens a span, calls the handler, closes the span when the call returns, and exports it.
+The handler is a generator function, so its call returns before the first line of it has run: the span is empty, an
+error in the stream is not in it, and spans of the stream have no parent.
+
+So the innermost handler, which the agent calls, is replaced by a plain function that drives the stream to its end
+within the call, raises its error there, and returns what an agent expects: `{"statusCode": 200}`. These points matter:
+
+- Some agents wrap the handler from `sitecustomize`. The import hook that replaces it is in place before `site` runs.
+- The caller must not wait for the agent's export. The last chunk, or the trailers, leave within the call.
+- Before the first byte, `/error` ends the invocation, so it is sent after the agent has returned.
+- Agents swallow or replace exceptions. The first one is remembered and reported.
+- A caller that has left is not an error of the function. It is remembered, and not raised to the agent.
+- Only the first call in the thread of the invocation may send chunks. Any other call of the replaced function (from a
+  thread, at import, recursive) gets the result of the original.
+- Agents look at the handler: at `__wrapped__`, or whether it is a coroutine function. The replacement is neither.
+"""
+
+import sys
+from _thread import get_ident
+
+from streaming_runtime import ContractError, NotDelivered, RuntimeApiError, describe
+from streaming_runtime.api import OPEN
+from streaming_runtime.handler import Handler, load_handler, split_handler_name
+from streaming_runtime.log import ImportHook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType, TracebackType
+    from typing import Any
+
+    from streaming_runtime.api import ResponseStream
+    from streaming_runtime.invocation import Invocation
+    from streaming_runtime.log import Log
+
+VERSION = "0.1.0"
+
+COPIED_ATTRIBUTES = ("__module__", "__name__", "__qualname__", "__doc__")  # agents name spans after them
+
+
+# --- One call of the handler ------------------------------------------------------------------------------------------
+
+
+class ObservedCall:
+    """One call of the handler by the runtime, with what happened to the stream within it.
+
+    Attributes:
+        is_driven: the innermost handler was called.
+        problem: what ended the stream early.
+    """
+
+    def __init__(
+        self, response: "ResponseStream", send: "Callable[[object, ResponseStream], None]", log: "Log"
+    ) -> None:
+        self._response = response
+        self._send = send
+        self._log = log
+        self._thread = get_ident()
+        self.is_driven = False
+        self.problem: BaseException | None = None
+        self._traceback: TracebackType | None = None
+
+    def may_drive(self) -> bool:
+        """Return whether this is the call of the agent. An event loop cannot run within another one."""
+        return not self.is_driven and get_ident() == self._thread and not is_loop_running()
+
+    def drive(self, result: object) -> "dict[str, object]":
+        """Send what the innermost handler gives, to the end of the response. Raises what the handler raises."""
+        try:
+            self._send(result, self._response)
+            self._response.finish()
+        except (NotDelivered, RuntimeApiError) as problem:
+            self._remember(problem)
+        return {"statusCode": self._response.status}
+
+    def fail(self, error: BaseException) -> None:
+        """Remember an error, and send the trailers. Before the first byte the report has to wait for the agent."""
+        self._remember(error)
+        if self._response.phase is OPEN and not self._response.is_disowned:
+            report = describe(error, "the handler")
+            self._log.error(report)
+            self._response.fail(report)
+
+    def _remember(self, problem: BaseException) -> None:
+        self.problem, self._traceback = problem, problem.__traceback__
+
+    def raise_problem(self) -> None:
+        """Raise what ended the stream early, without the frames of the agent."""
+        if self.problem is not None:
+            raise self.problem.with_traceback(self._traceback)
+
+
+def is_loop_running() -> bool:
+    asyncio: Any = sys.modules.get("_asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+# --- The innermost handler --------------------------------------------------------------------------------------------
+
+
+class InnerHandler:
+    """The handler that an agent calls, and its replacement in its module.
+
+    Args:
+        variable: the environment variable that names the handler.
+        name: in the form of `_HANDLER`. Raises ContractError if it is malformed.
+    """
+
+    def __init__(self, variable: str, name: str) -> None:
+        self.variable = variable
+        self.name = name
+        self.call: ObservedCall | None = None
+        self._replacements: list[Callable[..., Any]] = []
+        self._module_name, self._attribute = split_handler_name(name, variable)
+        self._hook = ImportHook(self._module_name, self._replace_in)
+
+    def install(self) -> None:
+        """Install the import hook as the first finder, also if an agent has installed others since."""
+        if self._hook in sys.meta_path:
+            sys.meta_path.remove(self._hook)
+        sys.meta_path.insert(0, self._hook)
+
+    def check(self) -> None:
+        """Import the module, which some agents do only at the first invocation.
+
+        Raises:
+            ContractError: the module or the handler in it does not exist.
+        """
+        try:
+            load_handler(self.name)
+        except ContractError as error:
+            raise ContractError(error.reason, f"{self.variable}: {error}", error.stack_trace) from error
+
+    @property
+    def is_replaced(self) -> bool:
+        return bool(self._replacements)
+
+    def _replace_in(self, module: "ModuleType") -> None:
+        """Replace the handler in a module that has been executed, and in what it or an agent has put in its place."""
+        for place in (module, sys.modules.get(self._module_name)):
+            original = getattr(place, self._attribute, None)
+            if callable(original) and all(original is not known for known in self._replacements):
+                setattr(place, self._attribute, self.replacement_of(original))
+
+    def replacement_of(self, original: "Callable[..., Any]") -> "Callable[..., Any]":
+        def handler(*arguments: "Any", **options: "Any") -> "Any":
+            call = self.call
+            if call is None or not call.may_drive():
+                return original(*arguments, **options)
+            call.is_driven = True
+            try:
+                return call.drive(original(*arguments, **options))
+            except BaseException as error:
+                call.fail(error)
+                raise
+
+        for attribute in COPIED_ATTRIBUTES:
+            if hasattr(original, attribute):
+                setattr(handler, attribute, getattr(original, attribute))
+        self._replacements.append(handler)
+        return handler
+
+
+# --- Sentry -----------------------------------------------------------------------------------------------------------
+
+
+class ManagedBootstrap:
+    """The names that Sentry's integration patches in the script of the managed runtime.
+
+    It replaces `handle_event_request`, to wrap the handler, and three methods of the client, before which it sends its
+    events. It finds the script as the attribute `bootstrap` of `__main__`; `sys.modules["bootstrap"]` would be in the
+    way of a function's module of that name. Until Sentry patches them, they do nothing.
+    https://github.com/getsentry/sentry-python/blob/master/sentry_sdk/integrations/aws_lambda.py
+    """
+
+    def __init__(self) -> None:
+        def post(*_: object) -> None:
+            pass
+
+        def handle_event_request(_: object, handler: "Callable[..., Any]", *arguments: "Any") -> "Any":
+            return handler(*arguments)
+
+        methods = ("post_init_error", "post_invocation_result", "post_invocation_error")
+        self.handle_event_request = handle_event_request
+        self.LambdaRuntimeClient: Any = type("LambdaRuntimeClient", (), dict.fromkeys(methods, post))
+
+
+# --- All agents -------------------------------------------------------------------------------------------------------
+
+
+class Agents:
+    """The agents of a function."""
+
+    def __init__(self, log: "Log") -> None:
+        self._log = log
+        self.inner: InnerHandler | None = None
+        self._bootstrap: ManagedBootstrap | None = None
+
+    def replace_inner_handler(self, variable: str, name: str) -> None:
+        self.inner = InnerHandler(variable, name)
+        self.inner.install()
+
+    def prepare_for_sentry(self) -> None:
+        self._bootstrap = ManagedBootstrap()
+        sys.modules["__main__"].bootstrap = self._bootstrap  # type: ignore[attr-defined]
+
+    def handler(self, function: "Callable[..., Any]", log: "Log") -> "ObservedHandler":
+        """Return the handler that calls the function through the agents.
+
+        Raises:
+            ContractError: the innermost handler does not exist.
+        """
+        inner = self.inner
+        if inner is not None:
+            inner.check()
+        else:  # only Sentry, which wraps the handler itself
+            inner = InnerHandler("_HANDLER", "handler.handler")
+            function = inner.replacement_of(function)
+        return ObservedHandler(function, log, inner, self._bootstrap)
+
+    def report_init_error(self) -> None:
+        """Let Sentry record the exception that is being handled."""
+        if self._bootstrap is not None:
+            client = self._bootstrap.LambdaRuntimeClient()
+            try:
+                client.post_init_error("{}")
+            except Exception as error:  # it must not replace the report to the Runtime API
+                self._log.error(describe(error, "Sentry"))
+
+
+class ObservedHandler(Handler):
+    """A handler that agents wrap, and that streams within their call."""
+
+    def __init__(
+        self, handler: "Callable[..., Any]", log: "Log", inner: InnerHandler, bootstrap: "ManagedBootstrap | None"
+    ) -> None:
+        super().__init__(handler, log)
+        self._inner = inner
+        self._bootstrap = bootstrap
+        self._is_reported = False
+
+    def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
+        call = self._inner.call = ObservedCall(response, self.send, self._log)
+        result = None
+        try:
+            result = self._call(*self.arguments(invocation))
+        except BaseException:
+            if call.problem is None:
+                raise
+        finally:
+            self._inner.call = None
+        call.raise_problem()
+        if not call.is_driven:
+            self._report_unused()
+            self.send(result, response)
+
+    def _call(self, *arguments: "Any") -> "Any":
+        if self._bootstrap is None:
+            return self._handler(*arguments)
+        client = self._bootstrap.LambdaRuntimeClient()
+        try:
+            result = self._bootstrap.handle_event_request(client, self._handler, *arguments)
+        except Exception:
+            client.post_invocation_error()
+            raise
+        client.post_invocation_result()
+        return result
+
+    def _report_unused(self) -> None:
+        """Log, once, that no agent has called the innermost handler: the agent observes an empty call."""
+        if not self._is_reported:
+            self._is_reported = True
+            when = "was not called" if self._inner.is_replaced else "was imported before the runtime could replace it"
+            self._log.line(
+                f"{self._inner.variable} names {self._inner.name}, which {when} within the call of the handler: "
+                "the response is streamed, but an agent records the call without its stream"
+            )

@@ -1,0 +1,424 @@
+"""The stream within the call that an agent observes. The agents are small ones that log what they see."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.function_process import Gate, source
+
+# An agent: the module that _HANDLER names. It logs what it observes of the function's handler.
+AGENT = """
+import app
+
+def handler(event, context):
+    print("begin")
+    try:
+        result = app.handler(event, context)
+    except BaseException as error:
+        print(f"failed {type(error).__name__}: {error}")
+        raise
+    finally:
+        print("end")
+    print(f"result {result}")
+    return result
+"""
+INNER = {"STREAMING_RUNTIME_INNER_HANDLER": "app.handler", "_HANDLER": "agent.handler"}
+
+TWO_CHUNKS = """
+def handler(event, context):
+    print("first line")
+    yield b"one"
+    print("between")
+    yield b"two"
+    print("last line")
+"""
+WITHIN = ["begin", "first line", "between", "last line", "end", "result {'statusCode': 200}"]
+
+
+def start(runtime, app, agent=AGENT, variables=None, **options):
+    return runtime({"app.py": app, "agent.py": agent}, variables=INNER | (variables or {}), **options)
+
+
+def lines(function):
+    function.expect_next()
+    return function.stdout.splitlines()
+
+
+def test_the_call_of_an_agent_contains_the_stream(runtime):
+    function = start(runtime, TWO_CHUNKS)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN
+
+
+def test_an_async_stream_is_contained_too(runtime):
+    function = start(runtime, TWO_CHUNKS.replace("def handler", "async def handler"))
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN
+
+
+def test_each_chunk_leaves_at_once_and_the_last_one_before_the_agent_continues(runtime, tmp_path):
+    gate = Gate(tmp_path)
+    agent = """
+        import app
+
+        def handler(event, context):
+            app.handler(event, context)
+            with open(event) as gate:
+                gate.read()
+        """
+    function = start(runtime, TWO_CHUNKS, agent)
+    assert function.respond(gate.path).chunks == [b"one", b"two"]
+    assert function.stdout.splitlines()[-1] == "last line"
+    gate.open()
+    function.expect_next()
+
+
+def test_the_status_of_the_prelude_is_the_result_of_the_call(runtime):
+    function = start(
+        runtime,
+        """
+        def handler(event, context):
+            yield {"statusCode": 404}
+            yield b"not found"
+        """,
+    )
+    assert function.respond().chunks[2:] == [b"not found"]
+    assert lines(function)[-1] == "result {'statusCode': 404}"
+
+
+FAILING = """
+def handler(event, context):
+    if event["chunks"]:
+        yield b"one"
+    raise ValueError("broken")
+"""
+SWALLOWING = AGENT.replace("        raise\n", "        result = None\n")
+REPLACING = AGENT.replace("        raise\n", "        raise KeyError('another')\n")
+
+
+@pytest.mark.parametrize("agent", [AGENT, SWALLOWING, REPLACING], ids=["raises", "swallows", "replaces"])
+def test_an_error_in_the_stream_is_raised_within_the_call_and_reported_once(runtime, agent):
+    function = start(runtime, FAILING, agent)
+    response = function.respond({"chunks": 1})
+    assert response.chunks == [b"one"] and response.error["errorType"] == "ValueError"
+    _, document = function.fail({"chunks": 0})
+    assert document["errorType"] == "ValueError"
+    path = function.task / "app.py"
+    assert [entry.split(",")[0].strip() for entry in document["stackTrace"]] == [f'File "{path}"']
+    function.expect_next()
+    assert function.stdout.count("failed ValueError: broken") == 2
+    assert function.stdout.count("[ERROR]") == 2
+
+
+def test_before_the_first_byte_the_error_is_reported_after_the_agent_has_returned(runtime, tmp_path):
+    gate = Gate(tmp_path)
+    agent = """
+        import app
+
+        def handler(event, context):
+            try:
+                app.handler({"chunks": 0}, context)
+            finally:
+                with open(event) as gate:
+                    gate.read()
+                print("flushed")
+        """
+    function = start(runtime, FAILING, agent)
+    request_id = function.invoke(gate.path)
+    gate.open()
+    function.read_error(request_id)
+    assert function.stdout.startswith("flushed\n")
+
+
+def test_an_error_of_the_agent_itself_is_logged_and_the_response_is_complete(runtime):
+    agent = AGENT + "    raise RuntimeError('no exporter')\n"
+    function = start(runtime, TWO_CHUNKS, agent.replace("    return result\n", ""))
+    assert function.respond().chunks == [b"one", b"two"]
+    assert "[ERROR] RuntimeError: no exporter" in "\n".join(lines(function))
+
+
+def test_a_caller_that_leaves_is_not_an_error_for_the_agent(runtime):
+    function = start(
+        runtime,
+        """
+        def handler(event, context):
+            try:
+                while True:
+                    yield bytes(100_000)
+            finally:
+                print("closed")
+        """,
+    )
+    function.expect_response(function.invoke())
+    function.peer.reset()
+    function.connect()
+    assert lines(function) == ["begin", "closed", "end", "result {'statusCode': 200}"]
+    assert function.runtime_lines[0].startswith("the response was not delivered: ")
+
+
+def test_sys_exit_in_the_stream_ends_the_process_with_its_status(runtime):
+    function = start(
+        runtime,
+        """
+        import sys
+
+        def handler(event, context):
+            yield b"one"
+            sys.exit(7)
+        """,
+    )
+    response = function.read_response(function.invoke())
+    function.accept()
+    assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+    assert function.wait() == 7
+    assert function.stdout.count("[ERROR]") == 1
+
+
+@pytest.mark.parametrize(
+    "result", ["None", "{'statusCode': 200}", "b'bytes'", "[b'list']"], ids=["None", "dict", "bytes", "list"]
+)
+def test_a_handler_that_does_not_stream_fails_within_the_call(runtime, result):
+    function = start(
+        runtime,
+        f"""
+        def handler(event, context):
+            return {result}
+        """,
+    )
+    _, document = function.fail()
+    assert document["errorType"] == "Runtime.InvalidHandler"
+    assert "failed ContractError" in lines(function)[1]
+
+
+# Which calls are observed
+
+
+def test_only_the_first_call_of_an_invocation_streams(runtime):
+    agent = """
+        import app
+
+        def handler(event, context):
+            app.handler(event, context)
+            yield b"".join(app.handler(event, context))
+        """
+    other = """
+        import app
+
+        def handler(event, context):
+            first = app.handler(event, context)
+            print(first, list(app.handler(event, context)))
+            return first
+        """
+    function = start(runtime, TWO_CHUNKS, other)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function)[3] == "first line"
+    assert "{'statusCode': 200} [b'one', b'two']" in function.stdout
+    assert start(runtime, TWO_CHUNKS, agent).invoke()
+
+
+def test_a_call_in_another_thread_or_at_import_gets_the_result_of_the_handler(runtime):
+    agent = """
+        import threading
+        import app
+
+        print(list(app.handler(None, None)))
+
+        def handler(event, context):
+            thread = threading.Thread(target=lambda: print(list(app.handler(None, None))))
+            thread.start()
+            thread.join()
+            return app.handler(event, context)
+        """
+    function = start(runtime, TWO_CHUNKS, agent)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function).count("[b'one', b'two']") == 2
+
+
+def test_the_replacement_is_a_plain_function_with_the_names_of_the_handler(runtime):
+    app = '''
+        import functools
+
+        def wrapped(event, context):
+            yield b"x"
+
+        @functools.wraps(wrapped)
+        async def handler(event, context):
+            """Stream."""
+            yield b"x"
+        '''
+    agent = """
+        import inspect
+        import app
+
+        kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+        print(type(app.handler).__name__, [kind(app.handler) for kind in kinds], hasattr(app.handler, "__wrapped__"))
+        print(app.handler.__name__, app.handler.__module__)
+
+        def handler(event, context):
+            return app.handler(event, context)
+        """
+    function = start(runtime, app, agent)
+    assert function.respond().chunks == [b"x"]
+    assert lines(function) == ["function [False, False, False] False", "wrapped app"]
+
+
+def test_the_innermost_handler_may_be_the_handler_of_the_function(runtime):
+    variables = {"STREAMING_RUNTIME_INNER_HANDLER": "app.handler", "_HANDLER": "app.handler"}
+    function = start(runtime, TWO_CHUNKS, variables=variables)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert function.respond().chunks == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "module"),
+    [
+        ("DD_LAMBDA_HANDLER", "datadog_lambda/handler"),
+        ("ELASTICAPM_ORIGINAL_HANDLER", "elasticapm_handler"),
+        ("NEW_RELIC_LAMBDA_HANDLER", "newrelic_lambda_wrapper"),
+        ("ORIG_HANDLER", "otel_wrapper"),
+    ],
+)
+@pytest.mark.parametrize("name", ["app.handler", "pkg/app.handler"])
+def test_the_variables_of_agents_are_used_if_the_handler_is_theirs(runtime, variable, module, name):
+    agent = AGENT.replace(
+        "import app\n", f"import importlib\napp = importlib.import_module({name[:-8]!r}.replace('/', '.'))\n"
+    )
+    code = {f"{module}.py": agent, f"{name[:-8]}.py": TWO_CHUNKS}
+    function = runtime(code, variables={"_HANDLER": f"{module}.handler", variable: name})
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN
+    other = runtime(code | {"agent.py": agent}, variables={"_HANDLER": "agent.handler", variable: name})
+    other.respond()
+    assert lines(other)[:2] == ["begin", "end"]
+
+
+def test_a_handler_that_the_agent_imports_at_its_first_call_is_imported_at_init(runtime):
+    agent = """
+        def handler(event, context):
+            import app
+
+            return app.handler(event, context)
+        """
+    function = start(runtime, "print('imported')\n" + source(TWO_CHUNKS), agent)
+    function.expect_next()
+    assert function.stdout == "imported\n"
+    function.send_invocation()
+
+
+def test_an_agent_that_starts_with_sitecustomize_finds_the_replacement(runtime, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        source(
+            """
+            import app
+
+            original = app.handler
+
+            def observed(event, context):
+                print("begin")
+                try:
+                    return original(event, context)
+                finally:
+                    print("end")
+
+            app.handler = observed
+            """
+        )
+    )
+    variables = {"STREAMING_RUNTIME_INNER_HANDLER": "app.handler", "_HANDLER": "app.handler"}
+    task = tmp_path / "function0" / "task"
+    function = start(runtime, TWO_CHUNKS, variables=variables | {"PYTHONPATH": f"{tmp_path}:{task}"})
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN[:-1]
+
+
+@pytest.mark.parametrize(
+    "interference",
+    [
+        # A finder of the agent's own, ahead of all others
+        """
+        import importlib.machinery
+        import sys
+
+        class Finder:
+            def find_spec(name, path=None, target=None):
+                return importlib.machinery.PathFinder.find_spec(name, path, target)
+
+        sys.meta_path.insert(0, Finder)
+        """,
+        # The module in sys.modules is replaced by a proxy
+        """
+        import sys
+        import app
+
+        class Proxy:
+            def __getattr__(self, name):
+                return getattr(original, name)
+
+        original = sys.modules["app"]
+        sys.modules["app"] = Proxy()
+        """,
+        # All modules of the function are imported anew
+        """
+        import sys
+        import app
+
+        del sys.modules["app"]
+        """,
+    ],
+    ids=["finder", "proxy", "imported again"],
+)
+def test_an_agent_that_interferes_with_imports_observes_the_stream(runtime, tmp_path, interference):
+    (tmp_path / "sitecustomize.py").write_text(source(interference))
+    task = tmp_path / "function0" / "task"
+    function = start(runtime, TWO_CHUNKS, variables={"PYTHONPATH": f"{tmp_path}:{task}"})
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN
+
+
+# Wrong settings
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "cause"),
+    [
+        ("app.missing", "HandlerNotFound", "Handler 'missing' missing on module 'app'"),
+        ("app.number", "HandlerNotFound", "Handler 'number' a int, not a function, on module 'app'"),
+        ("nothing.handler", "ImportModuleError", "Unable to import module 'nothing'"),
+        ("handler", "MalformedHandlerName", "Bad handler 'handler'"),
+    ],
+)
+def test_an_inner_handler_that_does_not_exist_is_an_init_error(runtime, name, reason, cause):
+    function = start(
+        runtime, source(TWO_CHUNKS) + "\nnumber = 1\n", variables={"STREAMING_RUNTIME_INNER_HANDLER": name}
+    )
+    _, document = function.read_init_error()
+    assert function.wait() == 1
+    assert document["errorType"] == f"Runtime.{reason}"
+    assert cause in document["errorMessage"] and "STREAMING_RUNTIME_INNER_HANDLER" in document["errorMessage"]
+    assert function.stdout.count("[ERROR]") == 1
+
+
+def test_an_inner_handler_that_is_never_called_is_logged_once(runtime):
+    agent = """
+        def handler(event, context):
+            yield b"from the agent"
+        """
+    function = start(runtime, TWO_CHUNKS, agent)
+    assert [function.respond().chunks for _ in range(3)] == [[b"from the agent"]] * 3
+    function.expect_next()
+    [line] = function.runtime_lines
+    assert line.startswith("STREAMING_RUNTIME_INNER_HANDLER names app.handler, which was not called within the call")
+
+
+def test_a_function_without_an_agent_loads_nothing_for_it(runtime):
+    function = runtime(
+        """
+        import json
+        import sys
+
+        def handler(event, context):
+            yield json.dumps([name for name in sys.modules if name.startswith("streaming_runtime")]).encode()
+        """
+    )
+    assert "streaming_runtime.agents" not in json.loads(function.respond().body)
