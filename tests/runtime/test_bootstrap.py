@@ -40,7 +40,7 @@ def copy_of(layer, folder):
     return Path(shutil.copytree(layer, folder / "opt"))
 
 
-def test_the_interpreter_of_a_managed_runtime_is_taken_first(runtime, layer, tmp_path):
+def test_the_interpreter_of_a_managed_runtime_is_used_first(runtime, layer, tmp_path):
     opt = copy_of(layer, tmp_path)
     stub_interpreter(opt / "cpython/bin/python3")
     stub_interpreter(tmp_path / "lang/bin/python3.13")
@@ -49,7 +49,7 @@ def test_the_interpreter_of_a_managed_runtime_is_taken_first(runtime, layer, tmp
     assert function.respond().body.decode() == arguments[0]
 
 
-def test_the_interpreter_of_the_layer_is_taken_before_one_on_the_path(runtime, layer, tmp_path):
+def test_the_interpreter_of_the_layer_is_used_before_one_on_path(runtime, layer, tmp_path):
     opt = copy_of(layer, tmp_path)
     stub_interpreter(opt / "cpython/bin/python3")
     stub_interpreter(tmp_path / "bin/python3")
@@ -57,7 +57,7 @@ def test_the_interpreter_of_the_layer_is_taken_before_one_on_the_path(runtime, l
     assert function.respond().body.decode() == str(opt / "cpython/bin/python3")
 
 
-def test_the_path_is_searched_last_and_the_handler_as_an_argument_is_no_interpreter(runtime, tmp_path):
+def test_path_is_searched_last_and_a_handler_as_the_argument_is_ignored(runtime, tmp_path):
     stub_interpreter(tmp_path / "bin/python3")
     function = runtime(PICKED, arguments=["lambda_function.handler"], variables={"PATH": f"{tmp_path}/bin"})
     assert function.respond().body.decode() == str(tmp_path / "bin/python3")
@@ -92,7 +92,7 @@ def python_on_path(tmp_path):
 
 
 @pytest.mark.parametrize("text", ['#!/bin/sh\nWRAPPED=yes exec "$@"\n', EXTRA_OPTION])
-def test_a_wrapper_is_honoured_where_the_service_does_not_call_it(runtime, tmp_path, python_on_path, text):
+def test_bootstrap_starts_the_wrapper_where_the_service_does_not(runtime, tmp_path, python_on_path, text):
     if "bash" in text and not Path("/bin/bash").exists():
         pytest.skip("bash is not installed")
     path = wrapper(tmp_path / "wrapper", text)
@@ -110,13 +110,13 @@ def test_bootstrap_never_wraps_itself(runtime, layer, python_on_path, tmp_path):
         assert json.loads(function.respond().body)[0] is None
 
 
-def test_a_wrapper_that_starts_bootstrap_again_does_not_go_round_in_circles(runtime, layer, tmp_path, python_on_path):
+def test_a_wrapper_that_starts_bootstrap_again_is_not_started_twice(runtime, layer, tmp_path, python_on_path):
     path = wrapper(tmp_path / "wrapper", f"#!/bin/sh\nWRAPPED=yes exec {layer}/bootstrap\n")
     function = runtime(WRAPPED, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
     assert json.loads(function.respond().body)[0] == "yes"
 
 
-def test_a_wrapper_on_a_managed_runtime_was_called_by_the_service_already(runtime, tmp_path):
+def test_bootstrap_does_not_start_the_wrapper_on_a_managed_runtime(runtime, tmp_path):
     path = wrapper(tmp_path / "wrapper", "#!/bin/sh\nexit 9\n")
     assert runtime(WRAPPED, variables={"AWS_LAMBDA_EXEC_WRAPPER": path}).respond().chunks
 
@@ -149,7 +149,7 @@ def test_a_wrapper_that_cannot_be_started_is_an_init_error(runtime, tmp_path, py
     assert function.stderr == document["errorMessage"] + "\n"
 
 
-def test_print_is_in_the_log_at_once_through_a_wrapper_too(runtime, tmp_path, python_on_path):
+def test_print_is_in_the_log_at_once_also_through_a_wrapper(runtime, tmp_path, python_on_path):
     path = wrapper(tmp_path / "wrapper", '#!/bin/sh\nexec "$@"\n')
     function = runtime(
         """
@@ -259,7 +259,7 @@ def test_programs_of_the_function_find_the_python_of_a_self_contained_layer(runt
 
 
 @pytest.mark.parametrize("arguments", [[], [sys.executable, "/var/runtime/bootstrap.py"]], ids=["bundled", "managed"])
-def test_no_variable_of_the_function_is_overwritten_by_one_of_bootstrap(runtime, layer, tmp_path, arguments):
+def test_bootstrap_overwrites_no_variable_of_the_function(runtime, layer, tmp_path, arguments):
     opt = copy_of(layer, tmp_path)
     stub_interpreter(opt / "cpython/bin/python3")
     assigned = re.findall(r"\b([A-Za-z]\w+)=|(?:for|read -r) ([A-Za-z]\w+)", (opt / "bootstrap").read_text())
@@ -281,7 +281,7 @@ def test_no_variable_of_the_function_is_overwritten_by_one_of_bootstrap(runtime,
 
 
 @pytest.mark.parametrize("start", ["relative", "through PATH", "by sh"])
-def test_bootstrap_finds_runtime_py_beside_itself_however_it_is_called(layer, tmp_path, start):
+def test_bootstrap_finds_runtime_py_for_each_way_to_call_it(layer, tmp_path, start):
     command = {
         "relative": ["./opt/bootstrap"],
         "through PATH": ["bootstrap"],
@@ -312,7 +312,7 @@ def plain_interpreter():
     return str(path)
 
 
-def test_the_interpreters_own_packages_are_on_the_path_last(runtime):
+def test_the_packages_of_the_interpreter_are_last_on_the_import_path(runtime):
     function = runtime(SITE, arguments=[plain_interpreter(), "/var/runtime/bootstrap.py"])
     path, *builtins, _ = json.loads(function.respond().body)
     probe = [plain_interpreter(), "-c", "import json, site; print(json.dumps(site.getsitepackages()))"]
@@ -322,7 +322,7 @@ def test_the_interpreters_own_packages_are_on_the_path_last(runtime):
     assert builtins == [True, True]
 
 
-def test_the_packages_of_a_virtual_environment_are_found(runtime):
+def test_the_packages_of_a_virtual_environment_can_be_imported(runtime):
     function = runtime(
         """
         import pytest
@@ -334,7 +334,7 @@ def test_the_packages_of_a_virtual_environment_are_found(runtime):
     assert function.respond().body == b"pytest"
 
 
-def test_a_sitecustomize_on_pythonpath_is_run_once_and_before_the_function(runtime, tmp_path):
+def test_a_sitecustomize_on_pythonpath_runs_once_before_the_function(runtime, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print('agent started')\n")
     function = runtime(
         """

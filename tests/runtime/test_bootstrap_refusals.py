@@ -170,7 +170,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_bundled_interpreter_that_does_not_start_is_named_with_the_cause(
+def test_the_refusal_of_a_bundled_interpreter_that_does_not_start_contains_the_cause(
     runtime: Callable[..., FunctionProcess], opt: Path, shell: list[str], fault: Callable[[Path], str]
 ) -> None:
     cause = fault(opt)
@@ -183,7 +183,7 @@ def test_a_bundled_interpreter_that_does_not_start_is_named_with_the_cause(
     assert said.endswith(f"attach layer-{name}.zip to provided.al2023, as the last layer")
 
 
-def test_a_bundled_interpreter_of_another_architecture_is_told_from_one_that_does_not_start(
+def test_the_refusal_of_a_bundled_interpreter_for_another_architecture_names_both(
     runtime: Callable[..., FunctionProcess], opt: Path, shell: list[str]
 ) -> None:
     bundle(opt, fake_cpython.program(ELSEWHERE), ELSEWHERE)
@@ -198,7 +198,7 @@ def test_a_bundled_interpreter_of_another_architecture_is_told_from_one_that_doe
     )
 
 
-def test_a_python_on_the_path_that_does_not_start_is_refused_too(
+def test_a_python_on_path_that_does_not_start_is_refused(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str]
 ) -> None:
     if Path("/var/lang/bin/python3").exists():
@@ -215,7 +215,7 @@ def test_a_python_on_the_path_that_does_not_start_is_refused_too(
     )
 
 
-def test_what_the_loader_complains_of_does_not_keep_an_interpreter_from_starting(
+def test_warnings_of_the_dynamic_loader_do_not_prevent_the_start(
     runtime: Callable[..., FunctionProcess], opt: Path
 ) -> None:
     bundle(opt, f'#!/bin/sh\n[ "$1" != -V ] || echo "ld.so: object cannot be preloaded: ignored." >&2\n{START}\n')
@@ -226,7 +226,7 @@ def test_what_the_loader_complains_of_does_not_keep_an_interpreter_from_starting
 
 
 @pytest.mark.parametrize("wrapper", [None, "/opt/bootstrap", "itself"])
-def test_without_any_python_the_layer_to_attach_is_named(
+def test_the_refusal_without_any_python_names_the_layer_to_attach(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str], wrapper: str | None
 ) -> None:
     if Path("/var/lang/bin/python3").exists():
@@ -251,7 +251,7 @@ def test_without_any_python_the_layer_to_attach_is_named(
         ("::1", "[{host}]:{port}", ""),
     ],
 )
-def test_the_runtime_api_is_told_whatever_its_address_looks_like(
+def test_the_refusal_is_posted_for_each_form_of_the_address(
     runtime: Callable[..., FunctionProcess],
     opt: Path,
     tmp_path: Path,
@@ -389,7 +389,7 @@ def spoil(opt: Path, kind: str) -> str:
 
 @pytest.mark.parametrize("kind", SPOILT)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["", "wrapped"])
-def test_a_runtime_that_is_not_of_this_version_is_never_run(
+def test_a_runtime_of_another_version_never_runs(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, kind: str, wrapped: bool
 ) -> None:
     cause = spoil(opt, kind)
@@ -413,7 +413,7 @@ ODD = "a \"b\" \\n $(exit) `exit` %s 'ü' \n\t\udcff"
 
 
 @pytest.mark.parametrize("poster", ["curl", "bash"])
-def test_what_is_posted_is_json_and_the_log_one_line_whatever_is_in_a_path(
+def test_the_refusal_is_json_and_one_line_for_any_characters_in_a_path(
     runtime: Callable[..., FunctionProcess], layer: Path, tmp_path: Path, shell: list[str], poster: str
 ) -> None:
     opt = Path(shutil.copytree(layer, tmp_path / ODD / "opt"))
@@ -426,7 +426,7 @@ def test_what_is_posted_is_json_and_the_log_one_line_whatever_is_in_a_path(
     assert said.startswith(f"the Python in this layer does not start ({str(tmp_path)[:20]}")
 
 
-def test_a_layer_works_whatever_is_in_its_path(
+def test_the_layer_works_with_any_characters_in_its_path(
     runtime: Callable[..., FunctionProcess], layer: Path, tmp_path: Path
 ) -> None:
     opt = Path(shutil.copytree(layer, tmp_path / ODD / "opt"))
@@ -443,7 +443,7 @@ def test_a_layer_works_whatever_is_in_its_path(
 # The Runtime API is not what it should be
 
 
-def test_a_runtime_api_that_is_silent_or_gone_does_not_keep_it_from_ending(
+def test_bootstrap_ends_if_the_runtime_api_is_silent_or_gone(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path
 ) -> None:
     bundle(opt, "")
@@ -464,7 +464,7 @@ def test_a_runtime_api_that_is_silent_or_gone_does_not_keep_it_from_ending(
 
 
 @pytest.mark.parametrize("start", ["managed", "self-contained"])
-def test_no_tool_is_needed_and_the_interpreter_is_asked_for_its_version_where_it_may_not_start(
+def test_bootstrap_needs_no_tools_and_tries_only_a_bundled_interpreter_first(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, shell: list[str], start: str
 ) -> None:
     calls = tmp_path / "calls"
@@ -512,7 +512,7 @@ BUNDLE, SINGLE = "/etc/pki/tls/certs/ca-bundle.crt", "/etc/pki/tls/cert.pem"
         ([SINGLE, BUNDLE], {"SSL_CERT_DIR": "/mine"}, ["SSL_CERT_DIR=/mine"]),
     ],
 )
-def test_only_the_bundled_interpreter_gets_the_systems_certificates_and_the_functions_own_come_first(
+def test_only_the_bundled_interpreter_gets_the_certificates_of_the_system_unless_the_function_sets_others(
     bare_root: Root, opt: Path, tmp_path: Path, present: list[str], variables: dict[str, str], expected: list[str]
 ) -> None:
     bundle(opt, '#!/bin/sh\n[ "$1" != -V ] || exec echo Python 3.13.0\nenv | grep ^SSL_ || :\n')

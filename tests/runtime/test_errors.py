@@ -263,7 +263,7 @@ def test_a_hostile_exception_is_reported_and_never_breaks_the_framing(runtime, k
     assert function.runtime_lines == ["an error of the function is in the log"]
 
 
-def test_a_long_recursion_is_told_in_a_few_lines(runtime):
+def test_the_trace_of_a_long_recursion_is_short(runtime):
     function = runtime(
         """
         def f(n):
@@ -278,7 +278,7 @@ def test_a_long_recursion_is_told_in_a_few_lines(runtime):
     assert "Previous line repeated" in "".join(document["stackTrace"])
 
 
-def test_causes_contexts_and_members_are_told_to_the_log_and_to_xray(runtime):
+def test_causes_contexts_and_group_members_are_in_the_log_and_in_the_xray_cause(runtime):
     function = runtime(
         """
         def handler(event, context):
@@ -299,7 +299,7 @@ def test_causes_contexts_and_members_are_told_to_the_log_and_to_xray(runtime):
         assert said in function.stdout
 
 
-def test_errors_that_cause_each_other_in_a_circle_come_to_an_end(runtime):
+def test_errors_that_cause_each_other_are_reported_once(runtime):
     function = runtime(
         """
         def handler(event, context):
@@ -323,21 +323,21 @@ LATE = """
 
 
 @pytest.mark.parametrize("keyword", ["def", "async def"])
-def test_an_error_in_finally_is_told_in_place_of_the_end(runtime, keyword):
+def test_an_error_in_finally_at_the_end_of_a_stream_is_in_the_trailers(runtime, keyword):
     response = runtime(LATE.format(keyword=keyword, chunk="b'a'")).respond()
     assert response.chunks == [b"a"]
     assert response.error["errorMessage"] == "late"
 
 
 @pytest.mark.parametrize("keyword", ["def", "async def"])
-def test_an_error_in_finally_does_not_hide_why_the_generator_was_left(runtime, keyword):
+def test_an_error_in_finally_does_not_hide_why_the_generator_was_closed(runtime, keyword):
     function = runtime(LATE.format(keyword=keyword, chunk="'text'"))
     assert function.fail()[1]["errorType"] == "Runtime.InvalidChunk"
     function.expect_next()
     assert "ValueError: late" in function.stdout
 
 
-def test_a_generator_that_refuses_to_end_is_logged_and_left(runtime):
+def test_a_generator_that_ignores_generatorexit_is_logged(runtime):
     function = runtime(
         """
         def handler(event, context):
@@ -373,13 +373,13 @@ def test_a_generator_that_refuses_to_end_is_logged_and_left(runtime):
         """,
     ],
 )
-def test_an_error_when_the_generator_is_made_goes_to_error(runtime, code):
+def test_an_error_when_the_handler_is_called_is_posted_to_error(runtime, code):
     function = runtime(code)
     assert function.fail()[1]["errorType"] == "TypeError"
     function.expect_next()
 
 
-def test_an_error_in_the_iterator_itself_goes_where_it_belongs(runtime):
+def test_an_error_in_an_iterator_is_posted_to_error_or_in_the_trailers(runtime):
     function = runtime(
         """
         class Stream:
@@ -425,7 +425,7 @@ def test_the_frames_of_the_runtime_are_not_in_the_trace(runtime):
     ]
 
 
-def test_an_error_at_import_shows_the_frames_of_the_function(runtime):
+def test_the_trace_of_an_import_error_has_the_frames_of_the_function(runtime):
     function = runtime({"lambda_function.py": "import other\n", "other.py": "raise ValueError('at import')\n"})
     _, document = function.read_init_error()
     assert [entry.splitlines()[0].rsplit("/", 1)[1] for entry in document["stackTrace"]] == [
@@ -434,7 +434,7 @@ def test_an_error_at_import_shows_the_frames_of_the_function(runtime):
     ]
 
 
-def test_bad_client_context_is_an_error_of_the_invocation_and_not_of_the_environment(runtime):
+def test_an_invalid_client_context_is_an_error_of_the_invocation_only(runtime):
     function = runtime(
         """
         def handler(event, context):
@@ -447,7 +447,7 @@ def test_bad_client_context_is_an_error_of_the_invocation_and_not_of_the_environ
     assert function.respond().body == b"fine"
 
 
-def test_the_error_document_is_plain_ascii(runtime):
+def test_the_error_document_is_ascii(runtime):
     function = runtime(
         r"""
         def handler(event, context):
@@ -507,7 +507,7 @@ def test_an_error_after_the_first_byte_is_in_the_trailers(runtime):
     assert function.respond().chunks == [b"part"]
 
 
-def test_the_xray_cause_has_at_most_64_kb_with_related_errors_too(runtime):
+def test_the_xray_cause_has_at_most_64_kb_including_related_errors(runtime):
     function = runtime(
         """
         NAME = "a" * 1000

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize("value", ["1", "true", "TRUE"])
-def test_a_function_that_asks_for_it_is_registered_as_an_extension_before_the_first_next(runtime, value):
+def test_with_the_variable_the_runtime_registers_as_an_extension_before_the_first_next(runtime, value):
     variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": value}
     function = runtime(
         """
@@ -35,7 +35,7 @@ def test_a_function_that_asks_for_it_is_registered_as_an_extension_before_the_fi
 
 
 @pytest.mark.parametrize("value", [None, "", "0", "false"])
-def test_a_function_that_does_not_ask_for_it_is_not_registered(runtime, value):
+def test_without_the_variable_the_runtime_does_not_register(runtime, value):
     variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": value}
     runtime(
         """
@@ -47,7 +47,7 @@ def test_a_function_that_does_not_ask_for_it_is_not_registered(runtime, value):
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", b""])
-def test_a_registration_that_fails_is_logged_and_the_function_runs(runtime, answer):
+def test_a_failed_registration_is_logged_and_the_function_runs(runtime, answer):
     variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": "1"}
     function = runtime(
         """
@@ -64,7 +64,7 @@ def test_a_registration_that_fails_is_logged_and_the_function_runs(runtime, answ
     assert "the registration as an extension failed" in function.stderr and function.stderr.count("\n") == 1
 
 
-def test_a_function_that_cannot_be_loaded_is_not_registered(runtime):
+def test_after_an_init_error_the_runtime_does_not_register(runtime):
     function = runtime("import nonesuch\n", variables={"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": "1"})
     function.read_init_error()
     assert function.wait() == 1

@@ -168,7 +168,7 @@ def expected_prelude(head):
     return prelude if len(json.dumps(prelude)) + 8 <= 16 * 1024 else None
 
 
-def test_a_head_is_sent_as_it_is_or_refused_before_any_byte(runtime):
+def test_a_prelude_is_sent_unchanged_or_refused_before_the_first_byte(runtime):
     process = LongLived(lambda: runtime(HEADS))
     seen = set()
 
@@ -293,7 +293,7 @@ def works(function):
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 @pytest.mark.parametrize("kind", NEXT_ANSWERS)
-def test_an_invocation_that_is_cut_at_any_byte_is_asked_for_again_or_fails_once(runtime, kind, way):
+def test_an_invocation_that_ends_at_any_byte_is_requested_again_or_fails_once(runtime, kind, way):
     function = runtime(ECHO)
     answer = NEXT_ANSWERS[kind]
     head = answer.index(b"\r\n\r\n", answer.index(HEAD)) + 4
@@ -310,7 +310,7 @@ def test_an_invocation_that_is_cut_at_any_byte_is_asked_for_again_or_fails_once(
 
 
 @pytest.mark.parametrize("kind", NEXT_ANSWERS)
-def test_an_invocation_that_comes_byte_by_byte_is_answered(runtime, kind):
+def test_an_invocation_that_arrives_byte_by_byte_is_served(runtime, kind):
     function = runtime(ECHO)
     for _ in range(3):
         function.expect_next()
@@ -325,7 +325,7 @@ def test_an_invocation_that_comes_byte_by_byte_is_answered(runtime, kind):
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 @pytest.mark.parametrize("event", ["good", "fails before the first byte", "fails after the first byte"])
-def test_an_answer_that_is_cut_at_any_byte_is_never_a_reason_to_post_again(runtime, event, way):
+def test_after_an_acceptance_that_ends_at_any_byte_nothing_is_posted_again(runtime, event, way):
     function = runtime(ECHO)
     for answer in POST_ANSWERS.values():
         for length in range(len(answer)):
@@ -341,7 +341,7 @@ def test_an_answer_that_is_cut_at_any_byte_is_never_a_reason_to_post_again(runti
 
 
 @pytest.mark.parametrize("event", ["good", "fails before the first byte", "fails after the first byte"])
-def test_an_answer_that_comes_whole_before_the_end_keeps_nothing_from_the_next(runtime, event):
+def test_after_a_complete_acceptance_the_connection_can_end_in_any_way(runtime, event):
     function = runtime(ECHO)
     for answer in POST_ANSWERS.values():
         for way in ("close", "reset", None):
@@ -357,7 +357,7 @@ def test_an_answer_that_comes_whole_before_the_end_keeps_nothing_from_the_next(r
 
 
 @pytest.mark.parametrize("size", [0, 4, 1_000_000])
-def test_an_early_refusal_ends_a_stream_that_nobody_reads_on(runtime, size):
+def test_an_early_refusal_of_any_size_ends_a_stream_that_is_not_read(runtime, size):
     function = runtime(ECHO)
     for _ in range(2):
         function.expect_response(function.invoke("never ends"))
@@ -412,7 +412,7 @@ def has_ended(function):
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux, to wait for a process and a connection at once")
-def test_an_invocation_with_mistakes_in_it_is_answered_at_most_once_or_ends_the_process(runtime):
+def test_an_invalid_invocation_is_served_at_most_once_or_ends_the_process(runtime):
     process = LongLived(lambda: runtime(ECHO))
     outcomes = set()
 

@@ -17,7 +17,7 @@ ALARM = """import signal
 
 
 @pytest.mark.parametrize("kind", ["", "a"])
-def test_an_iterator_that_starts_over_is_begun_once(runtime, kind):
+def test_iter_is_called_once_on_an_iterator_that_it_resets(runtime, kind):
     keyword, stop = ("async def", "StopAsyncIteration") if kind else ("def", "StopIteration")
     function = runtime(
         f"""
@@ -39,7 +39,7 @@ def test_an_iterator_that_starts_over_is_begun_once(runtime, kind):
     assert function.respond().chunks == [b"1", b"2", b"3"]
 
 
-def test_an_alarm_within_a_chunk_cuts_the_stream_and_forges_nothing(runtime):
+def test_an_alarm_within_a_chunk_cuts_the_stream_without_a_last_chunk(runtime):
     function = runtime(
         f"""
         {ALARM}
@@ -57,7 +57,7 @@ def test_an_alarm_within_a_chunk_cuts_the_stream_and_forges_nothing(runtime):
     second.close()
 
 
-def test_an_alarm_while_the_acceptance_is_awaited_leaves_nothing_for_the_next_answer(runtime):
+def test_an_alarm_during_the_wait_for_the_acceptance_closes_the_connection(runtime):
     function = runtime(
         f"""
         {ALARM}
@@ -102,7 +102,7 @@ def test_an_error_raised_between_invocations_is_logged_and_ends_the_process(runt
         *(("async def", name) for name in ("json", "binascii")),  # asyncio itself imports most of the others
     ],
 )
-def test_a_function_may_hold_and_import_a_file_named_like_a_standard_module(runtime, keyword, name):
+def test_a_function_can_have_a_module_named_like_one_of_the_standard_library(runtime, keyword, name):
     if name in sys.builtin_module_names:
         pytest.skip(f"{name} is built into this Python, which finds no other")
     function = runtime(
@@ -124,7 +124,7 @@ def test_a_function_may_hold_and_import_a_file_named_like_a_standard_module(runt
 
 
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise ValueError('child')", "pass"])
-def test_a_process_that_the_handler_forks_does_not_answer(runtime, end):
+def test_a_process_that_the_handler_forks_sends_nothing(runtime, end):
     function = runtime(
         f"""
         import os, sys
@@ -146,7 +146,7 @@ def test_a_process_that_the_handler_forks_does_not_answer(runtime, end):
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "500"])
-def test_threads_of_the_function_do_not_keep_a_process_that_has_to_end(runtime, end):
+def test_threads_of_the_function_do_not_delay_the_end_of_the_process(runtime, end):
     function = runtime(
         f"""
         import atexit, sys, threading, time
@@ -168,7 +168,7 @@ def test_threads_of_the_function_do_not_keep_a_process_that_has_to_end(runtime, 
     assert function.stdout.endswith("atexit\n")
 
 
-def test_an_exception_whose_class_raises_when_it_is_asked_for_is_told(runtime):
+def test_an_exception_whose_class_attribute_raises_is_reported(runtime):
     function = runtime(
         """
         class E(Exception):
@@ -206,7 +206,7 @@ def test_the_log_event_of_an_error_has_a_limit(runtime):
     assert len(function.stdout) < 256 * 1024 and function.stdout.count("\n") == 1
 
 
-def test_an_event_loop_that_the_function_closed_is_made_anew(runtime):
+def test_an_event_loop_that_the_function_stopped_serves_the_next_invocation(runtime):
     function = runtime(
         """
         import asyncio
@@ -221,7 +221,7 @@ def test_an_event_loop_that_the_function_closed_is_made_anew(runtime):
     assert function.respond().chunks == [b"a"]
 
 
-def test_a_handler_that_outlives_its_cancellation_answers_no_second_time(runtime):
+def test_a_handler_that_survives_its_cancellation_sends_nothing_later(runtime):
     function = runtime(
         """
         import asyncio
@@ -243,7 +243,7 @@ def test_a_handler_that_outlives_its_cancellation_answers_no_second_time(runtime
         assert function.respond(1).chunks == [b"first"]
 
 
-def test_logging_that_is_only_looked_for_is_set_up_when_it_is_imported(runtime):
+def test_logging_is_configured_when_it_is_imported_after_find_spec(runtime):
     function = runtime(
         """
         import importlib.util
@@ -261,7 +261,7 @@ def test_logging_that_is_only_looked_for_is_set_up_when_it_is_imported(runtime):
     assert function.stdout.startswith("[ERROR]\t") and function.stderr == ""
 
 
-def test_an_early_acceptance_that_is_cut_is_no_error_of_the_function(runtime):
+def test_an_incomplete_early_acceptance_is_not_an_error_of_the_function(runtime):
     function = runtime(
         """
         def handler(event, context):

@@ -115,7 +115,7 @@ def both(runtime):
     return runtime(OURS), runtime(THEIRS, command=AWSLAMBDARIC)
 
 
-def test_the_context_is_that_of_the_managed_runtime(both):
+def test_the_context_equals_that_of_the_managed_runtime(both):
     described = {case: (ours(both[0], headers), theirs(both[1], headers)) for case, headers in HEADERS.items()}
     for description in (each for pair in described.values() for each in pair):
         del description["repr"]  # of which the next test is
@@ -123,12 +123,12 @@ def test_the_context_is_that_of_the_managed_runtime(both):
 
 
 @pytest.mark.parametrize("case", ["nothing", "a full client context", "a client that says little", "a tenant"])
-def test_the_context_is_shown_as_on_the_managed_runtime(both, case):
+def test_the_repr_of_the_context_equals_that_of_the_managed_runtime(both, case):
     shown, expected = ours(both[0], HEADERS[case]), theirs(both[1], HEADERS[case])
     assert shown["repr"] == expected["repr"]
 
 
-def test_the_context_without_the_services_variables_is_that_of_the_managed_runtime(runtime):
+def test_the_context_without_environment_variables_equals_that_of_the_managed_runtime(runtime):
     names = ("FUNCTION_NAME", "FUNCTION_VERSION", "FUNCTION_MEMORY_SIZE", "LOG_GROUP_NAME", "LOG_STREAM_NAME")
     variables = {f"AWS_LAMBDA_{name}": None for name in names}
     function = runtime(OURS, variables=variables)
@@ -140,7 +140,7 @@ def test_the_context_without_the_services_variables_is_that_of_the_managed_runti
     "headers",
     [{CLIENT_CONTEXT: "{bad"}, {IDENTITY: "bad"}, {CLIENT_CONTEXT: "NaN,"}, {CLIENT_CONTEXT: "{}", IDENTITY: "{"}],
 )
-def test_a_context_that_is_no_json_fails_as_on_the_managed_runtime(both, headers):
+def test_a_context_that_is_not_json_fails_like_on_the_managed_runtime(both, headers):
     function, managed = both
     for _ in range(2):
         request, document = function.fail(headers=headers)
@@ -152,7 +152,7 @@ def test_a_context_that_is_no_json_fails_as_on_the_managed_runtime(both, headers
 
 
 @pytest.mark.parametrize("text", ["[1]", "5", '"text"', "true", "[" * 100_000])
-def test_a_context_that_is_json_but_no_object_is_an_error_of_the_runtime(runtime, text):
+def test_a_context_that_is_not_a_json_object_is_an_unmarshal_error(runtime, text):
     function = runtime(OURS)
     for name in (CLIENT_CONTEXT, IDENTITY):
         _, document = function.fail(headers={name: text})
@@ -160,7 +160,7 @@ def test_a_context_that_is_json_but_no_object_is_an_error_of_the_runtime(runtime
     assert ours(function, {})["context"]["type"] == "LambdaContext"
 
 
-def test_the_names_of_headers_have_no_case(runtime):
+def test_the_header_of_the_client_context_is_case_insensitive(runtime):
     function = runtime(OURS)
     for headers in ({CLIENT_CONTEXT.lower(): '{"custom": 1}'}, {CLIENT_CONTEXT.upper(): '{"custom": 1}'}):
         assert ours(function, headers)["context"]["fields"]["client_context"]["fields"]["custom"] == ["int", 1]
@@ -171,7 +171,7 @@ def test_the_names_of_headers_have_no_case(runtime):
     [("1000", 0), ("0", 0), ("-5", 0), ("", 0), ("soon", 0), ("1e12", 0), ("9" * 30, int("9" * 30)), ("9" * 5000, 0)],
     ids=lambda value: str(value)[:6],
 )
-def test_the_remaining_time_is_never_below_0_and_needs_no_good_deadline(runtime, deadline, remaining):
+def test_the_remaining_time_is_never_negative_even_for_an_invalid_deadline(runtime, deadline, remaining):
     code = """
         def handler(event, context):
             yield str(context.get_remaining_time_in_millis()).encode()
@@ -193,7 +193,7 @@ def test_the_remaining_time_without_a_deadline_is_0(runtime):
     assert function.read_response("1").body == b"0"
 
 
-def test_the_remaining_time_runs_down(runtime):
+def test_the_remaining_time_decreases(runtime):
     code = """
         import time
 
@@ -207,13 +207,13 @@ def test_the_remaining_time_runs_down(runtime):
     assert 0 < int(runtime(code).respond(headers={DEADLINE: in_a_minute}).body) < 60_000
 
 
-def test_the_trace_id_is_that_of_each_invocation_and_goes_with_it(both):
+def test_the_trace_id_is_set_and_cleared_for_each_invocation(both):
     traces = ["Root=1-a", None, "Root=1-b", "Root=1-c", None]
     for function, ask in zip(both, (ours, theirs), strict=True):
         assert [ask(function, {TRACE: trace} if trace else {})["trace id"] for trace in traces] == traces
 
 
-def test_a_trace_id_of_the_environment_does_not_outlive_the_first_invocation(runtime):
+def test_a_trace_id_in_the_environment_is_cleared_before_the_first_invocation(runtime):
     function = runtime(OURS, variables={"_X_AMZN_TRACE_ID": "Root=1-old"})
     assert ours(function, {})["trace id"] is None
 
@@ -240,7 +240,7 @@ def handler(event, context):
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_context_log_writes_as_is(runtime, log_format):
+def test_context_log_writes_text_unchanged(runtime, log_format):
     variables = {"AWS_LAMBDA_LOG_FORMAT": log_format}
     function = runtime(STREAMING_LOG, variables=variables)
     managed = runtime(BUFFERED_LOG, variables=variables, command=AWSLAMBDARIC)

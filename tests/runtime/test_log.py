@@ -173,27 +173,27 @@ def one_line(text):
 
 @pytest.mark.parametrize("level", [None, "", "TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"])
 @pytest.mark.parametrize("log_format", [None, "Text", "nonsense"])
-def test_text_events_are_those_of_the_managed_runtime(both, log_format, level):
+def test_text_events_equal_those_of_the_managed_runtime(both, log_format, level):
     ours, theirs = both(CALLS, events=({}, {"tenant": 1}), **{FORMAT: log_format, LEVEL: level})
     assert ours.split("\n") == theirs.split("\n")
     assert "[CRITICAL]\t<milliseconds>\t<id 1>\tby a logger at critical\n" in ours
 
 
 @pytest.mark.parametrize("level", ["debug", "Info", "error", "NOTSET", "nonsense", "10", " INFO"])
-def test_odd_levels_mean_what_they_mean_to_the_managed_runtime(both, level):
+def test_unusual_levels_have_the_same_effect_as_on_the_managed_runtime(both, level):
     ours, theirs = both(CALLS, **{LEVEL: level})
     assert ours.split("\n") == theirs.split("\n")
 
 
 @pytest.mark.parametrize("level", [None, "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"])
 @pytest.mark.parametrize("log_format", ["JSON", "json"])
-def test_json_events_are_those_of_the_managed_runtime(both, log_format, level):
+def test_json_events_equal_those_of_the_managed_runtime(both, log_format, level):
     ours, theirs = both(CALLS, events=({}, {"tenant": 1}), **{FORMAT: log_format, LEVEL: level})
     assert events_of(ours) == events_of(theirs)
     assert [list(event) for event in events_of(ours)] == [list(event) for event in events_of(theirs)]
 
 
-def test_a_field_of_the_functions_own_that_is_called_like_the_tenants_is_kept_as_on_the_managed_runtime(both):
+def test_an_extra_field_named_tenant_id_is_kept_like_on_the_managed_runtime(both):
     work = """
         import logging
 
@@ -204,13 +204,13 @@ def test_a_field_of_the_functions_own_that_is_called_like_the_tenants_is_kept_as
     assert events_of(ours) == events_of(theirs)
 
 
-def test_a_trace_in_json_is_that_of_the_managed_runtime(both):
+def test_a_trace_in_json_equals_that_of_the_managed_runtime(both):
     ours, theirs = both(TRACES, **{FORMAT: "JSON"})
     assert events_of(ours) == events_of(theirs)
     assert [event.get("errorType") for event in events_of(ours)] == ["KeyError"] * 4 + [None] * 2
 
 
-def test_a_trace_in_text_is_that_of_the_managed_runtime_in_one_line(both):
+def test_a_trace_in_text_equals_that_of_the_managed_runtime_on_one_line(both):
     ours, theirs = both(TRACES)
     # After a trace, awslambdaric begins the next event on the same line.
     events = [event.removesuffix("\n") for event in re.split(r"(?=\[[A-Z]+\]\t)", theirs)[1:]]
@@ -218,7 +218,7 @@ def test_a_trace_in_text_is_that_of_the_managed_runtime_in_one_line(both):
     assert len(events) == 6 and "\rKeyError: 'no such thing'\n" in ours
 
 
-def test_a_newline_at_the_end_of_a_message_makes_no_empty_line(runtime):
+def test_a_line_break_at_the_end_of_a_message_makes_no_empty_line(runtime):
     work = r"""
         import logging
 
@@ -230,20 +230,20 @@ def test_a_newline_at_the_end_of_a_message_makes_no_empty_line(runtime):
     assert logged(runtime(code(work, OURS))) == f"{head}one\n{head}two\n"
 
 
-def test_the_lines_of_a_text_event_are_parted_by_carriage_returns_unlike_on_the_managed_runtime(both):
+def test_carriage_returns_separate_the_lines_of_a_text_event_unlike_on_the_managed_runtime(both):
     ours, theirs = both(MANY_LINES)
     head = "[ERROR]\t<milliseconds>\t<id 0>\t"
     assert ours == f"{head}one\rtwo\r\r  three\n{head}dos\rlines\n{head}a\rb\nplain\n"
     assert theirs == f"{head}one\ntwo\n\n  three\n{head}dos\r\nlines\n{head}a\nb\nplain\n"
 
 
-def test_the_lines_of_a_json_event_are_those_of_the_managed_runtime(both):
+def test_messages_of_several_lines_in_json_equal_those_of_the_managed_runtime(both):
     ours, theirs = both(MANY_LINES, **{FORMAT: "JSON"})
     assert ours.count("\n") == 4
     assert events_of(ours.replace("plain\n", "")) == events_of(theirs.replace("plain\n", ""))
 
 
-def test_an_event_ends_its_line_whatever_its_formatter_unlike_on_the_managed_runtime(both):
+def test_an_event_ends_its_line_with_any_formatter_unlike_on_the_managed_runtime(both):
     work = """
         import logging
 
@@ -260,7 +260,7 @@ def test_an_event_ends_its_line_whatever_its_formatter_unlike_on_the_managed_run
 @pytest.mark.parametrize(
     "pattern", ["%(levelname)s|%(name)s|%(message)s|%(aws_request_id)s|%(tenant_id)s", "%(message)s"]
 )
-def test_a_formatter_of_the_functions_own_gets_the_same_records(both, pattern):
+def test_a_formatter_of_the_function_gets_the_same_records(both, pattern):
     work = f"""
         import logging
 
@@ -275,7 +275,7 @@ def test_a_formatter_of_the_functions_own_gets_the_same_records(both, pattern):
     assert ours == theirs
 
 
-def test_a_filter_and_a_handler_of_the_functions_own_work_as_on_the_managed_runtime(both):
+def test_a_filter_and_a_handler_of_the_function_work_like_on_the_managed_runtime(both):
     work = """
         import logging, sys
 
@@ -292,7 +292,7 @@ def test_a_filter_and_a_handler_of_the_functions_own_work_as_on_the_managed_runt
     assert ours.count("secret") == 1 and ours.count("open") == 2
 
 
-def test_basic_config_changes_nothing_unless_it_is_forced(both):
+def test_basic_config_has_no_effect_unless_it_is_forced(both):
     work = """
         import logging, sys
 
@@ -308,7 +308,7 @@ def test_basic_config_changes_nothing_unless_it_is_forced(both):
     assert ours == theirs == "[ERROR]\t<milliseconds>\t<id 0>\tseen\nforced\n"
 
 
-def test_logging_first_imported_in_the_handler_is_set_up_the_same(both):
+def test_logging_that_the_handler_imports_is_configured_too(both):
     work = """
         def work(event):
             import logging.config
@@ -320,7 +320,7 @@ def test_logging_first_imported_in_the_handler_is_set_up_the_same(both):
     assert ours == theirs
 
 
-def test_events_of_threads_are_those_of_the_managed_runtime(both):
+def test_events_of_threads_equal_those_of_the_managed_runtime(both):
     work = """
         import logging, threading
 
@@ -334,14 +334,14 @@ def test_events_of_threads_are_those_of_the_managed_runtime(both):
         assert ours.replace('": ', '":') == theirs.replace('": ', '":')
 
 
-def test_an_event_is_whole_even_where_many_threads_log(runtime):
+def test_events_of_many_threads_are_not_mixed(runtime):
     lines = logged(runtime(code(THREADS, OURS))).splitlines()
     expected = ["[ERROR]\t<milliseconds>\t<id 0>\t" + name * 3000 for name in "abcd" for _ in range(200)]
     assert sorted(lines) == sorted(expected)
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_an_event_does_not_depend_on_what_became_of_standard_output(runtime, log_format):
+def test_an_event_is_logged_after_the_function_replaced_standard_output(runtime, log_format):
     work = """
         import io, logging, sys
 
@@ -357,7 +357,7 @@ def test_an_event_does_not_depend_on_what_became_of_standard_output(runtime, log
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_a_wrong_call_is_told_on_standard_error_and_the_invocation_goes_on(runtime, log_format):
+def test_a_logging_error_is_on_standard_error_and_the_invocation_continues(runtime, log_format):
     work = """
         import logging
 
@@ -371,7 +371,7 @@ def test_a_wrong_call_is_told_on_standard_error_and_the_invocation_goes_on(runti
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_text_that_is_no_unicode_is_logged_escaped(runtime, log_format):
+def test_lone_surrogates_are_logged_as_escapes(runtime, log_format):
     work = r"""
         import logging
 
@@ -383,7 +383,7 @@ def test_text_that_is_no_unicode_is_logged_escaped(runtime, log_format):
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_times_are_in_utc_wherever_the_function_thinks_it_is(runtime, log_format):
+def test_times_are_in_utc_for_any_time_zone_of_the_function(runtime, log_format):
     work = """
         import logging
 
@@ -402,7 +402,7 @@ def test_times_are_in_utc_wherever_the_function_thinks_it_is(runtime, log_format
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_print_stays_plain(both, log_format):
+def test_print_is_unchanged(both, log_format):
     work = r"""
         import sys
 
@@ -437,7 +437,7 @@ def test_a_function_that_never_logs_does_not_import_logging(runtime):
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_a_module_of_the_functions_own_called_logging_is_left_alone(runtime, log_format):
+def test_a_module_of_the_function_named_logging_is_not_configured(runtime, log_format):
     function = runtime(
         {
             "lambda_function.py": """
@@ -478,14 +478,14 @@ def work(event):
 
 
 @pytest.mark.parametrize("event", ["boom", "odd", "deep", "key", "Jürgen \U0001f98a"])
-def test_an_unhandled_error_in_text_is_that_of_the_managed_runtime(both, event):
+def test_an_unhandled_error_in_text_equals_that_of_the_managed_runtime(both, event):
     ours, theirs = both(ERRORS, events=[event], fails=True)
     assert ours == theirs
     assert ours.count("\n") == 1
 
 
 @pytest.mark.parametrize("event", ["boom", "odd", "deep", "key", "Jürgen \U0001f98a", "many\nlines"])
-def test_an_unhandled_error_in_json_is_that_of_the_managed_runtime(both, event):
+def test_an_unhandled_error_in_json_equals_that_of_the_managed_runtime(both, event):
     ours, theirs = both(ERRORS, events=[event], fails=True, **{FORMAT: "JSON"})
     assert events_of(ours) == events_of(theirs)
     assert list(events_of(ours)[0]) == list(events_of(theirs)[0])
@@ -500,7 +500,7 @@ def test_an_unhandled_error_of_many_lines_is_one_event_unlike_on_the_managed_run
 
 @pytest.mark.parametrize("keyword", ["def", "async def"])
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_an_error_after_the_first_byte_is_one_event_of_the_users_frames(runtime, log_format, keyword):
+def test_an_error_after_the_first_byte_is_one_event_with_the_users_frames(runtime, log_format, keyword):
     handler = f"""
         {keyword} handler(event, context):
             yield b"part"
@@ -530,7 +530,7 @@ def test_an_error_after_the_first_byte_is_one_event_of_the_users_frames(runtime,
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-def test_the_log_is_as_silent_as_the_function(runtime, log_format):
+def test_a_function_that_logs_nothing_has_an_empty_log(runtime, log_format):
     function = runtime(
         """
         def handler(event, context):
@@ -596,7 +596,7 @@ def without_last_newline(seen):
 
 @pytest.mark.parametrize("work", [CALLS, TRACES, MANY_LINES], ids=["calls", "traces", "many lines"])
 @pytest.mark.parametrize("level", ["TRACE", "INFO", "FATAL"])
-def test_frames_of_text_are_those_of_the_managed_runtime(framed, work, level):
+def test_frames_of_text_equal_those_of_the_managed_runtime(framed, work, level):
     (ours, printed), (theirs, _) = framed(work, **{LEVEL: level})
     assert ours == without_last_newline(theirs)
     assert "[ERROR]" not in printed
@@ -604,21 +604,21 @@ def test_frames_of_text_are_those_of_the_managed_runtime(framed, work, level):
 
 @pytest.mark.parametrize("work", [CALLS, TRACES, MANY_LINES], ids=["calls", "traces", "many lines"])
 @pytest.mark.parametrize("level", [None, "TRACE"])
-def test_frames_of_json_are_those_of_the_managed_runtime(framed, work, level):
+def test_frames_of_json_equal_those_of_the_managed_runtime(framed, work, level):
     (ours, _), (theirs, _) = framed(work, **{FORMAT: "JSON", LEVEL: level})
     assert [(kind, severity, json.loads(text)) for kind, severity, text in ours] == [
         (kind, severity, json.loads(text)) for kind, severity, text in theirs
     ]
 
 
-def test_frames_without_a_configured_level_tell_the_severity_unlike_on_the_managed_runtime(framed):
+def test_frames_without_a_configured_level_contain_the_severity_unlike_on_the_managed_runtime(framed):
     (ours, _), (theirs, _) = framed(MANY_LINES)
     assert [text for *_, text in ours] == [text for *_, text in without_last_newline(theirs)]
     assert {severity for _, severity, _ in ours} == {0x14}
     assert {severity for _, severity, _ in theirs} == {0}
 
 
-def test_a_frame_holds_just_what_a_formatter_of_the_functions_own_makes(framed):
+def test_a_frame_contains_exactly_what_a_formatter_of_the_function_returns(framed):
     work = r"""
         import logging
 
@@ -635,14 +635,14 @@ def test_a_frame_holds_just_what_a_formatter_of_the_functions_own_makes(framed):
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 @pytest.mark.parametrize("event", ["boom", "odd", "many\nlines"])
-def test_the_frame_of_an_unhandled_error_is_that_of_the_managed_runtime(framed, log_format, event):
+def test_the_frame_of_an_unhandled_error_equals_that_of_the_managed_runtime(framed, log_format, event):
     (ours, printed), (theirs, _) = framed(ERRORS, events=[event], fails=True, **{FORMAT: log_format})
     assert ours == theirs
     assert [(kind, severity) for kind, severity, _ in ours] == [(log_format, 0x14)]
     assert printed == ""
 
 
-def test_the_function_does_not_see_the_descriptor_and_prints_beside_it(framed):
+def test_the_function_does_not_see_the_descriptor_and_prints_to_standard_output(framed):
     work = """
         import os
 
@@ -652,7 +652,7 @@ def test_the_function_does_not_see_the_descriptor_and_prints_beside_it(framed):
     assert framed(work) == (([], "None\n"), ([], "None\n"))
 
 
-def test_context_log_is_one_frame_as_on_the_managed_runtime(framed):
+def test_context_log_writes_one_frame_like_on_the_managed_runtime(framed):
     # The handler, taken from the call stack, is the one place that has the context.
     work = r"""
         import sys
@@ -665,7 +665,7 @@ def test_context_log_is_one_frame_as_on_the_managed_runtime(framed):
 
 
 @pytest.mark.parametrize("descriptor", ["", "nonsense", "-1", "9999"])
-def test_a_descriptor_that_is_none_does_not_stop_the_function(runtime, descriptor):
+def test_an_invalid_descriptor_does_not_stop_the_function(runtime, descriptor):
     function = runtime(code(CALLS, OURS), variables={"_LAMBDA_TELEMETRY_LOG_FD": descriptor})
     invoke_all(function, [{}, {}], False)
 

@@ -112,7 +112,7 @@ def answer(runtime: FunctionProcess) -> Any:
     return json.loads(runtime.respond().body)
 
 
-def test_without_the_wrapper_the_script_of_the_managed_runtime_is_run(start: Start) -> None:
+def test_without_the_wrapper_the_script_of_the_managed_runtime_runs(start: Start) -> None:
     runtime = start(handler("None"), variables={"AWS_LAMBDA_EXEC_WRAPPER": None})
     assert runtime.wait() == 1
     assert runtime.stderr == "the script of the managed runtime was run\n"
@@ -141,7 +141,7 @@ def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(
         ("/opt:/var/task:", []),
     ],
 )
-def test_the_import_path_has_every_folder_once_and_in_order(
+def test_the_import_path_contains_each_folder_once_in_order(
     start: Start, python: Interpreter, search_path: str | None, added: list[str]
 ) -> None:
     library = f"/var/lang/lib/python{python.version}"
@@ -158,7 +158,7 @@ def test_the_import_path_has_every_folder_once_and_in_order(
     ]
 
 
-def test_the_sdk_is_the_functions_before_a_dependency_layers_before_the_managed_runtimes(
+def test_the_sdk_comes_from_the_function_then_from_dependency_layers_then_from_the_managed_runtime(
     start: Start, python: Interpreter, places: dict[str, Path]
 ) -> None:
     names = ("boto3", "botocore", "s3transfer", "jmespath")  # each in one place less
@@ -175,9 +175,7 @@ def test_the_sdk_is_the_functions_before_a_dependency_layers_before_the_managed_
     assert answer(start(code)) == expected
 
 
-def test_boto3_itself_works_beside_the_script_of_the_managed_runtime(
-    start: Start, python: Interpreter, places: dict[str, Path]
-) -> None:
+def test_the_boto3_of_the_managed_runtime_works(start: Start, python: Interpreter, places: dict[str, Path]) -> None:
     for name in SDK:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
@@ -202,7 +200,7 @@ def test_boto3_itself_works_beside_the_script_of_the_managed_runtime(
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "runtime"])
-def test_a_function_may_have_a_module_of_the_name_of_ours(start: Start, name: str) -> None:
+def test_the_handler_module_can_be_named_bootstrap_or_runtime(start: Start, name: str) -> None:
     other = {"bootstrap": "runtime", "runtime": "bootstrap"}[name]
     code = {f"{name}.py": handler(f"[__file__, __import__({other!r}).__file__]"), f"{other}.py": ""}
     runtime = start(code, variables={"_HANDLER": f"{name}.handler"})
@@ -218,7 +216,7 @@ def handler(event, context):
 """
 
 
-def test_a_chunk_arrives_before_the_next_one_is_made(start: Start) -> None:
+def test_a_chunk_arrives_before_the_handler_makes_the_next_one(start: Start) -> None:
     runtime = start(GATED)
     os.mkfifo(runtime.task / "gate")
     (runtime.task / "gate").chmod(0o644)
@@ -240,7 +238,7 @@ def introduction(python: Interpreter, request_id: str = "", variant: str = "slim
     return f"{name} ({facts}): {request_id and f'RequestId: {request_id} '}an error of the function is in the log\n"
 
 
-def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Start, python: Interpreter) -> None:
+def test_the_first_error_is_logged_with_variant_version_and_interpreter(start: Start, python: Interpreter) -> None:
     runtime = start(
         """
         def handler(event, context):
@@ -255,7 +253,7 @@ def test_the_first_error_is_told_with_variant_version_and_interpreter(start: Sta
     assert runtime.stdout.count("[ERROR] ValueError: ") == 2
 
 
-def test_a_function_that_cannot_be_loaded_is_told_with_them_too(start: Start, python: Interpreter) -> None:
+def test_an_init_error_is_logged_with_variant_version_and_interpreter(start: Start, python: Interpreter) -> None:
     runtime = start("import nothing_of_this_name")
     _, document = runtime.read_init_error()
     assert runtime.wait() == 1
@@ -263,7 +261,7 @@ def test_a_function_that_cannot_be_loaded_is_told_with_them_too(start: Start, py
     assert runtime.stderr == introduction(python)
 
 
-def test_a_self_contained_layer_leaves_its_own_interpreter_and_certificates_alone(
+def test_a_self_contained_layer_does_not_use_its_own_interpreter(
     start: Start, python: Interpreter, places: dict[str, Path]
 ) -> None:
     bundled = places["/opt"] / "cpython" / "bin" / "python3"
@@ -278,7 +276,7 @@ def test_a_self_contained_layer_leaves_its_own_interpreter_and_certificates_alon
     assert runtime.stderr == introduction(python, document["requestId"], "python3.13-arm64")
 
 
-def test_no_process_is_started_on_the_way_to_the_first_invocation(start: Start) -> None:
+def test_the_start_needs_no_second_process(start: Start) -> None:
     if shutil.which("prlimit") is None:
         pytest.skip("prlimit is not installed")
     runtime = start(handler("os.fork()"), command=["/usr/bin/prlimit", "--nproc=0", "/var/runtime/bootstrap"])
@@ -286,7 +284,7 @@ def test_no_process_is_started_on_the_way_to_the_first_invocation(start: Start) 
     assert document["errorType"] == "BlockingIOError"  # not even the handler can start one
 
 
-def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Path], python: Interpreter) -> None:
+def test_the_layer_works_in_the_root_folder(start: Start, places: dict[str, Path], python: Interpreter) -> None:
     for name in ("bootstrap", "runtime.py", "streaming_runtime"):
         places[f"/{name}"] = places["/opt"] / name
     places["/opt"] = places["/opt"] / "python"
@@ -294,7 +292,7 @@ def test_bootstrap_may_lie_in_the_root_folder(start: Start, places: dict[str, Pa
     assert answer(start(handler("sys.path[0]"), command=command)) == "/var/task"
 
 
-def test_the_emulator_of_aws_is_answered_again_and_again(
+def test_the_runtime_interface_emulator_gets_every_response(
     places: dict[str, Path], python: Interpreter, tmp_path: Path
 ) -> None:
     program = root_file_system.find_emulator()

@@ -100,12 +100,12 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
     return request.param
 
 
-def test_it_is_as_small_as_promised(zips: Zips, architecture: Architecture) -> None:
+def test_the_layer_is_smaller_than_the_limits_in_the_documentation(zips: Zips, architecture: Architecture) -> None:
     assert zips.zipped(architecture).stat().st_size <= ZIPPED
     assert sum(len(data) for _, data in zips.entries(architecture).values()) <= UNPACKED
 
 
-def test_every_entry_is_a_plain_file_that_all_may_read_and_programs_may_be_run(
+def test_every_entry_is_a_readable_file_and_only_programs_are_executable(
     zips: Zips, architecture: Architecture
 ) -> None:
     modes = {path: oct(mode) for path, (mode, _) in zips.entries(architecture).items()}
@@ -115,7 +115,7 @@ def test_every_entry_is_a_plain_file_that_all_may_read_and_programs_may_be_run(
     assert {path for path in modes if path.startswith("cpython/bin/")} == {"cpython/bin/python3"}
 
 
-def test_every_program_and_library_is_of_its_architecture(zips: Zips, architecture: Architecture) -> None:
+def test_every_program_and_library_is_for_the_architecture(zips: Zips, architecture: Architecture) -> None:
     machines = {
         path: struct.unpack_from("<H", data, 18)[0]
         for path, (_, data) in zips.entries(architecture).items()
@@ -126,7 +126,7 @@ def test_every_program_and_library_is_of_its_architecture(zips: Zips, architectu
     assert set(machines.values()) == {ELF_MACHINES[architecture]}
 
 
-def test_the_architectures_differ_in_nothing_but_compiled_code(zips: Zips) -> None:
+def test_only_compiled_code_differs_between_the_architectures(zips: Zips) -> None:
     def neutral(architecture: Architecture) -> set[str]:
         return {
             path.replace(architecture.triplet, "TRIPLET").replace(architecture.loader, "LOADER")
@@ -136,7 +136,7 @@ def test_the_architectures_differ_in_nothing_but_compiled_code(zips: Zips) -> No
     assert neutral(X86_64) == neutral(ARM64)
 
 
-def test_what_a_function_does_not_need_is_left_out(zips: Zips, architecture: Architecture) -> None:
+def test_files_that_a_function_does_not_need_are_left_out(zips: Zips, architecture: Architecture) -> None:
     paths = set(zips.entries(architecture))
     made_up = {
         "cpython/" + path.format(triplet=architecture.triplet)
@@ -152,7 +152,7 @@ def test_what_a_function_does_not_need_is_left_out(zips: Zips, architecture: Arc
     assert any(path.startswith("cpython/lib/python3.13/unittest/") for path in paths)
 
 
-def test_the_licences_of_all_that_is_bundled_are_in_it(zips: Zips, architecture: Architecture) -> None:
+def test_the_layer_contains_the_licences_of_all_bundled_packages(zips: Zips, architecture: Architecture) -> None:
     with tarfile.open(debian_stand_ins.interpreter(architecture)) as archive:
         licences = {
             each.name: archive.extractfile(each) for each in archive if each.name.startswith("python/licenses/")
@@ -162,7 +162,7 @@ def test_the_licences_of_all_that_is_bundled_are_in_it(zips: Zips, architecture:
     assert set(texts.values()) <= {data for _, data in zips.entries(architecture).values()}
 
 
-def test_an_interpreter_from_a_web_server_makes_the_same_bytes(zips: Zips, tmp_path: Path) -> None:
+def test_a_downloaded_interpreter_gives_the_same_bytes(zips: Zips, tmp_path: Path) -> None:
     archive = debian_stand_ins.interpreter(X86_64)
     with web_server.running() as server:
         url = server.serve(f"/{archive.name}", archive.read_bytes())
@@ -226,7 +226,7 @@ def handler(event, context):
 """
 
 
-def test_a_chunk_arrives_before_the_next_one_is_made(start: Start, architecture: Architecture) -> None:
+def test_a_chunk_arrives_before_the_handler_makes_the_next_one(start: Start, architecture: Architecture) -> None:
     runtime = start(STEPWISE, architecture)
     with runtime.namespaces.listen(0) as listener:
         request_id = runtime.invoke({"port": listener.getsockname()[1]})
@@ -276,7 +276,7 @@ def emulated(zips: Zips, tmp_path: Path) -> Iterator[Callable[[str], EmulatedFun
         each.close()
 
 
-def test_the_emulator_of_aws_is_answered_again_and_again(emulated: Callable[[str], EmulatedFunction]) -> None:
+def test_the_runtime_interface_emulator_gets_every_response(emulated: Callable[[str], EmulatedFunction]) -> None:
     function = emulated(WORDS)
     for n in range(1, 21):
         assert function.invoke({"words": [f"w{n}", "ü" * n]}) == (200, f"w{n} {'ü' * n} {n}".encode())
@@ -287,12 +287,12 @@ def test_the_emulator_of_aws_is_answered_again_and_again(emulated: Callable[[str
     assert function.invoke({"words": ["again"]}) == (200, b"again 22")
 
 
-def test_a_function_that_cannot_be_loaded_is_told_of(emulated: Callable[[str], EmulatedFunction]) -> None:
+def test_an_init_error_is_returned_to_the_caller(emulated: Callable[[str], EmulatedFunction]) -> None:
     status, body = emulated("import nothing_of_this_name").invoke({})
     assert (status, json.loads(body)["errorType"]) == (502, "Runtime.ImportModuleError")
 
 
-def test_the_place_is_as_on_lambda(start: Start) -> None:
+def test_the_environment_is_like_that_of_lambda(start: Start) -> None:
     place = answer(
         start(
             handler("""
@@ -459,7 +459,7 @@ def test_no_module_of_the_layer_is_compiled_at_a_cold_start(start: Start, archit
     assert "stale" not in runtime.stderr
 
 
-def test_all_bytecode_is_of_the_bundled_interpreter_and_never_compared_with_its_source(start: Start) -> None:
+def test_all_bytecode_is_for_the_bundled_interpreter_and_unchecked(start: Start) -> None:
     sources, faults, without_source = answer(
         start(
             handler("""
@@ -481,7 +481,7 @@ result = [sources, faults, [str(path) for path in pathlib.Path("/opt").rglob("*.
     assert (faults, without_source) == ([], [])
 
 
-def test_all_that_is_loaded_at_the_start_is_of_the_layer(start: Start) -> None:
+def test_everything_loaded_at_the_start_belongs_to_the_layer(start: Start) -> None:
     maps, modules = answer(
         start(
             handler("""
@@ -549,20 +549,20 @@ def trust_store(folder: Path, place: str, authority: trustme.CA) -> Path:
 
 
 @pytest.mark.parametrize("place", AMAZON_LINUX)
-def test_tls_trusts_whom_the_operating_system_trusts(
+def test_tls_trusts_the_authorities_of_the_operating_system(
     tls_server: Callable[..., Any], authority: trustme.CA, tmp_path: Path, place: str
 ) -> None:
     assert tls_server(mounts={"/etc/pki/tls": trust_store(tmp_path / "tls", place, authority)}) == "trusted"
 
 
 @pytest.mark.parametrize("place", AMAZON_LINUX)
-def test_tls_trusts_nobody_else(tls_server: Callable[..., Any], tmp_path: Path, place: str) -> None:
+def test_tls_trusts_no_other_authority(tls_server: Callable[..., Any], tmp_path: Path, place: str) -> None:
     others = trust_store(tmp_path / "tls", place, trustme.CA())
     assert tls_server(mounts={"/etc/pki/tls": others}).startswith("unable to get local issuer")
 
 
 @pytest.mark.parametrize("place", AMAZON_LINUX)
-def test_the_users_own_certificates_come_before_those_of_the_operating_system(
+def test_the_certificates_of_the_function_replace_those_of_the_operating_system(
     tls_server: Callable[..., Any], authority: trustme.CA, tmp_path: Path, place: str
 ) -> None:
     system = trust_store(tmp_path / "tls", place, trustme.CA())
@@ -574,14 +574,14 @@ def test_the_users_own_certificates_come_before_those_of_the_operating_system(
 # What cannot run
 
 
-def test_the_layer_of_another_architecture_says_so_at_once(start: Start, zips: Zips) -> None:
+def test_the_refusal_of_a_layer_for_another_architecture_names_the_right_one(start: Start, zips: Zips) -> None:
     runtime = start(handler("result = None"), X86_64, layer=zips.unpacked(ARM64))
     assert runtime.wait() == 1
     assert runtime.stderr.count("\n") == 1
     assert "attach layer-python3.13-x86_64.zip in place of" in runtime.stderr
 
 
-def test_the_slim_layer_says_what_to_attach_instead(start: Start, layer: Path) -> None:
+def test_the_refusal_of_the_slim_layer_names_the_one_to_attach(start: Start, layer: Path) -> None:
     runtime = start(handler("result = None"), layer=layer)
     assert runtime.wait() == 1
     assert runtime.stderr.count("\n") == 1

@@ -192,13 +192,14 @@ class Namespaces:
         mounts: Mapping[str, Path],
         stdout: IO[bytes],
         stderr: IO[bytes],
+        as_root: bool = False,
     ) -> None:
-        """Start `command` in the root file system with this environment alone; `mounts` are by their place in it."""
+        """Start the command in the root file system, with this environment alone; `mounts` are by their place in it."""
         source, emulator = self.root.folder or "", self.root.emulator or ""
         prepare = (REGISTER_AARCH64 if emulator else "") + (OTHER_ROOT if source else MACHINE_ROOT)
-        # In a user namespace there is no user but one, which a second namespace gives another number.
+        # A user namespace has one user. A second namespace gives that one another number.
         user = [f"--map-user={USER}", f"--map-group={GROUP}"] if self.root.in_user_namespace else []
-        user = user or [f"--setuid={USER}", f"--setgid={GROUP}"]
+        user = [] if as_root else user or [f"--setuid={USER}", f"--setgid={GROUP}"]
         arguments = [tempfile.mkdtemp(prefix="root-", dir=Path(stdout.name).parent), source, emulator]
         pairs = [str(each) for target, path in mounts.items() for each in (path, target)]
         variables = [f"{name}={value}" for name, value in environment.items()]
@@ -277,12 +278,14 @@ class IsolatedFunctionProcess(function_process.FunctionProcess):
 
 
 class EmulatedFunction:
-    """A function in a root file system under the Runtime Interface Emulator; an invocation is a request to that.
+    """A function in a root file system under AWS's Runtime Interface Emulator.
 
     Args:
         program: the emulator.
-        command: what it starts for the function, and the handler's name.
-        environment: of the emulator, which passes it on.
+        environment: of the emulator, which passes it to the function.
+        command: what the emulator starts, and the name of the handler.
+        options: of the emulator.
+        as_root: the variant for managed instances changes the user itself.
     """
 
     def __init__(
@@ -293,12 +296,15 @@ class EmulatedFunction:
         mounts: Mapping[str, Path],
         environment: Mapping[str, str],
         command: tuple[str, ...] = ("/opt/bootstrap", "lambda_function.handler"),
+        options: tuple[str, ...] = (),
+        as_root: bool = False,
     ) -> None:
         self._log = folder / "lambda.log"
         self.namespaces = Namespaces(root)
         place = "/aws-lambda-rie"
         with self._log.open("wb") as log:
-            self.namespaces.run([place, *command], environment, {**mounts, place: program}, log, log)
+            mounts = {**mounts, place: program}
+            self.namespaces.run([place, *options, *command], environment, mounts, log, log, as_root)
         until(self._is_listening)
 
     @property
@@ -306,12 +312,19 @@ class EmulatedFunction:
         return self._log.read_text(errors="replace")
 
     def invoke(self, event: object) -> tuple[int, bytes]:
+        """Return the status and the body."""
+        status, _, body = self.request(event)
+        return status, body
+
+    def request(self, event: object) -> tuple[int, dict[str, str], bytes]:
+        """Return the status, the header fields by lower-case name, and the body."""
         connection = http.client.HTTPConnection("127.0.0.1", EMULATOR_PORT, timeout=WAIT)
         connection.sock = self.namespaces.connect(EMULATOR_PORT)
         try:
-            connection.request("POST", INVOKE, json.dumps(event))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            connection.request("POST", INVOKE, json.dumps(event), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, headers, response.read()
         finally:
             connection.close()
 
