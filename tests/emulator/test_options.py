@@ -45,6 +45,7 @@ def test_help_lists_the_options_and_the_exit_codes() -> None:
     assert (result.code, result.err) == (0, "")
     for word in ("--event", "--serve", "--port", "--host", "--function", "--handler", "--timeout", "--memory", "130"):
         assert word.encode() in result.out
+    assert max(map(len, result.out.decode().splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

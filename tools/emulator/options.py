@@ -27,18 +27,25 @@ MAX_TIMEOUT = 900.0  # seconds (API_CreateFunction: Timeout)
 
 EPILOG = """\
 examples:
-  python3 main.py                                  stream the response of the sample function to the terminal
+  python3 main.py                 stream the response of the sample function
   python3 main.py -e '{"sentence": "Hello world"}'
-  python3 main.py --serve                          serve a local Function URL on port 9000, for curl and browsers
+  python3 main.py --serve         serve a local Function URL on port 9000
   python3 main.py --serve --function api --function mail=path/to/mail
-                                                   two functions: http://127.0.0.1:9000/lambda-url/mail/
-  python3 main.py --serve --layer dist/layer-slim.zip --layer dependencies.zip --function dist/function.zip --isolate
+                                  serve two functions; the second one is at
+                                  http://127.0.0.1:9000/lambda-url/mail/
+  python3 main.py --serve --isolate --layer dist/layer-slim.zip \\
+      --layer dependencies.zip --function dist/function.zip
 
-With --serve, the same port serves the Lambda API: boto3.client("lambda", endpoint_url="http://127.0.0.1:9000"), and
-aws lambda invoke --endpoint-url http://127.0.0.1:9000. When a file of a function or layer changes, the next request
-uses it. Without --isolate, layers and functions run from their own folders, and TMPDIR is the folder for /tmp.
+With --serve, the same port serves the Lambda API, for SDKs and the AWS CLI:
+  boto3.client("lambda", endpoint_url="http://127.0.0.1:9000")
+  aws lambda invoke --endpoint-url http://127.0.0.1:9000 ...
+When a file of a function or layer changes, the next request uses it.
 
-The response is written to standard output; logs, START, END and REPORT lines to standard error.
+Without --isolate, layers and functions run from their own folders, and TMPDIR
+is the folder for /tmp.
+
+The response is written to standard output; logs, START, END and REPORT lines
+to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 

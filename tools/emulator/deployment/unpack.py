@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.common.archives import Archive, Member, open_zip
 from tools.common.errors import ToolError
 
-HINT = "build it again with ./build.sh"
+HINT = "create it again"
 
 
 def contains(path: Path, name: str) -> bool:
