@@ -58,6 +58,8 @@ VERSION = "0.1.0"
 START_MODULES = (streaming_runtime, http1, connection, api, invocation, handler, log)
 
 GRACEFUL_SHUTDOWN = "STREAMING_RUNTIME_GRACEFUL_SHUTDOWN"  # 1 or true: SIGTERM before the environment ends
+LOG_STREAMS = "STREAMING_RUNTIME_LOG_STREAMS"  # 1 or true: one log record for each response
+INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"  # on-demand, provisioned-concurrency or snap-start
 
 
 def main() -> "NoReturn":
@@ -91,8 +93,12 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
         handler.set_import_path()
         output.follow_logging()
         loaded = watch.handler()
-        if os.environ.get(GRACEFUL_SHUTDOWN, "").lower() in ("1", "true"):
-            runtime_api.extension = load("extension").register(runtime_api, output)
+        if is_requested(GRACEFUL_SHUTDOWN):
+            runtime_api.extension = load("extension").Extension(runtime_api, output)
+            runtime_api.extension.register()
+        if is_requested(LOG_STREAMS):
+            runtime_api.response_class = load("stream_log").LoggedResponseStream
+        snapstart = load("snapstart") if os.environ.get(INITIALIZATION_TYPE) == "snap-start" else None
     except BaseException as error:
         report = describe(error, "the function's module")
         output.error(report)
@@ -100,7 +106,13 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
             watch.report_init_error()
         runtime_api.post_init_error(report)
         leave(report.exit_status or 1)
+    if snapstart is not None:
+        snapstart.pass_snapshot(runtime_api, loaded, output)
     return loaded
+
+
+def is_requested(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")
 
 
 def run(runtime_api: api.RuntimeApi, loaded: handler.Handler, output: log.Log) -> "NoReturn":
@@ -126,7 +138,7 @@ def serve(
 
     Raises SystemExit, after the report, if the handler did; RuntimeApiError if the Runtime API is unusable.
     """
-    response = api.ResponseStream(runtime_api, current, output)
+    response = runtime_api.response_class(runtime_api, current, output)
     try:
         invocation.set_trace_id(current.trace_id)
         loaded.stream(current, response)

@@ -18,7 +18,7 @@ from streaming_runtime import Descriptor, duplicate_high, import_standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Any
 
     from streaming_runtime.api import ResponseStream
@@ -54,6 +54,14 @@ class EventLoop:
                 del (
                     error
                 )  # the traceback refers to this frame; without a cycle, what the handler holds is freed at once
+
+    def run(self, awaitable: "Awaitable[object]") -> None:
+        """Run the loop until an awaitable is done. Raises what it raises."""
+
+        async def wait() -> None:
+            await awaitable
+
+        self._run(wait())
 
     async def _send_all(self, items: "AsyncIterator[object]", response: "ResponseStream") -> "BaseException | None":
         """Return the error. If it was raised, asyncio's frames would keep it and all the handler's objects alive."""

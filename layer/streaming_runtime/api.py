@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from streaming_runtime import MinimalReport
     from streaming_runtime.errors import ErrorReport
+    from streaming_runtime.extension import Extension
     from streaming_runtime.log import Log
 
     Report = MinimalReport | ErrorReport
@@ -113,17 +114,17 @@ class ResponseStream:
         if self._connection.exit_request is not None:
             raise self._connection.exit_request
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """End the response. One without a chunk begins first, so that the caller gets an empty response.
 
-        Does nothing if the response has ended within the call of an agent.
+        Does nothing if the response has ended within the call of an agent. Returns whether the Runtime API accepted it.
         """
         if self.phase is DONE:
-            return
+            return True
         self._end(LAST_CHUNK)
         if self._connection.exit_request is not None:
             raise self._connection.exit_request
-        self._api.read_acceptance("the response")
+        return self._api.read_acceptance("the response")
 
     def fail(self, report: "Report") -> None:
         """Report an error to the caller by the way that is still open."""
@@ -191,7 +192,8 @@ class RuntimeApi:
         self._next_request = request_head("GET", self.prefix + NEXT_PATH, self.common_fields)
         self.address = host_and_port(authority, address)
         self.connection = Connection(*self.address)
-        self.extension: Connection | None = None  # the extension ends when its connection is closed
+        self.extension: Extension | None = None
+        self.response_class = ResponseStream
 
     def next_invocation(self) -> Invocation:
         """Wait, without a limit, for the next invocation. Raises RuntimeApiError if there can be none."""
@@ -236,15 +238,20 @@ class RuntimeApi:
     def post_error(self, invocation: Invocation, report: "Report") -> None:
         """Report a failed invocation whose response has not begun."""
         fields = f"{echo(invocation)}{XRAY_CAUSE}: {report.xray_cause().decode('ascii')}\r\n"
-        self._post(ERROR_PATH % invocation.request_id, report, fields, invocation.request_id)
+        self.post_report(ERROR_PATH % invocation.request_id, report, fields, invocation.request_id)
 
     def post_init_error(self, report: "Report") -> None:
         """Report that the environment could not start. Allowed once, before the first `next`."""
-        self._post(INIT_ERROR_PATH, report, "", request_id="")
+        self.post_report(INIT_ERROR_PATH, report)
 
-    def _post(self, path: str, report: "Report", fields: str, request_id: str) -> None:
+    def post_report(
+        self, path: str, report: "Report", fields: str = "", request_id: str = "", error_type: str = ""
+    ) -> None:
+        """Post an error report. `error_type` replaces the type in the header; the one in the body stays."""
         body = report.body(request_id)
-        fields += f"{ERROR_TYPE}: {report.header}\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+        fields += (
+            f"{ERROR_TYPE}: {error_type or report.header}\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+        )
         head = request_head("POST", self.prefix + path, self.common_fields + fields)
         try:
             self.connection.renew()
@@ -253,8 +260,10 @@ class RuntimeApi:
         except NotDelivered as reason:
             self._log.line(f"the error was not delivered to {path}: {reason}")
 
-    def read_acceptance(self, request: str) -> None:
-        """Read the response to a POST. A refusal is logged and the loop continues; a 5xx ends the environment.
+    def read_acceptance(self, request: str) -> bool:
+        """Read the response to a POST, and return whether it was accepted. A 5xx ends the environment.
+
+        A refusal is logged, and the loop continues.
 
         runtimes-api.html lists 202, 400, 403, 413 and 500, the last one as not recoverable.
         """
@@ -263,6 +272,7 @@ class RuntimeApi:
             raise RuntimeApiError(f"the Runtime API answered {request} with {response}")
         if not response.is_success:
             self._log.line(f"the Runtime API refused {request} with {response}")
+        return response.is_success
 
 
 def echo(invocation: Invocation) -> str:

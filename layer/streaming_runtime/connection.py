@@ -101,12 +101,12 @@ class Connection:
         Call it before a request, never within an exchange: a second connection could deliver a response twice.
         Raises NotDelivered if no connection can be opened.
         """
-        if self._is_stale():
+        if self.is_stale():
             self.close()
         if self._socket is _NOT_CONNECTED:
             self._open()
 
-    def _is_stale(self) -> bool:
+    def is_stale(self) -> bool:
         if self._parser.is_last or self._parser.received or not self._is_ours():
             return True
         try:

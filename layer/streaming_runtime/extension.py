@@ -24,20 +24,42 @@ NAME = "python-streaming-runtime"
 NO_EVENTS = b'{"events":[]}'
 
 
-def register(api: "RuntimeApi", log: "Log") -> Connection:
-    """Register, and return the connection that waits for events. Keep it: the extension ends when it is closed."""
-    connection = Connection(*api.address)
-    try:
-        fields = f"{api.common_fields}{NAME_HEADER}: {NAME}\r\nContent-Type: application/json\r\n"
+class Extension:
+    """The registration. Keep the object: the extension ends when its connection is closed."""
+
+    def __init__(self, api: "RuntimeApi", log: "Log") -> None:
+        self._api = api
+        self._log = log
+        self._connection = Connection(*api.address)
+        self._identifier = ""
+
+    def register(self) -> None:
+        """Register, and ask for the next event. A failure is logged; the function works without the extension."""
+        fields = f"{self._api.common_fields}{NAME_HEADER}: {NAME}\r\nContent-Type: application/json\r\n"
         length = f"Content-Length: {len(NO_EVENTS)}\r\n"
-        connection.renew()
-        connection.send(request_head("POST", api.prefix + REGISTER_PATH, fields + length) + NO_EVENTS)
-        response = connection.read_response()
-        if not response.is_success:
-            raise NotDelivered(f"the response was {response}")
-        fields = f"{api.common_fields}{ID_HEADER}: {response.headers.get(ID_HEADER.lower(), '')}\r\n"
-        connection.renew()
-        connection.send(request_head("GET", api.prefix + NEXT_EVENT_PATH, fields))
-    except NotDelivered as reason:
-        log.line(f"the registration as an extension failed, no SIGTERM will come before the environment ends: {reason}")
-    return connection
+        try:
+            self._connection.renew()
+            self._connection.send(request_head("POST", self._api.prefix + REGISTER_PATH, fields + length) + NO_EVENTS)
+            response = self._connection.read_response()
+            if not response.is_success:
+                raise NotDelivered(f"the response was {response}")
+            self._identifier = response.headers.get(ID_HEADER.lower(), "")
+            self._ask_for_event()
+        except NotDelivered as reason:
+            self._log_failure("registration as an extension failed", reason)
+
+    def resume(self) -> None:
+        """After a restore, ask again with the same identifier if the connection has not survived the snapshot."""
+        if self._identifier and self._connection.is_stale():
+            try:
+                self._ask_for_event()
+            except NotDelivered as reason:
+                self._log_failure("extension could not continue after the restore", reason)
+
+    def _ask_for_event(self) -> None:
+        fields = f"{self._api.common_fields}{ID_HEADER}: {self._identifier}\r\n"
+        self._connection.renew()
+        self._connection.send(request_head("GET", self._api.prefix + NEXT_EVENT_PATH, fields))
+
+    def _log_failure(self, what: str, reason: NotDelivered) -> None:
+        self._log.line(f"the {what}, no SIGTERM will come before the environment ends: {reason}")

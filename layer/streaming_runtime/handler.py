@@ -10,7 +10,7 @@ from streaming_runtime.log import ImportHook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from typing import Any
 
     from streaming_runtime.agents import Agents
@@ -172,8 +172,12 @@ class Handler:
     def __init__(self, handler: "Callable[[Any, LambdaContext], Any]", log: "Log") -> None:
         self._handler = handler
         self._log = log
-        self._configuration = function_configuration()
         self._loop: EventLoop | None = None
+        self.capture()
+
+    def capture(self) -> None:
+        """Take over the environment variables and the context variables that init, or a restore, has left."""
+        self._configuration = function_configuration()
         self._base_context = self._copy_context()
 
     def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
@@ -251,9 +255,18 @@ class Handler:
                     self._log_clean_up(error)
 
     def _stream_async_iterator(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
+        self._event_loop().stream(items, response)
+
+    def await_result(self, awaitable: "Awaitable[object]") -> None:
+        """Await the result of a SnapStart hook. Raises what it raises."""
+        loop = self._event_loop()
+        loop.run(awaitable)
+        loop.settle()
+
+    def _event_loop(self) -> "EventLoop":
         if self._loop is None:
             self._loop = load("aio").EventLoop(self._log_clean_up)
-        self._loop.stream(items, response)
+        return self._loop
 
     def _log_clean_up(self, error: Exception) -> None:
         """Log an error of a generator's `finally`: it must not replace the reason why the generator was closed."""

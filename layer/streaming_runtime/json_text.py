@@ -15,7 +15,7 @@ VERSION = "0.1.0"
 
 
 def to_json(value: object) -> str:
-    """Return the ASCII JSON of a value made of dicts, lists, tuples, strings, ints and None.
+    """Return the ASCII JSON of a value made of dicts, lists, tuples, strings, numbers and None.
 
     Unlike `json.dumps`, this does not change if the function replaces that.
     """
