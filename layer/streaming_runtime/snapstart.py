@@ -5,8 +5,8 @@
     after-restore hooks            in the order of registration
     GET /runtime/invocation/next   the service considers the restore complete
 
-Sources: AWS Lambda Developer Guide, snapstart-runtime-hooks-custom for the calls, snapstart-runtime-hooks-python for the
-package `snapshot_restore_py`, with which functions register hooks. The managed runtime contains the package.
+Sources: AWS Lambda Developer Guide, snapstart-runtime-hooks-custom for the calls, snapstart-runtime-hooks-python for
+`snapshot_restore_py`, the package with which functions register hooks. The managed runtime contains it.
 
 Many environments continue from one snapshot, hours or weeks later. What can go wrong:
 
