@@ -1,40 +1,39 @@
 #!/bin/sh
 # Build the Lambda layer and function zips, test them, publish the layer and roll it out.
 #
-# Usage: ./build.sh [-n] [-o DIR] [--bytecode LIST]  the layer, and the sample function
-#        ./build.sh function FOLDER [-n] [-o DIR]    a function, as the folder's name and .zip
+# Usage: ./build.sh [-n] [-o DIR] [--bytecode LIST]  build the layer and the sample function
+#        ./build.sh function FOLDER [-n] [-o DIR]    build a function, named after the folder
 #        ./build.sh layer --python VERSION --arch x86_64|arm64 [-n] [-o DIR] [--interpreter FILE|DIR|URL]
-#                 [--sha256 HASH] [--target RUNTIME] the layer that brings its own Python, for provided.*
-#        ./build.sh pin [-n] [--versions FILE]       the newest Pythons for it, into layer-manifest.json
-#        ./build.sh test [PYTEST ARGUMENTS]          the tests; the first run makes .venv
-#        ./build.sh bench [OPTIONS]                  the benchmark; ./build.sh bench --help tells more
-#        ./build.sh -h | --help                      this text
+#                 [--sha256 HASH] [--target RUNTIME] build the layer that contains Python, for provided.*
+#        ./build.sh pin [-n] [--versions FILE]       update the Pythons for it in layer-manifest.json
+#        ./build.sh test [PYTEST ARGUMENTS]          run the tests; the first run creates .venv
+#        ./build.sh bench [OPTIONS]                  run the benchmark; see ./build.sh bench --help
+#        ./build.sh -h | --help                      print this text
 #
-#        ./build.sh publish [OPTIONS]                publish the layer, in each region once
-#        ./build.sh verify [OPTIONS]                 hold what is published against the manifest
-#        ./build.sh report [OPTIONS]                 which function has which version of the layer
-#        ./build.sh rollout [FUNCTION...] [OPTIONS]  give functions another version of the layer
-#        ./build.sh attach [FUNCTION...] [OPTIONS]   give functions the layer that do not have it
-#        ./build.sh rollback JOURNAL [OPTIONS]       put back what a roll-out changed
-#        ./build.sh prune --keep N [OPTIONS]         delete versions that nothing names
-#        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    what keeps it from streaming, and what mends that
-#                                                    (these have a --help of their own, and use boto3)
+#        ./build.sh publish [OPTIONS]                publish the layer, once in each region
+#        ./build.sh verify [OPTIONS]                 compare what is published with the manifest
+#        ./build.sh report [OPTIONS]                 list functions and their layer versions
+#        ./build.sh rollout [FUNCTION...] [OPTIONS]  update functions to another layer version
+#        ./build.sh attach [FUNCTION...] [OPTIONS]   add the layer to functions
+#        ./build.sh rollback JOURNAL [OPTIONS]       undo a roll-out
+#        ./build.sh prune --keep N [OPTIONS]         delete layer versions that nothing uses
+#        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    find what prevents streaming, and how to fix it
+#                                                    (each has a --help; they install boto3 into .venv-fleet)
 #
 #   -n, --dry-run     show what would be built, write nothing
 #   -o, --output DIR  write to DIR (default: dist beside build.sh)
-#   --bytecode LIST   compile the layer for these Python versions, as in 3.12,3.13, or for none
-#                     (default: every supported one that is found, on PATH or in pyenv); without
-#                     its bytecode a version compiles the layer at every cold start
-#   --interpreter …   the CPython to bring (default: the one of python-build-standalone that
-#                     layer-manifest.json pins), in an archive or folder of that layout; --sha256
-#                     is what the archive has to have
-#   --target RUNTIME  what it must run on: provided.al2023 (default) or provided.al2
+#   --bytecode LIST   compile the layer for these Python versions, such as 3.12,3.13, or none
+#                     (default: every supported one found on PATH or in pyenv); without its
+#                     bytecode, a version compiles the layer at every cold start
+#   --interpreter …   the CPython to bundle (default: the python-build-standalone release pinned
+#                     in layer-manifest.json): an archive or a folder in its layout
+#   --sha256 HASH     the hash that the archive must have
+#   --target RUNTIME  the runtime on which it must run: provided.al2023 (default) or provided.al2
 #   --versions FILE   the versions.json of pbs-installer (default: pip fetches the newest)
 #
-# Needs Python 3.11 or later on PATH. The same sources give the same bytes everywhere, and the
-# layer's bytecode where the same interpreters make it: DIR/INTERPRETERS tells which did.
-# DIR/SHA256SUMS lists every zip in DIR, for sha256sum -c.
-# Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+# Needs Python 3.11 or later on PATH. The same sources and the same Pythons give the same bytes
+# everywhere: DIR/INTERPRETERS lists the Pythons, DIR/SHA256SUMS all zips, for sha256sum -c.
+# Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -58,7 +57,7 @@ asks_for_help() {
 
 find_python() {
   for name in python3 python3.14 python3.13 python3.12 python3.11; do
-    # Only running it tells: a version manager may keep shims of versions that do not start.
+    # Run it: a version manager keeps shims for versions that are not installed.
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
       command -v "$name"
       return
@@ -67,72 +66,88 @@ find_python() {
   die "Python 3.11 or later is needed and was not found on PATH (tried python3, python3.11 to python3.14)"
 }
 
-# Runs a module of tools/ in the caller's folder, so that relative paths mean what the caller means.
-# -P and -S keep that folder and site-packages from shadowing it; with -X utf8 no locale changes a file name.
+# Run a module of tools/ in the caller's folder, because relative paths refer to it. -P and -S: no module there or in
+# site-packages can shadow ours. -X utf8: file names do not depend on the locale.
 run_tool() {
   python=$(find_python)
   export PYTHONPATH="$root"
   exec "$python" -P -S -X utf8 -m "$@"
 }
 
-# What .venv was made for and from; its own path too, for one that was moved or copied is broken.
-stamp() {
+# There are two kinds of virtual environments. `test` clears .venv when a requirement changes, and a roll-out can run for
+# an hour in the same checkout: what it imports later must still be there. So the commands for AWS have environments of
+# their own, with boto3 alone. One is never cleared: another version of boto3 or Python gets another folder.
+
+venv_is_ready() { # FOLDER MODULES; needs the stamp on stdin
+  [ "$(cat)" = "$(cat "$1/stamp" 2>/dev/null)" ] && "$1/bin/python" -c "import $2" 2>/dev/null
+}
+
+new_venv() { # FOLDER CONTENT NAME
+  mkdir -p "$1" 2>/dev/null && [ -w "$1" ] ||
+    die "cannot write to $root/$3: copy the checkout to a folder that you can write"
+  printf 'build.sh: installing %s into %s (once)\n' "$2" "$3" >&2
+  "$python" -m venv --clear "$1" >/dev/null 2>&1 ||
+    die "$python could not create $3: remove $3, or install the venv module (Debian: apt install python3-venv)"
+}
+
+pip_install() { # FOLDER CONTENT LOG ARGUMENTS...
+  venv=$1 content=$2 log=$3
+  shift 3
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >"$log" 2>&1 ||
+    die "pip could not install $content, see $log (is a package index reachable?)"
+}
+
+# What .venv depends on: its path, because a moved one is broken, the Python, and the requirements.
+test_stamp() {
   printf '%s\n' "$root/.venv"
   "$python" --version
   cat tests/requirements.txt tests/requirements-no-deps.txt
 }
 
-# The interpreter of .venv knows boto3, and its packages must not be shadowed by the caller's folder.
+make_test_venv() {
+  new_venv .venv "the test requirements" .venv
+  pip_install .venv "the test requirements" .venv/pip.log -r tests/requirements.txt
+  case $(uname -s) in # the emulator among them is a Linux program
+    Linux) pip_install .venv "the test requirements" .venv/pip.log --no-deps -r tests/requirements-no-deps.txt ;;
+  esac
+  test_stamp >.venv/stamp # last: an incomplete .venv has no stamp, and is created again
+}
+
+# Set fleet_venv to the environment for the commands for AWS. It is created under another name and renamed when it is
+# complete, because two commands can start at the same time.
+find_fleet_venv() {
+  boto3=$(sed -n '/^boto3==/p' "$root/tests/requirements.txt")
+  version=$("$python" --version)
+  fleet_venv=$root/.venv-fleet/python-${version#Python }-boto3-${boto3#boto3==}
+  "$fleet_venv/bin/python" -c 'import boto3' 2>/dev/null && return
+  trap 'rm -rf "$fleet_venv.$$"' EXIT
+  new_venv "$fleet_venv.$$" boto3 .venv-fleet
+  pip_install "$fleet_venv.$$" boto3 "$root/.venv-fleet/pip.log" "$boto3"
+  rm -rf "$fleet_venv"
+  mv "$fleet_venv.$$" "$fleet_venv"
+  trap - EXIT
+}
+
+# -P: a module in the caller's folder cannot shadow boto3.
 run_fleet() {
   python=$(find_python)
-  "$root/.venv/bin/python" -c 'import boto3' 2>/dev/null || (cd -- "$root" && make_boto3_venv) || exit 1
+  find_fleet_venv
   export PYTHONPATH="$root"
-  exec "$root/.venv/bin/python" -P -X utf8 -m tools.fleet "$@"
-}
-
-venv_is_ready() {
-  [ "$(stamp)" = "$(cat .venv/stamp 2>/dev/null)" ] &&
-    .venv/bin/python -c 'import boto3, moto, pytest' 2>/dev/null
-}
-
-new_venv() {
-  wanted=$1
-  printf 'build.sh: installing %s into .venv (once)\n' "$wanted" >&2
-  "$python" -m venv --clear .venv >/dev/null 2>&1 ||
-    die "$python could not make .venv: remove .venv, or install the venv module (Debian: apt install python3-venv)"
-}
-
-pip_install() {
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >.venv/pip.log 2>&1 ||
-    die "pip could not install $wanted, see .venv/pip.log (is a package index within reach?)"
-}
-
-make_venv() {
-  new_venv "the test requirements"
-  pip_install -r tests/requirements.txt
-  case $(uname -s) in
-    Linux) pip_install --no-deps -r tests/requirements-no-deps.txt ;; # the emulator in it is a Linux program
-  esac
-  stamp >.venv/stamp # last, so that a .venv made half-way is made anew
-}
-
-make_boto3_venv() { # without a stamp, so that the tests make theirs
-  new_venv boto3
-  pip_install "$(sed -n '/^boto3==/p' tests/requirements.txt)"
+  exec "$fleet_venv/bin/python" -P -X utf8 -m tools.fleet "$@"
 }
 
 run_tests() {
   cd -- "$root"
   python=$(find_python)
-  venv_is_ready || make_venv
-  .venv/bin/python tests/support/debian_stand_ins.py # says which tests will be skipped where it cannot make them
-  # All of them on all processors, a file's in one process; what is chosen, as pytest does it, so that --pdb works.
+  test_stamp | venv_is_ready .venv 'boto3, moto, pytest' || make_test_venv
+  .venv/bin/python tests/support/debian_stand_ins.py # prints which tests will be skipped, and why
+  # All tests: on all processors. Chosen ones: in one process, so that --pdb works.
   [ $# -gt 0 ] || set -- -n auto --dist loadfile
   exec .venv/bin/python -m pytest "$@"
 }
 
-case ${1--} in # without a command, or with options only, it builds
-  test) shift && run_tests "$@" ;; # -h after it is for pytest
+case ${1--} in # no command, or options only: build
+  test) shift && run_tests "$@" ;; # its -h is that of pytest
   bench) shift && run_tool tools.bench "$@" ;;
   publish | verify | report | rollout | attach | rollback | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;

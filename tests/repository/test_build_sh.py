@@ -1,4 +1,4 @@
-"""What ``build.sh`` does itself: help, commands and statuses, the search for Python, the ``.venv``."""
+"""`build.sh` itself: help, commands and statuses, the search for Python, the virtual environments."""
 
 import shutil
 import subprocess
@@ -13,12 +13,12 @@ HEADER = [
     for line in (ROOT / "build.sh").read_text().split("\nset -eu\n")[0].splitlines()[1:]
 ]
 
-# Stands in for Python and pip: it notes how it was called and makes what the real ones would leave behind.
+# Stands in for Python and pip: it logs its calls and creates the files that the real ones would create.
 FAKE_PYTHON = """#!/bin/sh
 printf '%s %s\\n' "${0##*/}" "$*" >>"$CALLS"
 case "$1 ${2-}" in
   --version*) echo "Python ${FAKE_VERSION-3.11.9}" ;;
-  "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m venv") [ -z "${VENV_FAILS-}" ] || exit 1; mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
   "-m pip") [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
   "-m pytest") exit 5 ;;
 esac
@@ -32,10 +32,10 @@ def checkout(tmp_path: Path) -> Checkout:
 
 @pytest.fixture
 def bare_path(tmp_path: Path) -> Path:
-    """A folder for PATH with the few programs ``build.sh`` needs, and no Python."""
+    """A folder for PATH with the programs that `build.sh` needs, and no Python."""
     path = tmp_path / "bin"
     path.mkdir()
-    for name in ("dirname", "sed", "cat", "uname", "mkdir", "cp"):
+    for name in ("dirname", "sed", "cat", "uname", "mkdir", "cp", "mv", "rm"):
         program = shutil.which(name)
         assert program is not None
         (path / name).symlink_to(program)
@@ -110,13 +110,13 @@ def test_wrong_usage_is_one_line_and_status_2(checkout: Checkout, words: list[st
 # The search for Python
 
 
-def test_without_python_it_says_what_it_looked_for(checkout: Checkout, bare_path: Path) -> None:
+def test_without_python_the_message_lists_what_was_tried(checkout: Checkout, bare_path: Path) -> None:
     for words in ([], ["function", "."], ["test"]):
         refusal = checkout.refusal(*words, PATH=str(bare_path))
         assert refusal.startswith("Python 3.11 or later is needed and was not found on PATH ")
 
 
-def test_a_python_that_does_not_start_is_passed_over(checkout: Checkout, bare_path: Path) -> None:
+def test_a_python_that_does_not_start_is_skipped(checkout: Checkout, bare_path: Path) -> None:
     for name in ("python3", "python3.14", "python3.12"):
         program(bare_path / name, "#!/bin/sh\necho 'this version is not installed' >&2\nexit 127\n")
     (bare_path / "python3.11").symlink_to(Path(sys.executable).resolve())
@@ -130,7 +130,7 @@ def test_a_python_that_does_not_start_is_passed_over(checkout: Checkout, bare_pa
 
 
 class Sandbox:
-    """``build.sh test`` with a stand-in for Python."""
+    """`build.sh` with a stand-in for Python."""
 
     def __init__(self, checkout: Checkout, path: Path) -> None:
         self.checkout, self.path, self.log = checkout, path, path.parent / "calls"
@@ -144,7 +144,7 @@ class Sandbox:
         return self.checkout.run(*words, cwd=cwd, PATH=str(self.path), CALLS=str(self.log), **environment)
 
     def calls(self) -> list[str]:
-        """What the last run did, without its looking around."""
+        """The calls of modules in the last run."""
         lines = self.log.read_text().splitlines()
         return [line for line in lines if " -m " in line]
 
@@ -203,7 +203,7 @@ def test_the_emulator_is_installed_on_linux_only(sandbox: Sandbox) -> None:
 
 @pytest.mark.usefixtures("on_linux")
 @pytest.mark.parametrize("damage", ["no stamp", "no python", "broken python", "new requirement", "moved"])
-def test_a_broken_or_outdated_environment_is_made_anew(sandbox: Sandbox, damage: str) -> None:
+def test_a_broken_or_outdated_environment_is_created_again(sandbox: Sandbox, damage: str) -> None:
     sandbox.test()
     match damage:
         case "no stamp":
@@ -223,7 +223,7 @@ def test_a_broken_or_outdated_environment_is_made_anew(sandbox: Sandbox, damage:
 
 
 @pytest.mark.usefixtures("on_linux")
-def test_another_python_version_makes_the_environment_anew(sandbox: Sandbox) -> None:
+def test_another_python_version_creates_the_environment_again(sandbox: Sandbox) -> None:
     sandbox.test()
     sandbox.test("-k", "word", FAKE_VERSION="3.12.1")
     assert sandbox.calls() == FIRST_RUN
@@ -235,26 +235,33 @@ def test_a_failing_pip_is_one_line_and_tried_again_next_time(sandbox: Sandbox) -
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.splitlines()[1:] == [
         "build.sh: error: pip could not install the test requirements, see .venv/pip.log "
-        "(is a package index within reach?)"
+        "(is a package index reachable?)"
     ]
     assert sandbox.venv("pip.log").read_text() == "ERROR: No matching distribution found\n"
     sandbox.test("-k", "word")
     assert sandbox.calls() == FIRST_RUN
 
 
-def test_a_command_of_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_path: Path) -> None:
-    requirements = (sandbox.checkout.root / "tests/requirements.txt").read_text().splitlines()
+def boto3_requirement(checkout: Checkout) -> str:
+    requirements = (checkout.root / "tests/requirements.txt").read_text().splitlines()
     (boto3,) = [line for line in requirements if line.startswith("boto3==")]
+    return boto3
+
+
+def test_a_command_for_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    boto3 = boto3_requirement(sandbox.checkout)
     tool = "python -P -X utf8 -m tools.fleet publish --dry-run"
     result = sandbox.run("publish", "--dry-run", cwd=tmp_path)  # from elsewhere
-    assert (result.returncode, result.stderr) == (0, "build.sh: installing boto3 into .venv (once)\n")
-    assert sandbox.calls() == [FIRST_RUN[0], f"{INSTALL}{boto3}", tool]
+    assert (result.returncode, result.stderr) == (0, "build.sh: installing boto3 into .venv-fleet (once)\n")
+    create, *others = sandbox.calls()
+    assert create.startswith(f"python3 -m venv --clear {sandbox.checkout.root}/.venv-fleet/python-3.11.9-boto3-")
+    assert others == [f"{INSTALL}{boto3}", tool]
     result = sandbox.run("publish", "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr, sandbox.calls()) == (0, "", [tool])
 
 
 @pytest.mark.usefixtures("on_linux")
-def test_the_tests_environment_serves_the_commands_of_aws_and_not_the_reverse(sandbox: Sandbox) -> None:
+def test_the_tests_and_the_commands_for_aws_have_environments_of_their_own(sandbox: Sandbox) -> None:
     sandbox.run("report")
     sandbox.test("-k", "word")
     assert sandbox.calls() == FIRST_RUN
@@ -262,16 +269,66 @@ def test_the_tests_environment_serves_the_commands_of_aws_and_not_the_reverse(sa
     assert sandbox.calls() == ["python -P -X utf8 -m tools.fleet report"]
 
 
-def test_where_boto3_cannot_be_installed_it_is_one_line(sandbox: Sandbox) -> None:
+# Waits until a file exists, then imports a module for the first time, as boto3 does when it is used.
+ROLL_OUT = """
+import pathlib, sys, time
+started, proceed = map(pathlib.Path, sys.argv[1:])
+started.touch()
+while not proceed.exists():
+    time.sleep(0.01)
+import late_module
+print(late_module.__file__)
+"""
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_a_roll_out_survives_tests_and_an_update_of_boto3_that_start_while_it_runs(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.run("report")
+    (environment,) = sandbox.checkout.root.glob(".venv-fleet/python-*")
+    (environment / "late_module.py").touch()
+    started, proceed = tmp_path / "started", tmp_path / "proceed"
+    command = [sys.executable, "-c", ROLL_OUT, started, proceed]
+    with subprocess.Popen(command, env={"PYTHONPATH": str(environment)}, stdout=subprocess.PIPE, text=True) as roll_out:
+        while not started.exists():
+            assert roll_out.poll() is None
+        sandbox.test("-k", "word")
+        requirements = sandbox.checkout.root / "tests/requirements.txt"
+        requirements.write_text(requirements.read_text().replace(boto3_requirement(sandbox.checkout), "boto3==99.0"))
+        sandbox.test("-k", "word")
+        assert sandbox.calls() == FIRST_RUN
+        sandbox.run("report")
+        proceed.touch()
+        output, _ = roll_out.communicate()
+    assert output == f"{environment}/late_module.py\n"
+    names = [path.name for path in sandbox.checkout.root.glob(".venv-fleet/python-*")]
+    assert len(names) == 2 and "python-3.11.9-boto3-99.0" in names
+
+
+def test_a_boto3_that_cannot_be_installed_is_one_line_and_leaves_no_environment(sandbox: Sandbox) -> None:
     result = sandbox.run("doctor", "x.zip", PIP_FAILS="yes")
     assert result.returncode == 1
+    log = sandbox.checkout.root / ".venv-fleet/pip.log"
     assert result.stderr.splitlines()[1:] == [
-        "build.sh: error: pip could not install boto3, see .venv/pip.log (is a package index within reach?)"
+        f"build.sh: error: pip could not install boto3, see {log} (is a package index reachable?)"
     ]
+    assert list(log.parent.iterdir()) == [log]
+
+
+@pytest.mark.parametrize(("words", "name"), [(["test"], ".venv"), (["report"], ".venv-fleet")])
+def test_a_checkout_that_cannot_be_written_is_one_line(sandbox: Sandbox, words: list[str], name: str) -> None:
+    (sandbox.checkout.root / name).touch()  # a file in the place of the folder: not even root can write below it
+    result = sandbox.run(*words)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"build.sh: error: cannot write to {sandbox.checkout.root}/{name}: copy the checkout to a folder that you can "
+        "write\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["publish", "verify", "report", "rollout", "attach", "rollback", "prune", "doctor"])
-def test_each_command_of_aws_has_a_help_of_its_own_and_a_line_in_the_overview(command: str) -> None:
+def test_each_command_for_aws_has_a_help_of_its_own_and_a_line_in_the_overview(command: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "tools.fleet", command, "--help"], cwd=ROOT, capture_output=True, text=True
     )
@@ -281,13 +338,12 @@ def test_each_command_of_aws_has_a_help_of_its_own_and_a_line_in_the_overview(co
 
 
 def test_a_python_without_venv_is_one_line(sandbox: Sandbox) -> None:
-    sandbox.path.joinpath("mkdir").unlink()
-    result = sandbox.test()
+    result = sandbox.test(VENV_FAILS="yes")
     assert result.returncode == 1
-    assert "python3 could not make .venv: " in result.stderr.splitlines()[1]
+    assert "python3 could not create .venv: " in result.stderr.splitlines()[1]
 
 
-def test_the_tests_run_from_the_top_of_the_checkout_wherever_one_is(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_tests_run_from_the_top_of_the_checkout_from_any_folder(sandbox: Sandbox, tmp_path: Path) -> None:
     program(sandbox.path / "python3", FAKE_PYTHON.replace("exit 5", "pwd"))
     result = sandbox.checkout.run("test", cwd=tmp_path, PATH=str(sandbox.path), CALLS=str(sandbox.log))
     assert result.stdout == f"{sandbox.checkout.root}\n"
