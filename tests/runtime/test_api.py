@@ -33,7 +33,7 @@ def test_after_a_204_the_runtime_polls_again(runtime):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}",
@@ -43,12 +43,12 @@ def test_after_a_204_the_runtime_polls_again(runtime):
         invocation(b"a b"),
         invocation(b"../../x"),
     ],
-    ids=lambda answer: answer[9:60].decode(),
+    ids=lambda response: response[9:60].decode(),
 )
-def test_a_response_to_next_without_an_invocation_ends_the_process(runtime, answer):
+def test_a_response_to_next_without_an_invocation_ends_the_process(runtime, response):
     function = runtime(ECHO)
     function.expect_next()
-    function.peer.send(answer)
+    function.peer.send(response)
     assert function.wait() == 1
     assert "without an invocation" in function.stderr and function.stderr.count("\n") == 1
 

@@ -22,7 +22,7 @@ def handler(event, context):
 
 
 def stub_interpreter(path):
-    """A program that stands where an interpreter is looked for, and says that it was taken."""
+    """Write a program that takes the place of an interpreter, and sets a variable if it is started."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'#!/bin/sh\nPICKED="$0" exec {sys.executable} "$@"\n')
     path.chmod(0o755)
@@ -294,7 +294,7 @@ def test_bootstrap_finds_runtime_py_for_each_way_to_call_it(layer, tmp_path, sta
     assert "AWS_LAMBDA_RUNTIME_API is ''" in result.stderr and result.stderr.count("\n") == 1
 
 
-# Python is started without `site`; what a function may need of it is there all the same.
+# bootstrap starts Python without `site`. The runtime does the part that functions need.
 
 SITE = """
 import json, sys
@@ -305,7 +305,7 @@ def handler(event, context):
 
 
 def plain_interpreter():
-    """The interpreter that the tests' virtual environment was made from."""
+    """Return the interpreter that the virtual environment of the tests is based on."""
     path = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     if not path.exists():
         pytest.skip(f"there is no {path}")

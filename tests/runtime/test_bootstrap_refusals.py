@@ -1,7 +1,6 @@
-"""What bootstrap says where nothing can start: one line in the log, and the same sentence to the Runtime API, at once.
+"""Refusals of bootstrap: if nothing can start, one line in the log, and the same sentence in an init error, at once.
 
-Each is told by every shell that may be `/bin/sh` where it matters: bash on Amazon Linux, dash on Debian, busybox's in
-the smallest containers.
+Each runs in every shell that can be `/bin/sh`: bash on Amazon Linux, dash on Debian, busybox in small containers.
 """
 
 from __future__ import annotations
@@ -46,18 +45,18 @@ def find_shell(name: str) -> list[str]:
 
 @pytest.fixture(params=SHELLS)
 def shell(request: pytest.FixtureRequest) -> list[str]:
-    """The command that runs a script."""
+    """Return the command that runs a script."""
     return find_shell(request.param)
 
 
 @pytest.fixture
 def opt(layer: Path, tmp_path: Path) -> Path:
-    """A copy of the layer, to be spoilt."""
+    """Return a copy of the layer, which the test changes."""
     return Path(shutil.copytree(layer, tmp_path / "opt"))
 
 
 def tools(folder: Path, *names: str) -> str:
-    """A folder for PATH with nothing but these programs in it."""
+    """Make a folder for PATH that contains only these programs."""
     folder.mkdir()
     for name in names:
         path = shutil.which(name)
@@ -75,7 +74,7 @@ def wrapper(folder: Path, mode: int = 0o755) -> str:
 
 
 def bundle(opt: Path, interpreter: bytes | str, machine: int = HERE, mode: int = 0o755) -> Path:
-    """Make the layer a self-contained one."""
+    """Add an interpreter to the layer, like in a self-contained one."""
     path = opt / "cpython" / "bin" / "python3"
     path.parent.mkdir(parents=True)
     path.write_bytes(interpreter.encode() if isinstance(interpreter, str) else interpreter)
@@ -85,7 +84,7 @@ def bundle(opt: Path, interpreter: bytes | str, machine: int = HERE, mode: int =
 
 
 def refusal(function: FunctionProcess, error_type: str, introduction: str, prefix: str = "") -> str:
-    """The one line, less what it begins with, once it has been told in both places.
+    """Check that the line is in the log and in the init error. Return it without its introduction.
 
     Args:
         prefix: of the Runtime API's paths.
@@ -103,7 +102,7 @@ def refusal(function: FunctionProcess, error_type: str, introduction: str, prefi
     return said.removeprefix(introduction)
 
 
-# What may be wrong with the interpreter in a self-contained layer, and what is said of it.
+# Faults of the interpreter in a self-contained layer. Each returns a pattern of the cause in the refusal.
 
 
 def is_not_executable(opt: Path) -> str:
@@ -364,7 +363,7 @@ def test_a_python_older_than_3_11_is_refused_with_its_version(
     assert said.endswith(f"with layer-python3.13-{NAMES[HERE]}.zip instead of this layer")
 
 
-# What another layer has written over
+# Files that another layer has overwritten
 
 
 SPOILT = {
@@ -379,7 +378,7 @@ SPOILT = {
 
 
 def spoil(opt: Path, kind: str) -> str:
-    """Put something else in the place of runtime.py. Returns what is said of it."""
+    """Replace runtime.py. Return the cause in the refusal."""
     text, said = SPOILT[kind]
     (opt / "runtime.py").unlink()
     if text is not None:
@@ -406,7 +405,7 @@ def test_a_runtime_of_another_version_never_runs(
     )
 
 
-# Whatever is in a path
+# Unusual characters in a path
 
 
 ODD = "a \"b\" \\n $(exit) `exit` %s 'ü' \n\t\udcff"
@@ -440,7 +439,7 @@ def test_the_layer_works_with_any_characters_in_its_path(
     assert "names a file that is not executable, " in said
 
 
-# The Runtime API is not what it should be
+# A Runtime API that does not work
 
 
 def test_bootstrap_ends_if_the_runtime_api_is_silent_or_gone(
@@ -460,7 +459,7 @@ def test_bootstrap_ends_if_the_runtime_api_is_silent_or_gone(
     assert {function.stderr.count("\n") for function in functions} == {1}
 
 
-# What the way to the runtime costs
+# The cost of the start
 
 
 @pytest.mark.parametrize("start", ["managed", "self-contained"])
@@ -488,7 +487,7 @@ def test_bootstrap_needs_no_tools_and_tries_only_a_bundled_interpreter_first(
 
 @pytest.fixture(scope="module")
 def bare_root() -> Root:
-    """The root file system without Python, in which a test may put what it wants into /etc/pki/tls."""
+    """Return the root file system without Python. A test can mount its own /etc/pki/tls."""
     if not debian_stand_ins.is_prepared():
         pytest.skip("there are no stand-ins below .venv: ./build.sh test makes them, or says why it cannot")
     root = Root(debian_stand_ins.root(debian_stand_ins.X86_64))

@@ -11,7 +11,7 @@ import pytest
 
 
 def invoke_with_response_stream(chunks, complete):
-    """The events that boto3 gives its caller where the service sends these chunks and this InvokeComplete."""
+    """Return the events of boto3 if the service sends these chunks and this InvokeComplete."""
     boto3 = pytest.importorskip("boto3")
     botocore = pytest.importorskip("botocore.awsrequest")
     client = boto3.client("lambda", "eu-west-1", aws_access_key_id="a", aws_secret_access_key="b")
@@ -28,7 +28,7 @@ def invoke_with_response_stream(chunks, complete):
 
 
 def event_frame(event_type, content_type, payload):
-    """A message of application/vnd.amazon.eventstream (Smithy specification, "Event Stream")."""
+    """Return a message of application/vnd.amazon.eventstream (Smithy specification, "Event Stream")."""
     named = {":message-type": "event", ":event-type": event_type, ":content-type": content_type}
     headers = b"".join(
         b"%c%b\x07%b%b" % (len(name), name.encode(), len(value).to_bytes(2, "big"), value.encode())
@@ -40,7 +40,7 @@ def event_frame(event_type, content_type, payload):
 
 
 def as_the_service_completes(response):
-    """InvokeComplete as the service makes it of the trailers."""
+    """Return the InvokeComplete that the service makes of the trailers."""
     if not response.trailers:
         return {}
     return {

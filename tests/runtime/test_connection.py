@@ -76,12 +76,12 @@ def test_a_connection_that_ends_while_the_handler_runs_is_replaced(runtime):
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"HTT", b"HTTP/1.1 202 Accepted\r\nContent-Length: 15\r\n\r\n{", b"garbage\r\n\r\n"]
+    "response", [b"", b"HTT", b"HTTP/1.1 202 Accepted\r\nContent-Length: 15\r\n\r\n{", b"garbage\r\n\r\n"]
 )
-def test_after_an_incomplete_acceptance_nothing_is_sent_twice(runtime, answer):
+def test_after_an_incomplete_acceptance_nothing_is_sent_twice(runtime, response):
     function = runtime(ECHO)
     function.read_response(function.invoke())
-    function.peer.send(answer)
+    function.peer.send(response)
     function.connect()
     assert function.respond(2).body == b"2"
 

@@ -1,4 +1,4 @@
-"""Exceptions that are hostile, or raised where nobody expects one: named to the caller, never on the wire."""
+"""Error reports: hostile exceptions, and exceptions raised in unusual places. The framing stays intact."""
 
 from __future__ import annotations
 

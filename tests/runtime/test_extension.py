@@ -25,7 +25,7 @@ def test_with_the_variable_the_runtime_registers_as_an_extension_before_the_firs
     ask = function.request()
     assert ask.line == "GET /2020-01-01/extension/event/next HTTP/1.1"
     assert ask.headers["lambda-extension-identifier"] == "id-1"
-    extension, function.peer = function.peer, None  # stays open, and is never answered
+    extension, function.peer = function.peer, None  # stays open, and is never responded to
     assert function.respond().body == b"a"
     function.expect_next()
     function.process.terminate()
@@ -46,8 +46,8 @@ def test_without_the_variable_the_runtime_does_not_register(runtime, value):
     ).expect_next()
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", b""])
-def test_a_failed_registration_is_logged_and_the_function_runs(runtime, answer):
+@pytest.mark.parametrize("response", [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", b""])
+def test_a_failed_registration_is_logged_and_the_function_runs(runtime, response):
     variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": "1"}
     function = runtime(
         """
@@ -57,7 +57,7 @@ def test_a_failed_registration_is_logged_and_the_function_runs(runtime, answer):
         variables=variables,
     )
     function.request()
-    function.peer.send(answer)
+    function.peer.send(response)
     function.peer.close()
     function.peer = None
     assert function.respond().body == b"a"

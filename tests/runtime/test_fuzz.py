@@ -1,4 +1,4 @@
-"""Generated streams, heads and faults; each example on one long-lived process, as in a warm environment."""
+"""Generated streams, preludes, errors and faults. One process serves many examples, like a warm environment."""
 
 from __future__ import annotations
 
@@ -13,28 +13,15 @@ import select
 import socket
 from http import HTTPStatus
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
+from support.examples import examples
 from support.function_process import TIMEOUT
-
-hypothesis = pytest.importorskip("hypothesis")
-st = pytest.importorskip("hypothesis.strategies")
-
-
-def examples(count):
-    """The same examples on each run; nothing of them is kept on disk."""
-    slow = [hypothesis.HealthCheck.too_slow]  # says nothing of the runtime
-    return hypothesis.settings(
-        max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=slow
-    )
-
-
-@pytest.fixture(autouse=True)
-def keep_hypothesis_out_of_the_checkout(tmp_path_factory):
-    hypothesis.configuration.set_hypothesis_home_dir(tmp_path_factory.getbasetemp() / "hypothesis")
 
 
 class LongLived:
-    """One process for all examples, until one fails: what follows that one, to make it smaller, needs a good one."""
+    """One process for all examples. After a failed example, hypothesis needs a new process to shrink it."""
 
     def __init__(self, start):
         self._start = start
@@ -76,7 +63,7 @@ chunk_sizes = st.one_of(
 )
 kinds = st.sampled_from(["bytes", "bytearray", "memoryview", "memoryview with steps"])
 chunk_lists = st.lists(st.tuples(kinds, chunk_sizes, st.integers(0, 250)), max_size=12)
-# More than a connection holds, so that sends are cut short, at a byte that the other side's reading decides on.
+# More than a connection buffers, so that sends are partial.
 large_chunk_lists = st.lists(st.tuples(kinds, st.integers(3_000_000, 5_000_000), st.integers(0, 250)), max_size=2)
 many_chunk_lists = st.tuples(kinds, st.integers(10_000, 16_384), st.integers(0, 250)).map(lambda each: [each] * 500)
 
@@ -101,9 +88,9 @@ def test_chunks_arrive_as_they_were_yielded(runtime, keyword, chunk_lists, count
     check()
 
 
-# --- Heads ------------------------------------------------------------------------------------------------------------
+# --- Preludes ---------------------------------------------------------------------------------------------------------
 
-# As pickles, since JSON has no tuples, no bytes and no keys but strings.
+# As pickles: JSON has no tuples, no bytes, and only strings as keys.
 HEADS = """
 import base64, pickle
 
@@ -140,7 +127,7 @@ almost_good_heads = st.fixed_dictionaries(
         "cookies": st.one_of(st.lists(strings, max_size=3), st.sets(good, max_size=2), anything),
     },
 )
-# Around the largest that is allowed.
+# Around the size limit.
 large_heads = st.integers(16_300, 16_360).map(lambda length: {"headers": {"a": "x" * length}})
 odd_heads = st.dictionaries(
     st.one_of(
@@ -153,7 +140,7 @@ odd_heads = st.dictionaries(
 
 
 def expected_prelude(head):
-    """What the contract makes of a head: the JSON, or None where it is refused."""
+    """Return the JSON that the contract requires, or None if it requires a refusal."""
     if not set(head) <= {"statusCode", "headers", "cookies"}:
         return None
     status, headers, cookies = head.get("statusCode", 200), head.get("headers", {}), head.get("cookies", [])
@@ -235,21 +222,21 @@ def test_no_name_and_no_message_of_an_error_breaks_the_framing(runtime):
     check()
 
 
-# --- Answers of the Runtime API, cut at every byte --------------------------------------------------------------------
+# --- Responses of the Runtime API, ended at every byte ----------------------------------------------------------------
 
 CUT_ID = "cut-invocation"
 HEAD = (
     f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: {CUT_ID}\r\n"
     f"Lambda-Runtime-Invocation-Id: {'attempt-' * 20}\r\nLambda-Runtime-Deadline-Ms: 4102444800000\r\n"
 ).encode()
-NEXT_ANSWERS = {
+INVOCATIONS = {
     "counted": HEAD + b'Content-Length: 9\r\n\r\n{"a": 10}',
     "chunked": HEAD + b'Transfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\n5;x=y\r\n: 10}\r\n0\r\nT: t\r\n\r\n',
-    "after interim answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nX: y\r\n\r\n"
+    "after interim responses": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nX: y\r\n\r\n"
     + HEAD
     + b'Content-Length: 9\r\n\r\n{"a": 10}',
 }
-POST_ANSWERS = {
+ACCEPTANCES = {
     "accepted": b'HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{"status":"OK"}',
     "accepted in chunks": b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
     "refused": b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nlong",
@@ -268,13 +255,13 @@ def handler(event, context):
 
 
 def end(function, way):
-    """End the connection that there is, from our side."""
+    """End the current connection."""
     function.peer.reset() if way == "reset" else function.peer.close()
     function.peer = None
 
 
 def works(function):
-    """The function answers an invocation on a connection of its choice. Gives the paths of what it posts before."""
+    """Check that the function serves an invocation on any connection. Return the paths of earlier posts."""
     posted = []
     while (request := function.request()).line.startswith("POST "):
         posted.append(request.path)
@@ -292,15 +279,15 @@ def works(function):
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
-@pytest.mark.parametrize("kind", NEXT_ANSWERS)
+@pytest.mark.parametrize("kind", INVOCATIONS)
 def test_an_invocation_that_ends_at_any_byte_is_requested_again_or_fails_once(runtime, kind, way):
     function = runtime(ECHO)
-    answer = NEXT_ANSWERS[kind]
-    head = answer.index(b"\r\n\r\n", answer.index(HEAD)) + 4
+    sent = INVOCATIONS[kind]
+    head = sent.index(b"\r\n\r\n", sent.index(HEAD)) + 4
     failed = [f"/2018-06-01/runtime/invocation/{CUT_ID}/error"]
-    for length in range(len(answer)):
+    for length in range(len(sent)):
         function.expect_next()
-        function.peer.send(answer[:length])
+        function.peer.send(sent[:length])
         end(function, way)
         posted = works(function)
         if way == "reset" and posted == []:
@@ -309,17 +296,17 @@ def test_an_invocation_that_ends_at_any_byte_is_requested_again_or_fails_once(ru
     assert function.process.poll() is None
 
 
-@pytest.mark.parametrize("kind", NEXT_ANSWERS)
+@pytest.mark.parametrize("kind", INVOCATIONS)
 def test_an_invocation_that_arrives_byte_by_byte_is_served(runtime, kind):
     function = runtime(ECHO)
     for _ in range(3):
         function.expect_next()
         function.peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in NEXT_ANSWERS[kind]:
+        for byte in INVOCATIONS[kind]:
             function.peer.send(bytes([byte]))
         assert function.read_response(CUT_ID).body == b"{'a': 10}"
         function.peer.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in POST_ANSWERS["accepted in chunks"]:
+        for byte in ACCEPTANCES["accepted in chunks"]:
             function.peer.send(bytes([byte]))
 
 
@@ -327,14 +314,14 @@ def test_an_invocation_that_arrives_byte_by_byte_is_served(runtime, kind):
 @pytest.mark.parametrize("event", ["good", "fails before the first byte", "fails after the first byte"])
 def test_after_an_acceptance_that_ends_at_any_byte_nothing_is_posted_again(runtime, event, way):
     function = runtime(ECHO)
-    for answer in POST_ANSWERS.values():
-        for length in range(len(answer)):
+    for acceptance in ACCEPTANCES.values():
+        for length in range(len(acceptance)):
             request_id = function.invoke(event)
             if "before" in event:
                 assert function.request().path.endswith(f"/{request_id}/error")
             else:
                 function.read_response(request_id)
-            function.peer.send(answer[:length])
+            function.peer.send(acceptance[:length])
             end(function, way)
             assert works(function) == []
     assert function.process.poll() is None
@@ -343,14 +330,14 @@ def test_after_an_acceptance_that_ends_at_any_byte_nothing_is_posted_again(runti
 @pytest.mark.parametrize("event", ["good", "fails before the first byte", "fails after the first byte"])
 def test_after_a_complete_acceptance_the_connection_can_end_in_any_way(runtime, event):
     function = runtime(ECHO)
-    for answer in POST_ANSWERS.values():
+    for acceptance in ACCEPTANCES.values():
         for way in ("close", "reset", None):
             request_id = function.invoke(event)
             if "before" in event:
                 assert function.request().path.endswith(f"/{request_id}/error")
             else:
                 function.read_response(request_id)
-            function.peer.send(answer)
+            function.peer.send(acceptance)
             if way:
                 end(function, way)
             assert works(function) == []
@@ -367,7 +354,7 @@ def test_an_early_refusal_of_any_size_ends_a_stream_that_is_not_read(runtime, si
         unread.close()
 
 
-# --- Answers with mistakes in them ------------------------------------------------------------------------------------
+# --- Invalid responses ------------------------------------------------------------------------------------------------
 
 insertions = [
     b"\r\n",
@@ -401,7 +388,7 @@ def with_mistakes(data, found):
 
 
 def has_ended(function):
-    """Wait until the process opens a connection, or has ended; says which."""
+    """Wait until the process opens a connection or ends. Return whether it ended."""
     ended = os.pidfd_open(function.process.pid)
     try:
         ready, _, _ = select.select([function.listener, ended], [], [], TIMEOUT)
@@ -417,11 +404,11 @@ def test_an_invalid_invocation_is_served_at_most_once_or_ends_the_process(runtim
     outcomes = set()
 
     @examples(300)
-    @hypothesis.given(st.sampled_from(sorted(NEXT_ANSWERS)), mistakes)
+    @hypothesis.given(st.sampled_from(sorted(INVOCATIONS)), mistakes)
     def check(kind, found):
         with process.example() as function:
             function.expect_next()
-            function.peer.send(with_mistakes(NEXT_ANSWERS[kind], found))
+            function.peer.send(with_mistakes(INVOCATIONS[kind], found))
             end(function, "close")
             if has_ended(function):
                 assert function.wait() == 1

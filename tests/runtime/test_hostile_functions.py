@@ -1,4 +1,4 @@
-"""What a function can do to the process that it shares with the runtime: the loop goes on, and answers once."""
+"""Functions that change the process they share with the runtime. The loop continues, and responds once."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_an_http_1_0_response_ends_with_its_connection(runtime):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"nonsense\r\n\r\n",
         b"HTTP/2 200 OK\r\n\r\n",
@@ -84,12 +84,12 @@ def test_an_http_1_0_response_ends_with_its_connection(runtime):
     ],
     ids=["nonsense", "HTTP/2", "no status", "bare LF", "NUL", "endless head", "endless 1xx"],
 )
-def test_after_six_responses_that_are_not_http_the_process_ends(runtime, answer):
+def test_after_six_responses_that_are_not_http_the_process_ends(runtime, response):
     function = runtime(ECHO)
     for _ in range(6):
         function.expect_next()
         with contextlib.suppress(OSError):  # it may have heard enough
-            function.peer.send(answer)
+            function.peer.send(response)
         function.peer.close()
         function.peer = None
     assert function.wait() == 1

@@ -1,4 +1,4 @@
-"""The context object, attribute by attribute beside that of AWS's own Python runtimes."""
+"""The event and the context object. Each attribute is compared with that of AWS's own Python runtimes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ HEADERS = {
     "a full client context": {CLIENT_CONTEXT: json.dumps(FULL)},
     "a client context without a client": {CLIENT_CONTEXT: json.dumps({"custom": {"a": "1"}})},
     "a client context with an empty client": {CLIENT_CONTEXT: json.dumps({"client": {}, "env": {}})},
-    "a client that says little": {CLIENT_CONTEXT: json.dumps({"client": {"app_title": "An app"}})},
+    "an incomplete client": {CLIENT_CONTEXT: json.dumps({"client": {"app_title": "An app"}})},
     "unknown fields": {CLIENT_CONTEXT: json.dumps({"client": {"x": 1}, "services": {"y": 2}})},
     "values of odd types": {CLIENT_CONTEXT: json.dumps({"client": {"app_title": 5}, "custom": "text", "env": [1]})},
     "an empty object": {CLIENT_CONTEXT: "{}"},
@@ -85,7 +85,7 @@ HEADERS = {
     "a W3C trace of odd types": {
         CLIENT_CONTEXT: json.dumps({"w3c": {"traceparent": 5, "tracestate": None, "baggage": "c=d", "else": "x"}})
     },
-    "a W3C trace that is no object": {CLIENT_CONTEXT: json.dumps({"custom": {}, "w3c": ["traceparent"]})},
+    "a W3C trace that is not an object": {CLIENT_CONTEXT: json.dumps({"custom": {}, "w3c": ["traceparent"]})},
     "a W3C trace of null": {CLIENT_CONTEXT: json.dumps({"w3c": None})},
     "non-ASCII text": {CLIENT_CONTEXT: json.dumps({"custom": {"name": "Jürgen 🦊 日本"}}, ensure_ascii=False)},
     "escaped text": {CLIENT_CONTEXT: json.dumps({"custom": {"name": "Jürgen 🦊 日本"}})},
@@ -118,11 +118,11 @@ def both(runtime):
 def test_the_context_equals_that_of_the_managed_runtime(both):
     described = {case: (ours(both[0], headers), theirs(both[1], headers)) for case, headers in HEADERS.items()}
     for description in (each for pair in described.values() for each in pair):
-        del description["repr"]  # of which the next test is
+        del description["repr"]  # the next test compares it
     assert {case: pair for case, pair in described.items() if pair[0] != pair[1]} == {}
 
 
-@pytest.mark.parametrize("case", ["nothing", "a full client context", "a client that says little", "a tenant"])
+@pytest.mark.parametrize("case", ["nothing", "a full client context", "an incomplete client", "a tenant"])
 def test_the_repr_of_the_context_equals_that_of_the_managed_runtime(both, case):
     shown, expected = ours(both[0], HEADERS[case]), theirs(both[1], HEADERS[case])
     assert shown["repr"] == expected["repr"]

@@ -1,8 +1,8 @@
-"""What reaches the log, line by line and frame by frame beside AWS's own Python runtimes.
+"""The log: each line and frame is compared with that of AWS's own Python runtimes.
 
-Three differences are deliberate, and each has its tests ("unlike on the managed runtime"): without the service's
-descriptor the lines of a text event are parted by carriage returns, so that it stays one event; every event ends its
-line, whatever its formatter; and a frame always tells its severity.
+Three differences are deliberate; their tests are named "unlike on the managed runtime". Without the telemetry
+descriptor, carriage returns separate the lines of a text event, so that it stays one event. Every event ends its line,
+with any formatter. A frame always contains its severity.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytest.importorskip("awslambdaric")
 FORMAT = "AWS_LAMBDA_LOG_FORMAT"
 LEVEL = "AWS_LAMBDA_LOG_LEVEL"
 
-# The same module for both, so that paths and lines agree; only the last line of a handler differs.
+# Both use the same module `work`, so that paths and line numbers are equal.
 OURS = """
 from work import work
 
@@ -114,7 +114,7 @@ def work(event):
 
 @pytest.fixture
 def both(runtime):
-    """Starts a module `work` on the layer and on awslambdaric; gives what each has written to standard output."""
+    """Runs a module `work` on the layer and on awslambdaric. Returns the standard output of both."""
 
     def start(work, events=({},), fails=False, **variables):
         ours = runtime(code(work, OURS), variables=variables)
@@ -129,19 +129,19 @@ def code(work, handler):
 
 
 def logged(function, events=({},), fails=False):
-    """Standard output after these invocations, masked."""
+    """Return the masked standard output after these invocations."""
     identifiers = invoke_all(function, events, fails)
     return masked(function, identifiers, function.stdout)
 
 
 def invoke_all(function, events, fails):
-    """Invoke the function with each event, and a tenant where the event is not empty."""
+    """Invoke the function with each event; with a tenant, if the event is not empty."""
     identifiers = []
     for event in events:
         identifiers.append(function.invoke(event, {"Lambda-Runtime-Aws-Tenant-Id": "tenant-1"} if event else {}))
-        answer = function.request()
-        assert answer.path.endswith("/error" if fails else "/response"), answer.body
-        if answer.headers.get("transfer-encoding") == "chunked":
+        request = function.request()
+        assert request.path.endswith("/error" if fails else "/response"), request.body
+        if request.headers.get("transfer-encoding") == "chunked":
             assert not function.peer.read_chunk()
             assert not function.peer.read_trailers()
         function.accept()
@@ -150,7 +150,7 @@ def invoke_all(function, events, fails):
 
 
 def masked(function, identifiers, text):
-    """The text without what differs from run to run."""
+    """Return the text without the parts that differ between two runs."""
     for number, identifier in enumerate(identifiers):
         text = text.replace(identifier, f"<id {number}>")
     text = text.replace(str(function.task), "<task>")
@@ -160,7 +160,7 @@ def masked(function, identifiers, text):
 
 
 def events_of(text):
-    """The JSON events of a log, in order; each is a line."""
+    """Return the JSON events of a log, one for each line."""
     return [json.loads(line) for line in text.removesuffix("\n").split("\n")]
 
 
@@ -543,14 +543,14 @@ def test_a_function_that_logs_nothing_has_an_empty_log(runtime, log_format):
     assert (function.stdout, function.stderr) == ("", "")
 
 
-# Frames: events on the descriptor that the service hands over
+# Frames: events on the telemetry descriptor of the service
 
 KINDS = {0xA55A0002: "JSON", 0xA55A0003: "Text"}
 SEVERITY = 0x1C  # the bits of it
 
 
 def frames(data):
-    """The events as (format, severity, text), after a look at the time of each."""
+    """Return the events as (format, severity, text). Check their times."""
     found = []
     while data:
         kind, length, microseconds = (
@@ -565,7 +565,7 @@ def frames(data):
 
 @pytest.fixture
 def framed(runtime, tmp_path):
-    """As `both`, with such a descriptor; gives the masked frames and standard output of each."""
+    """Like `both`, with a telemetry descriptor. Returns the masked frames and standard output of both."""
 
     def run(name, work, handler, command, events, fails, variables):
         path = tmp_path / name
@@ -590,7 +590,7 @@ def framed(runtime, tmp_path):
 
 
 def without_last_newline(seen):
-    """The frames of awslambdaric's own formatters, which end a text as if it were a line."""
+    """Return frames of awslambdaric without the line break that its formatters add."""
     return [(kind, severity, text.removesuffix("\n")) for kind, severity, text in seen]
 
 
@@ -653,7 +653,7 @@ def test_the_function_does_not_see_the_descriptor_and_prints_to_standard_output(
 
 
 def test_context_log_writes_one_frame_like_on_the_managed_runtime(framed):
-    # The handler, taken from the call stack, is the one place that has the context.
+    # Only the handler has the context; `work` finds it in the call stack.
     work = r"""
         import sys
 

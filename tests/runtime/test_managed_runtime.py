@@ -1,8 +1,7 @@
-"""The slim layer on a managed runtime: `/var/lang` with its interpreter and `/var/runtime` with the script that ours
-takes the place of, started as the service does it, through AWS_LAMBDA_EXEC_WRAPPER.
+"""The slim layer on a managed runtime: the service starts it through AWS_LAMBDA_EXEC_WRAPPER.
 
-The interpreters are those of this machine, on its own file system; each is mounted where the managed runtime has its
-own. Where the system does not allow that, or has no such interpreter, these tests are skipped.
+The interpreter is in `/var/lang`, and `/var/runtime` contains the script that the layer replaces. The tests use the
+interpreters of this machine. They are skipped if the system does not allow the mounts, or has no such interpreter.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from support.function_process import VERSION, FunctionProcess, source
 from support.interpreters import Interpreter
 from support.root_file_system import ENVIRONMENT, EmulatedFunction, IsolatedFunctionProcess, Root
 
-# Of its variables, those that differ from the ones of an OS-only runtime; AWS_EXECUTION_ENV is set by its bootstrap.
+# These variables differ from those of an OS-only runtime. The bootstrap of the runtime sets AWS_EXECUTION_ENV.
 MANAGED = {
     **ENVIRONMENT,
     "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
@@ -31,7 +30,7 @@ MANAGED = {
     "PATH": "/var/lang/bin:" + ENVIRONMENT["PATH"],
 }
 
-# The service's own, told in "Modifying the runtime environment" of the AWS Lambda Developer Guide.
+# Like that of the service: AWS Lambda Developer Guide, runtimes-modify.
 BOOTSTRAP = """#!/bin/sh
 export AWS_EXECUTION_ENV=AWS_Lambda_python{version}
 exec $AWS_LAMBDA_EXEC_WRAPPER /var/lang/bin/python{version} /var/runtime/bootstrap.py
@@ -51,7 +50,7 @@ def unavailable_reason() -> str | None:
 
 
 class ManagedRuntime(IsolatedFunctionProcess):
-    """A function's process on a managed runtime; `command` is started in the place of that one's bootstrap."""
+    """The process of a function on a managed runtime. `command` replaces the bootstrap of the runtime."""
 
     def __init__(self, *args: Any, command: list[str] | None = None, **options: Any) -> None:
         self._command = command or ["/var/runtime/bootstrap"]
@@ -66,7 +65,7 @@ Start = Callable[..., ManagedRuntime]
 
 @pytest.fixture
 def places(python: Interpreter, layer: Path, tmp_path: Path) -> dict[str, Path]:
-    """What is mounted where; all layers are merged into /opt, and a test may add to each."""
+    """Return the folders to mount, by their place. A test can add files; all layers are merged into /opt."""
     if (reason := unavailable_reason()) is not None:
         pytest.skip(reason)
     opt = shutil.copytree(layer, tmp_path / "opt")
@@ -97,7 +96,7 @@ def start(places: dict[str, Path], tmp_path: Path) -> Iterator[Start]:
 
 
 def handler(expression: str) -> str:
-    """A function that yields the value of the expression as JSON."""
+    """Return a function that yields the value of the expression as JSON."""
     return source(
         f"""
         import json, os, sys
@@ -108,7 +107,7 @@ def handler(expression: str) -> str:
     )
 
 
-def answer(runtime: FunctionProcess) -> Any:
+def result_of(runtime: FunctionProcess) -> Any:
     return json.loads(runtime.respond().body)
 
 
@@ -121,7 +120,7 @@ def test_without_the_wrapper_the_script_of_the_managed_runtime_runs(start: Start
 def test_the_managed_interpreter_runs_the_function_in_the_managed_environment(
     start: Start, python: Interpreter
 ) -> None:
-    executable, prefix, folder, environment = answer(
+    executable, prefix, folder, environment = result_of(
         start(handler("[sys.executable, sys.prefix, os.getcwd(), dict(os.environ)]"))
     )
     assert (executable, prefix, folder) == (f"/var/lang/bin/python{python.version}", "/var/lang", "/var/task")
@@ -145,7 +144,7 @@ def test_the_import_path_contains_each_folder_once_in_order(
     start: Start, python: Interpreter, search_path: str | None, added: list[str]
 ) -> None:
     library = f"/var/lang/lib/python{python.version}"
-    assert answer(start(handler("sys.path"), variables={"PYTHONPATH": search_path})) == [
+    assert result_of(start(handler("sys.path"), variables={"PYTHONPATH": search_path})) == [
         "/var/task",
         python.dependencies,
         "/opt/python",
@@ -172,7 +171,7 @@ def test_the_sdk_comes_from_the_function_then_from_dependency_layers_then_from_t
             package.mkdir()
             (package / "__init__.py").touch()
     expected = [f"{folder}/{name}/__init__.py" for folder, name in zip(folders, names, strict=True)]
-    assert answer(start(code)) == expected
+    assert result_of(start(code)) == expected
 
 
 def test_the_boto3_of_the_managed_runtime_works(start: Start, python: Interpreter, places: dict[str, Path]) -> None:
@@ -196,7 +195,7 @@ def test_the_boto3_of_the_managed_runtime_works(start: Start, python: Interprete
             yield json.dumps([boto3.__file__, client.meta.endpoint_url]).encode()
         """
     )
-    assert answer(runtime) == ["/var/runtime/boto3/__init__.py", "https://sts.eu-west-1.amazonaws.com"]
+    assert result_of(runtime) == ["/var/runtime/boto3/__init__.py", "https://sts.eu-west-1.amazonaws.com"]
 
 
 @pytest.mark.parametrize("name", ["bootstrap", "runtime"])
@@ -204,7 +203,7 @@ def test_the_handler_module_can_be_named_bootstrap_or_runtime(start: Start, name
     other = {"bootstrap": "runtime", "runtime": "bootstrap"}[name]
     code = {f"{name}.py": handler(f"[__file__, __import__({other!r}).__file__]"), f"{other}.py": ""}
     runtime = start(code, variables={"_HANDLER": f"{name}.handler"})
-    assert answer(runtime) == [f"/var/task/{name}.py", f"/var/task/{other}.py"]
+    assert result_of(runtime) == [f"/var/task/{name}.py", f"/var/task/{other}.py"]
 
 
 GATED = """
@@ -289,7 +288,7 @@ def test_the_layer_works_in_the_root_folder(start: Start, places: dict[str, Path
         places[f"/{name}"] = places["/opt"] / name
     places["/opt"] = places["/opt"] / "python"
     command = ["/bootstrap", f"/var/lang/bin/python{python.version}", "/var/runtime/bootstrap.py"]
-    assert answer(start(handler("sys.path[0]"), command=command)) == "/var/task"
+    assert result_of(start(handler("sys.path[0]"), command=command)) == "/var/task"
 
 
 def test_the_runtime_interface_emulator_gets_every_response(

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def build(architecture: Architecture, interpreter: str, output: Path, compilers: Path | None = None) -> Path:
-    """The zip that `./build.sh layer` makes of the interpreter at a URL, with the compilers first on PATH."""
+    """Return the zip that `./build.sh layer` makes of the interpreter at a URL, with the compilers first on PATH."""
     options = ["--python", "3.13", "--arch", architecture.name, "--interpreter", interpreter, "-o", output]
     environment = {**os.environ, "PATH": f"{compilers}:{os.environ['PATH']}"} if compilers else None
     command = [ROOT / "build.sh", "layer", *options]
@@ -58,7 +58,7 @@ def build(architecture: Architecture, interpreter: str, output: Path, compilers:
 
 
 class Zips:
-    """Each architecture's zip, built when it is first asked for, and unpacked as the service does it."""
+    """The zip of each architecture, built and unpacked on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -75,7 +75,7 @@ class Zips:
         return root_file_system.unpack(self.zipped(architecture), self._folder / architecture.name)
 
     def _compilers(self) -> Path:
-        """A folder with a python3.13, which this machine may not have: the interpreter of the other zip."""
+        """Return a folder with a python3.13: the interpreter of the other zip, as this machine may have none."""
         library, program = (self.unpacked(X86_64) / "cpython" / name for name in ("lib", "bin/python3"))
         folder = self._folder / "compilers"
         folder.mkdir()
@@ -85,7 +85,7 @@ class Zips:
         return folder
 
     def entries(self, architecture: Architecture) -> dict[str, tuple[int, bytes]]:
-        """Mode, with the file's type, and content of every entry."""
+        """Return the mode (with the file type) and the content of every entry."""
         with zipfile.ZipFile(self.zipped(architecture)) as archive:
             return {each.filename: (each.external_attr >> 16, archive.read(each)) for each in archive.infolist()}
 
@@ -204,13 +204,13 @@ def start(zips: Zips, tmp_path: Path) -> Iterator[Start]:
         each.end()
 
 
-def answer(runtime: FunctionProcess, event: object = None) -> Any:
-    """What the handler yields as JSON."""
+def result_of(runtime: FunctionProcess, event: object = None) -> Any:
+    """Return the value that the handler yields as JSON."""
     return json.loads(runtime.respond(event).body)
 
 
 def handler(statements: str) -> str:
-    """A handler that yields its variable `result` as JSON."""
+    """Return a function whose handler yields its variable `result` as JSON."""
     body = "".join(f"    {line}\n" for line in statements.strip("\n").split("\n"))
     return f"import json, os, sys\n\ndef handler(event, context):\n{body}    yield json.dumps(result).encode()\n"
 
@@ -293,7 +293,7 @@ def test_an_init_error_is_returned_to_the_caller(emulated: Callable[[str], Emula
 
 
 def test_the_environment_is_like_that_of_lambda(start: Start) -> None:
-    place = answer(
+    place = result_of(
         start(
             handler("""
 import shutil
@@ -378,7 +378,7 @@ result = {
 
 def test_the_standard_library_works(start: Start, architecture: Architecture) -> None:
     runtime = start(WORKOUT, architecture)
-    assert answer(runtime) == {
+    assert result_of(runtime) == {
         "asyncio": [0, 2, 4, 6],
         "bz2": "a" * 9,
         "ctypes": [[1, 1, 3, 4], True],
@@ -400,7 +400,7 @@ def test_the_standard_library_works(start: Start, architecture: Architecture) ->
 
 
 def test_every_extension_module_finds_its_libraries(start: Start, architecture: Architecture) -> None:
-    extensions, failures = answer(
+    extensions, failures = result_of(
         start(
             handler("""
 import glob, importlib
@@ -432,7 +432,7 @@ def test_dependency_layers_come_after_the_function_and_before_the_standard_libra
             (folder / f"{name}.py").write_text("")
     imports = "import both, colorsys, mine, python, site_packages\n"
     files = "result = [sys.path, [m.__file__ for m in (both, colorsys, mine, python, site_packages)]]"
-    path, origins = answer(start({"lambda_function.py": imports + handler(files), "mine.py": ""}, layer=merged))
+    path, origins = result_of(start({"lambda_function.py": imports + handler(files), "mine.py": ""}, layer=merged))
     site = "/opt/python/lib/python3.13/site-packages"
     assert path[:3] == ["/var/task", site, "/opt/python"]
     assert all(each.startswith("/opt/cpython/lib/python3") for each in path[3:])
@@ -451,7 +451,7 @@ def test_dependency_layers_come_after_the_function_and_before_the_standard_libra
 def test_no_module_of_the_layer_is_compiled_at_a_cold_start(start: Start, architecture: Architecture) -> None:
     imports = "import asyncio, ctypes, http.client, logging, sqlite3, ssl, unittest.mock, urllib.request, zoneinfo\n"
     runtime = start(imports + handler("result = None"), architecture, variables={"PYTHONVERBOSE": "1"})
-    assert answer(runtime) is None
+    assert result_of(runtime) is None
     sources = re.findall(r"^# code object from '?([^'\n]*)", runtime.stderr, re.MULTILINE)
     assert len(sources) > 100
     assert [path for path in sources if not path.endswith(".pyc")] == ["/var/task/lambda_function.py"]
@@ -460,7 +460,7 @@ def test_no_module_of_the_layer_is_compiled_at_a_cold_start(start: Start, archit
 
 
 def test_all_bytecode_is_for_the_bundled_interpreter_and_unchecked(start: Start) -> None:
-    sources, faults, without_source = answer(
+    sources, faults, without_source = result_of(
         start(
             handler("""
 import importlib.util, marshal, pathlib
@@ -482,7 +482,7 @@ result = [sources, faults, [str(path) for path in pathlib.Path("/opt").rglob("*.
 
 
 def test_everything_loaded_at_the_start_belongs_to_the_layer(start: Start) -> None:
-    maps, modules = answer(
+    maps, modules = result_of(
         start(
             handler("""
 maps = sorted({line.split()[5] for line in open("/proc/self/maps") if len(line.split()) > 5})
@@ -499,13 +499,13 @@ result = [maps, [m.__file__ for m in list(sys.modules.values()) if getattr(m, "_
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """A certificate authority that nobody knows."""
+    """A certificate authority that no system trusts."""
     return trustme.CA()
 
 
 @pytest.fixture
 def tls_server(start: Start, authority: trustme.CA) -> Callable[..., Any]:
-    """Lets a function ask a server whose certificate is the authority's, on its loopback, and gives what it says."""
+    """Lets a function send a request to a server with a certificate of the authority. Returns its result."""
 
     def ask(**options: Any) -> Any:
         runtime = start(ASK, **options)
@@ -524,7 +524,7 @@ def tls_server(start: Start, authority: trustme.CA) -> Callable[..., Any]:
 
 
 def serve(connection: socket.socket, context: ssl.SSLContext) -> None:
-    """Answer one HTTPS request, or none of a client that has no trust."""
+    """Respond to one HTTPS request. A client that does not trust the certificate sends none."""
     with contextlib.suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True) as server:
         server.recv(1 << 16)
         server.sendall(b"HTTP/1.0 200 OK\r\n\r\ntrusted")
@@ -542,7 +542,7 @@ AMAZON_LINUX = ("certs/ca-bundle.crt", "cert.pem")  # places below /etc/pki/tls
 
 
 def trust_store(folder: Path, place: str, authority: trustme.CA) -> Path:
-    """A folder for /etc/pki/tls in which the authority is the only one."""
+    """Make a folder for /etc/pki/tls that contains only this authority."""
     (folder / "certs").mkdir(parents=True)
     authority.cert_pem.write_to_path(folder / place)
     return folder
@@ -571,7 +571,7 @@ def test_the_certificates_of_the_function_replace_those_of_the_operating_system(
     assert tls_server(mounts=mounts, variables={"SSL_CERT_FILE": "/mnt/own.pem"}) == "trusted"
 
 
-# What cannot run
+# Layers that cannot run here
 
 
 def test_the_refusal_of_a_layer_for_another_architecture_names_the_right_one(start: Start, zips: Zips) -> None:

@@ -1,4 +1,4 @@
-"""One process through many thousand invocations and the faults of a long life: each is accounted for exactly once."""
+"""One process serves 20,000 invocations with faults. Each has exactly one outcome, and memory stays constant."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 
 INVOCATIONS = 20_000
-WARM = 1_000  # invocations after which memory must not grow any more
+WARM = 1_000  # invocations before the first measurement of memory
 GROWTH = 1024  # KiB
 
-# An event is [what to do, how many chunks before it, how large they are].
+# An event is [action, number of chunks before it, size of each].
 CODE = """
 def chunks(count, size):
     for n in range(count):
@@ -43,16 +43,16 @@ FAULTS = [None] * 24 + [
     "refused early",
     "accepted early",
     "reset within the response",
-    "no answer",
-    "closed after the answer",
+    "no response",
+    "closed after the response",
 ]
 REFUSALS = [b"400 Bad Request", b"403 Forbidden", b"410 Gone", b"413 Payload Too Large"]
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
-LARGE = 500_000  # more than a connection holds, less than the growth that is looked for
+LARGE = 500_000  # bytes: more than a connection buffers, less than GROWTH
 
 
 def events(dice):
-    """First the largest of each kind, for the peak of memory; then at random."""
+    """Yield the largest event of each kind first, for the peak of memory; then random ones."""
     yield from ([deed, count, LARGE] for deed in sorted(set(DEEDS)) for count in (0, 2, 10))
     sizes = [1, 10, 100, 1000, 16 * 1024, 16 * 1024 + 1, 70_000]
     while True:
@@ -61,7 +61,7 @@ def events(dice):
 
 
 class Service:
-    """The Runtime API on bad days. It hands out one invocation after the other and checks what becomes of each.
+    """A Runtime API with faults. It sends one invocation after the other and checks the outcome of each.
 
     Args:
         function: the process, a `function_process.FunctionProcess`.
@@ -72,13 +72,13 @@ class Service:
         self._function = function
         self._dice = dice
         self._events = events(dice)
-        self._asked = False  # the next invocation was asked for already
+        self._is_polling = False  # the next invocation was asked for already
 
     def invoke(self):
-        """One invocation, from the request for it to its outcome."""
+        """Serve one invocation. Return its outcome."""
         event, fault = next(self._events), self._dice.choice(FAULTS)
-        self.wait_until_asked()
-        self._asked = False
+        self.wait_for_next()
+        self._is_polling = False
         if fault == "204 before it":
             self._function.peer.send(NO_CONTENT)
             self._function.expect_next()
@@ -91,16 +91,16 @@ class Service:
             self._disconnect()
         return self._take_outcome(request_id, event, fault)
 
-    def wait_until_asked(self):
-        """Whatever the process posts instead, is posted twice or too late."""
-        if not self._asked:
+    def wait_for_next(self):
+        """Wait for the request to `next`. Any other request would be a second or late post."""
+        if not self._is_polling:
             self._function.expect_next()
-        self._asked = True
+        self._is_polling = True
 
     def _take_outcome(self, request_id, event, fault):
         request = self._function.request()
         if fault == "closed while the handler runs" and request.line.startswith("GET "):
-            self._asked = True
+            self._is_polling = True
             return "cut"  # on its way when the connection was closed
         kind = request.path.rpartition("/")[2]
         assert request.path == f"/2018-06-01/runtime/invocation/{request_id}/{kind}"
@@ -117,7 +117,7 @@ class Service:
             return self._read_stream(event)
         else:
             kind = self._read_stream(event)
-        self._answer(fault)
+        self._respond(fault)
         return kind
 
     def _read_stream(self, event):
@@ -130,7 +130,7 @@ class Service:
         return "trailers" if trailers else "response"
 
     def _read_until_it_gives_up(self, event):
-        """A refused stream may end early, and only at the end of the connection; a whole one is as it should be."""
+        """Read a refused stream. It may end early, with its connection; otherwise it is complete."""
         try:
             return self._read_stream(event)
         except (AssertionError, ConnectionError):
@@ -138,13 +138,13 @@ class Service:
             self._disconnect()
             return "cut"
 
-    def _answer(self, fault):
+    def _respond(self, fault):
         if fault in ("refused", "refused early"):
             status = self._dice.choice(REFUSALS)
             self._function.peer.send(b"HTTP/1.1 %b\r\nContent-Length: 2\r\n\r\n{}" % status)
-        elif fault not in ("no answer", "reset within the response"):
+        elif fault not in ("no response", "reset within the response"):
             self._function.accept()
-        if fault in ("no answer", "closed after the answer", "reset within the response"):
+        if fault in ("no response", "closed after the response", "reset within the response"):
             self._disconnect("reset" if "reset" in fault else "close")
 
     def _disconnect(self, way="close"):
@@ -153,7 +153,7 @@ class Service:
 
 
 def expected_error(event):
-    """The type of the error that this event is to end in, None for a stream that ends well."""
+    """Return the error type that the event must cause, or None for a complete stream."""
     deed, count, _ = event
     return {
         "raise": "Function.ValueError",
@@ -173,7 +173,7 @@ def check_error(event, request):
 
 
 def memory_of(process):
-    """Resident memory now and at its peak, in KiB."""
+    """Return the current and the peak resident memory in KiB."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     return [int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")]
@@ -183,11 +183,11 @@ def test_memory_stays_constant_and_each_invocation_has_one_outcome_over_20_000_i
     function = runtime(CODE)
     service = Service(function, random.Random(20))
     outcomes = collections.Counter(service.invoke() for _ in range(WARM))
-    service.wait_until_asked()
+    service.wait_for_next()
     measured = Path("/proc/self/status").exists()
     before = memory_of(function.process) if measured else []
     outcomes.update(service.invoke() for _ in range(INVOCATIONS - WARM))
-    service.wait_until_asked()
+    service.wait_for_next()
     after = memory_of(function.process) if measured else []
     assert outcomes.total() == INVOCATIONS
     assert all(outcomes[outcome] > INVOCATIONS / 100 for outcome in ("response", "trailers", "error", "cut")), outcomes

@@ -11,8 +11,8 @@ set_hypothesis_home_dir(Path(__file__).resolve().parents[2] / ".venv" / ".hypoth
 
 
 def examples(count: int) -> hypothesis.settings:
-    """The same examples on each run; nothing of them is kept on disk."""
-    slow = [hypothesis.HealthCheck.too_slow]  # says nothing of the code
+    """Return settings with the same examples in each run, none of which is stored."""
+    slow = [hypothesis.HealthCheck.too_slow]  # depends on the machine only
     return hypothesis.settings(
         max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=slow
     )

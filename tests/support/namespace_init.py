@@ -1,8 +1,8 @@
-"""The first process of the namespaces of `root_file_system.py`, outside of their root file system: run, never imported.
+"""The first process (init) of the namespaces of `root_file_system.py`. It is started as a script, never imported.
 
-The argument is the descriptor of a Unix socket. A message `socket` on it is answered with a new TCP socket, which stays
-one of the network here wherever it is used. Any other message is a command as a JSON list, with its standard output and
-error; when that ends, so does this process, with its exit status, and with it all others here.
+The argument is the descriptor of a Unix socket. The reply to a message `socket` is a new TCP socket, which belongs to
+the network of these namespaces in any process. Any other message is a command as a JSON list, with descriptors for its
+standard output and error. This process ends with the exit status of the command, and so do all others here.
 """
 
 import fcntl

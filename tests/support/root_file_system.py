@@ -1,8 +1,7 @@
-"""A function in its real place: `/opt/bootstrap` in a root file system and namespaces of its own.
+"""A function in the places that it has on Lambda: a root file system and namespaces of its own.
 
-The layer is at `/opt` and the function at `/var/task`, both read-only as everything but `/tmp`, the user is not root,
-and the network is a loopback interface of its own, as is nothing outside. A test gets its sockets from there, so it can
-be the Runtime API, a client of the Runtime Interface Emulator, or whatever else the function may connect to.
+The layer is at `/opt` and the function at `/var/task`. Only `/tmp` is writable. The user is not root. The network is a
+loopback interface. A test gets sockets in that network, so it can be the Runtime API or a client.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 NAMESPACE_INIT = Path(__file__).with_name("namespace_init.py")
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts")
 
-# What the service sets on an OS-only runtime, and nothing else but `AWS_LAMBDA_RUNTIME_API`. AWS Lambda Developer
-# Guide, configuration-envvars; the credentials are made up.
+# All variables that the service sets on an OS-only runtime, except `AWS_LAMBDA_RUNTIME_API` (AWS Lambda Developer
+# Guide, configuration-envvars). The credentials are AWS's examples.
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
     "AWS_DEFAULT_REGION": "eu-west-1",
@@ -61,7 +60,7 @@ USER, GROUP = 993, 990
 API_PORT, EMULATOR_PORT = 9001, 8080  # the Runtime Interface Emulator's, nobody else's in a network of its own
 INVOKE = "/2015-03-31/functions/function/invocations"
 
-# The kernel then runs every aarch64 program of the user namespace with the emulator, which it opens here and now (F).
+# The kernel then runs every aarch64 program of the user namespace with the emulator. It opens that one now (F).
 # https://docs.kernel.org/admin-guide/binfmt-misc.html
 REGISTER_AARCH64 = r"""
 mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -70,7 +69,7 @@ mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\x
 printf '%s' ":qemu-aarch64:M::$magic:$mask:$emulator:F" >/proc/sys/fs/binfmt_misc/register
 """
 
-# The machine's own file system, but for /opt and /var, which are put together anew.
+# The file system of the machine, with other folders at /opt and /var.
 MACHINE_ROOT = """
 mount -t tmpfs tmpfs "$root"
 mkdir "$root/opt" "$root/var" "$root/proc" "$root/tmp"
@@ -88,7 +87,7 @@ for path in /* /var/*; do
 done
 """
 
-# One that is there, with the devices that every program may expect.
+# A prepared root file system, with the devices that programs need.
 OTHER_ROOT = """
 mount --bind "$source" "$root"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
@@ -99,10 +98,9 @@ done
 ln -s /proc/self/fd "$root/dev/fd"
 """
 
-# Arguments: an empty folder, the root file system's source, the emulator; pairs of what is mounted and where, and --;
-# the command, which is started with those options of unshare that make it leave for the new root. Where something is
-# mounted is there, or is made; so in a root made of the machine's it must be at the top or below /opt or /var.
-# nosuid and nodev are there for mounts that have them already, which nobody may take away in a user namespace.
+# Arguments: an empty folder, the source of the root file system, the emulator; pairs of a path and its place; `--`; and
+# options of unshare with the command. A missing place is created, so in a copy of the machine's root it must be at the
+# top or below /opt or /var. nosuid and nodev: a user namespace may not remove them from a mount that has them.
 ENTER = """
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -124,7 +122,7 @@ exec unshare --root "$root" --wd /var/task "$@"
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a layer as the service does it, modes and all."""
+    """Unpack a layer with its modes, like the service."""
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
             path = Path(opened.extract(entry, folder))
@@ -134,19 +132,19 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Root:
-    """A root file system: a folder, or None for one made of the machine's; and the emulator that its programs need."""
+    """A root file system: a folder, or None for one like the machine's; and the emulator that its programs need."""
 
     folder: Path | None = None
     emulator: Path | None = None
 
     @property
     def in_user_namespace(self) -> bool:
-        """Whether it takes a user namespace: to an ordinary user, and for emulated programs, which are set up in it."""
+        """Whether a user namespace is needed: for ordinary users, and for the registration of the emulator."""
         return os.geteuid() != 0 or self.emulator is not None
 
 
 class Namespaces:
-    """New namespaces, which end with the command that is run in them or with `close`."""
+    """New namespaces. They end with the command that runs in them, or with `close`."""
 
     def __init__(self, root: Root, stderr: IO[bytes] | None = None) -> None:
         self.root = root
@@ -163,7 +161,7 @@ class Namespaces:
             )
 
     def socket(self) -> socket.socket:
-        """A TCP socket of the network in there."""
+        """Return a TCP socket in that network."""
         self._channel.send(b"socket")
         _, descriptors, _, _ = socket.recv_fds(self._channel, 16, 1)
         return socket.socket(fileno=descriptors[0])
@@ -175,7 +173,7 @@ class Namespaces:
         return listener
 
     def connect(self, port: int) -> socket.socket:
-        """A connection; ConnectionRefusedError while nobody listens on the port."""
+        """Return a connection. Raises ConnectionRefusedError while nothing listens on the port."""
         connection = self.socket()
         try:
             connection.settimeout(WAIT)
@@ -209,18 +207,18 @@ class Namespaces:
 
     def close(self) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # with the first process of a pid namespace all others end
+            os.killpg(self.process.pid, signal.SIGKILL)  # ends all processes of the pid namespace
         self.process.wait(WAIT)
         self._channel.close()
 
 
 def unavailable_reason(root: Root) -> str | None:
-    """Why nothing can be run in the root file system here, None if it can."""
+    """Return why the root file system cannot be used here, or None."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return "there is no unshare on PATH"
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         namespaces = Namespaces(root, log)
-        with contextlib.suppress(OSError):  # it has ended already, and said why
+        with contextlib.suppress(OSError):  # it has ended, and its log contains the reason
             namespaces.run(["/bin/true"], {}, {"/var/task": Path(folder)}, log, log)
         try:
             status = namespaces.process.wait(WAIT)
@@ -231,7 +229,7 @@ def unavailable_reason(root: Root) -> str | None:
 
 
 def find_emulator() -> Path:
-    """AWS's Runtime Interface Emulator, which comes with `aws-sam-cli`; a test without it is skipped."""
+    """Return AWS's Runtime Interface Emulator, which is part of `aws-sam-cli`, or skip the test."""
     package = importlib.util.find_spec("samcli")
     if package is None or package.origin is None:
         pytest.skip("aws-sam-cli, which the Runtime Interface Emulator comes with, is not installed")
@@ -243,11 +241,11 @@ def find_emulator() -> Path:
 
 
 class IsolatedFunctionProcess(function_process.FunctionProcess):
-    """A function's process in a root file system, against a Runtime API that the test itself plays.
+    """The process of a function in a root file system. The test is its Runtime API.
 
     Args:
-        mounts: what else is mounted read-only, by its place.
-        Others as those of `function_process.FunctionProcess`.
+        mounts: paths that are mounted read-only, by their place.
+        Others: see `function_process.FunctionProcess`.
     """
 
     def __init__(
@@ -335,6 +333,6 @@ class EmulatedFunction:
         assert self.namespaces.process.poll() is None, self.log
         try:
             self.namespaces.connect(EMULATOR_PORT).close()
-        except OSError:  # nobody listens yet, or it has ended just now
+        except OSError:  # nothing listens yet, or the emulator has just ended
             return False
         return True
