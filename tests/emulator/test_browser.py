@@ -1,7 +1,7 @@
-"""A real browser, headless Chromium: a page, and server-sent events, are seen while they are still being made.
+"""A real browser, headless Chromium: it shows a page, and receives server-sent events, while they are made.
 
-The page itself tells what it shows, with requests of its own, and the handler goes on when it has been told: a browser
-that waited for the end of the page would wait for ever. Where there is no Chromium these tests are skipped.
+The page reports what it shows by requests of its own, and the handler continues only after the report. So a browser
+that waited for the end of the page would wait for ever. Without Chromium these tests are skipped.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from support.emulator import FunctionFolder, Serving
 
-# `seen(text)` tells the function of it, when the browser has drawn what stands before it.
+# `seen(text)` sends the text to the function when the browser has drawn everything before it.
 PAGE = """
-TELL = '''<script>
+SEEN_SCRIPT = '''<script>
   const seen = text => requestAnimationFrame(() => fetch("/seen", {method: "POST", body: text}));
 </script>'''
 
@@ -32,13 +32,13 @@ def handler(event, context):
         yield {"statusCode": 204}
     elif path == "/page":
         yield {"headers": {"Content-Type": "text/html; charset=utf-8"}}
-        yield b"<!doctype html><title>page</title><body>" + TELL.encode()
+        yield b"<!doctype html><title>page</title><body>" + SEEN_SCRIPT.encode()
         for word in ("one", "two", "thr\\u00e9e"):
             yield html(word)
             wait()
     elif path == "/listener":
         yield {"headers": {"Content-Type": "text/html"}}
-        yield TELL.encode() + b'''<script>
+        yield SEEN_SCRIPT.encode() + b'''<script>
           const source = new EventSource("/events");
           source.onmessage = event => seen(`message ${event.data}`);
           source.addEventListener("end", event => { source.close(); seen(`end ${event.lastEventId}`); });

@@ -165,7 +165,7 @@ def test_json_does_not_change_the_response(make_function: MakeFunction) -> None:
     assert (report["status"], report["errorType"]) == ("error", "Runtime.ImportModuleError")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process that runs")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the memory of a running process")
 def test_the_report_has_the_peak_memory_of_the_process(tmp_path: Path) -> None:
     source = """
         def handler(event, context):

@@ -148,7 +148,7 @@ def test_a_child_of_the_function_does_not_outlive_the_run(make_function: MakeFun
     function.wait_until_gone()
 
 
-# Holds the life sign in the process, in a child, and in a grandchild that has left for a session of its own.
+# Holds the lifeline in the process, in a child, and in a grandchild in a session of its own.
 STUBBORN = """
 def handler(event, context):
     hold_lifeline(in_a_child=True)

@@ -38,7 +38,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def invoked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two functions that tell what they were called with, for all tests that only call."""
+    """Two functions that respond with their event and context, for the tests that need no other function."""
     folder = tmp_path_factory.mktemp("functions")
     with FunctionFolder(folder / "a-function", ANSWER) as root, FunctionFolder(folder / "second", ANSWER) as second:
         arguments = ("--function", f"other={second.path}", "--concurrency", "1")
@@ -400,8 +400,8 @@ def test_an_error_is_reported_at_the_end_of_the_stream(
 ) -> None:
     server, _ = serving(FAILURES, *(("--timeout", "0.5") if event == "late" else ()))
     with streaming(connect(server), Payload=json.dumps(event).encode()) as (_, events):
-        *told, complete = events
-    assert [chunk["PayloadChunk"]["Payload"] for chunk in told] == chunks
+        *chunk_events, complete = events
+    assert [chunk["PayloadChunk"]["Payload"] for chunk in chunk_events] == chunks
     assert complete["InvokeComplete"]["ErrorCode"] == code
     assert json.loads(complete["InvokeComplete"]["ErrorDetails"])["errorType"] == error_type
 

@@ -81,7 +81,7 @@ def test_isolated_environments_share_no_temporary_folder_and_leave_nothing(tmp_p
         assert list((tmp_path / "temporary").iterdir()) == []
 
 
-# Holds the life sign in the process, in a child, and in a grandchild that has left for a session of its own.
+# Holds the lifeline in the process, in a child, and in a grandchild in a session of its own.
 STUBBORN = """
 def handler(event, context):
     hold_lifeline(in_a_child=True)

@@ -134,7 +134,7 @@ def memory(server: Server) -> int:
     """KiB that the emulator had at most."""
     status = Path(f"/proc/{server.process.pid}/status")
     if not status.exists():
-        pytest.skip("the system does not tell how much memory a process has")
+        pytest.skip("the system does not report the memory of a process")
     [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1])
 

@@ -133,7 +133,7 @@ def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation
     def change_once() -> None:
         if not changed:
             make_zip(handler_that_yields("new and longer"))
-            code.look_for_changes()
+            code.check_for_changes()
 
     pool.change_once = change_once
     responses = []

@@ -91,8 +91,8 @@ def test_the_sample_refuses_other_events(sample: dict[str, Any], event: Any) -> 
 
 def test_the_sample_pauses_after_a_word_and_not_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = runpy.run_path(str(ROOT / "function" / "lambda_function.py"))
-    told: list[object] = []
-    monkeypatch.setattr(time, "sleep", told.append)
+    recorded: list[object] = []
+    monkeypatch.setattr(time, "sleep", recorded.append)
     for word in sample["handler"]({"sentence": "a b"}, None):
-        told.append(word)
-    assert told == [b"a ", sample["SECONDS_PER_WORD"], b"b ", sample["SECONDS_PER_WORD"]]
+        recorded.append(word)
+    assert recorded == [b"a ", sample["SECONDS_PER_WORD"], b"b ", sample["SECONDS_PER_WORD"]]

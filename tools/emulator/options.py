@@ -136,7 +136,9 @@ def make_parser() -> Parser:
     add("--json", action="store_true", help="write one JSON object per invocation instead of START, END and REPORT")
     add_code_options(parser.add_argument_group("code").add_argument)
     add_function_options(parser.add_argument_group("configuration").add_argument)
-    add_serving_options(parser.add_argument_group("serving").add_argument)
+    serving = parser.add_argument_group("serving")
+    add_serving_options(serving.add_argument)
+    add_endpoint_options(serving.add_argument)
     return parser
 
 
@@ -183,6 +185,16 @@ def add_serving_options(add: Callable[..., object]) -> None:
         metavar="N",
         help="concurrent invocations of each function; more receive status 429 (default: %(default)s)",
     )
+    add("--no-reload", action="store_true", help="ignore changes of files")
+    add(
+        "--api-only",
+        action="store_true",
+        help="start no process: print AWS_LAMBDA_RUNTIME_API= for a process that you start, with a debugger for "
+        "example; it has no time limit (implies --serve)",
+    )
+
+
+def add_endpoint_options(add: Callable[..., object]) -> None:
     add(
         "--invoke-mode",
         choices=("RESPONSE_STREAM", "BUFFERED"),
@@ -199,13 +211,6 @@ def add_serving_options(add: Callable[..., object]) -> None:
         "aws lambda create-function-url-config, or nothing for all origins",
     )
     add("--throttle", action="store_true", help="stream at the service's bandwidth: 6 MB at once, then 2 MB a second")
-    add("--no-reload", action="store_true", help="ignore changes of files")
-    add(
-        "--api-only",
-        action="store_true",
-        help="start no process: print AWS_LAMBDA_RUNTIME_API= for a process that you start, with a debugger for "
-        "example; it has no time limit (implies --serve)",
-    )
 
 
 def check_combinations(given: argparse.Namespace, serve: bool) -> None:

@@ -39,8 +39,8 @@ class FunctionConfiguration(NamedTuple):
     """A function.
 
     Args:
-        layer: the folder that stands for /opt; its `bootstrap` is started.
-        task_root: the folder that stands for /var/task.
+        layer: the folder used as /opt; its `bootstrap` is started.
+        task_root: the folder used as /var/task.
         handler: `module.callable`.
         timeout: seconds for an invocation.
         memory: in MB; reported to the function, not enforced.
@@ -135,7 +135,7 @@ class FunctionConfiguration(NamedTuple):
         return variables | dict(self.variables)
 
     def _layer_search_paths(self, variables: dict[str, str]) -> dict[str, str]:
-        """The search paths that contain /opt on the service, extended with the folder that stands for it."""
+        """The search paths that contain /opt on the service, extended with the layer's own folder."""
         libraries = [f"{self.layer}/python/lib/{PYTHON}/site-packages", f"{self.layer}/python"]
         folders = {
             "LD_LIBRARY_PATH": [f"{self.layer}/lib"],

@@ -2,12 +2,12 @@
 
 Theory of operation. `FunctionCode` compares the sources with a snapshot: the modification time, size and inode of each
 file. It does that before each invocation, so that a request never runs code from before the last save, and every half
-second, so that a change is reported without a request. Looking before each invocation must be cheap: while there are
-few files it looks at those it knows and at their folders (a new file changes its folder), and reads no folder. With
-many files, it looks less often, so that this takes a limited share of the time.
+second, so that a change is reported without a request. The check before each invocation must be cheap. With few files
+it compares only the files of the last snapshot and their folders, because a new file changes its folder. With many
+files it checks less often, so that the checks take a limited share of the time.
 
-The snapshot is taken before the sources are read. A file that changes in between is then noticed at the next look and
-loaded again; the other order would miss it.
+The snapshot is taken before the sources are read. A file that changes in between is found at the next check, and read
+again; the other order would miss it.
 
 A change makes a new `Layout`, also where the folders are the same, because processes have loaded the old files. Layouts
 count their users: environments that still run from an unpacked zip keep its folder.
@@ -29,9 +29,9 @@ from tools.common.errors import ToolError
 from tools.common.lambda_facts import MAX_UNPACKED_BYTES
 from tools.emulator.sandbox.supervisor_client import remove_folder
 
-LOOK_INTERVAL = 0.5  # seconds
+CHECK_INTERVAL = 0.5  # seconds
 FEW_FILES = 1000  # so many are checked before each invocation, which takes a few milliseconds
-MAX_LOOKING_SHARE = 0.05  # of the time, for more files
+MAX_CHECK_SHARE = 0.05  # of the time, for more files
 
 State = tuple[int, int, int]  # of a file or a folder: modification time, size, inode
 Snapshot = dict[str, State]
@@ -85,7 +85,7 @@ class FunctionCode:
         self._lock = threading.Lock()
         self._folders: Snapshot = {}
         self._seen = self._snapshot()
-        self._next_look = 0.0
+        self._next_check = 0.0
         self.layout = self._make_layout()
 
     def watch(self, on_change: Callable[[str], None], on_error: Callable[[str], None]) -> None:
@@ -104,17 +104,17 @@ class FunctionCode:
             self.layout.use()
             return self.layout
 
-    def look_for_changes(self) -> None:
+    def check_for_changes(self) -> None:
         """Make a new layout if a source has changed before this call."""
         if self._on_change is None:
             return
         with self._lock:
             start = time.monotonic()
-            if start < self._next_look or self._is_unchanged():
+            if start < self._next_check or self._is_unchanged():
                 return
             seen = self._snapshot()
             if len(seen) > FEW_FILES:
-                self._next_look = time.monotonic() + (time.monotonic() - start) / MAX_LOOKING_SHARE
+                self._next_check = time.monotonic() + (time.monotonic() - start) / MAX_CHECK_SHARE
             changed = {path for path in {*seen, *self._seen} if seen.get(path) != self._seen.get(path)}
             if not changed:
                 return
@@ -130,11 +130,11 @@ class FunctionCode:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(LOOK_INTERVAL)
-            self.look_for_changes()
+            time.sleep(CHECK_INTERVAL)
+            self.check_for_changes()
 
     def _is_unchanged(self) -> bool:
-        """Whether all known files and folders are as they were; False where that would take too long to find out."""
+        """Whether all files and folders of the last snapshot are the same; False if there are too many to check."""
         known = self._seen | self._folders
         return len(known) <= FEW_FILES and all(state_of(path) == state for path, state in known.items())
 
@@ -186,7 +186,7 @@ def files_of(source: Path, folders: Snapshot) -> Iterator[tuple[str, State]]:
             status = os.stat(path)
             state = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stat.S_ISDIR(status.st_mode):
-                folders[path] = state  # taken before the folder is read: a later change is noticed at the next look
+                folders[path] = state  # taken before the folder is read: a later change is found at the next check
                 pending += [entry.path for entry in os.scandir(path) if is_watched(entry)]
             elif stat.S_ISREG(status.st_mode):
                 yield path, state

@@ -190,14 +190,7 @@ class ExecutionEnvironment(Environment):
         except (InvocationFailed, OSError):
             listener.close()
             raise
-        # Imported here, while the process starts: at the top it would delay the first byte of `main.py` by 10 ms.
-        from tools.emulator.execution.runtime_api import RuntimeApiServer
-
-        self._api = RuntimeApiServer(function.arn, self, listener)
-        with self._lock:
-            if self._deadline is None:  # the runtime can have failed already, which has set another one
-                seconds = function.timeout if on_init_timeout is None else init_timeout
-                self._deadline = deadlines.set(seconds, self._init_timed_out)
+        self._serve_runtime_api(listener)
         threading.Thread(target=self._wait_for_end, daemon=True).start()
 
     @property
@@ -259,6 +252,16 @@ class ExecutionEnvironment(Environment):
         finally:
             os.close(log)
             self._log.follow()
+
+    def _serve_runtime_api(self, listener: socket.socket) -> None:
+        # Imported here, while the process starts: at the top it would delay the first byte of `main.py` by 10 ms.
+        from tools.emulator.execution.runtime_api import RuntimeApiServer
+
+        self._api = RuntimeApiServer(self._function.arn, self, listener)
+        seconds = self._function.timeout if self._on_init_timeout is None else self._init_timeout
+        with self._lock:
+            if self._deadline is None:  # otherwise the runtime has failed already, which has set another one
+                self._deadline = self._deadlines.set(seconds, self._init_timed_out)
 
     def _wait_for_end(self) -> None:
         self._process.ended.wait()

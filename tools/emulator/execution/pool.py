@@ -89,7 +89,7 @@ class EnvironmentPool:
         Raises Throttled; InvocationFailed if no environment can be started.
         """
         if self._code is not None:
-            self._code.look_for_changes()
+            self._code.check_for_changes()
         invocation = Invocation(event, self.configuration.timeout, **details)
         environment = self._take_idle(wait) or self._start()
         environment.invoke(invocation)
@@ -122,7 +122,7 @@ class EnvironmentPool:
         return environment.api
 
     def retire_environments(self) -> None:
-        """Let no present environment serve another invocation."""
+        """Retire all environments: none of them serves another invocation."""
         with self._change:
             idle, self._idle = self._idle, []
             self._stale |= set(self._all)

@@ -22,8 +22,7 @@ ENDING = "the emulator is ending"
 class Process:
     """A process that the supervisor has started. It leads a session of its own.
 
-    `pid` is for reading /proc only. The supervisor kills, because it alone knows whether the number still belongs to
-    the process.
+    `pid` is for reading /proc only. Only the supervisor kills: it reaps the processes, so their numbers stay valid.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
