@@ -123,10 +123,8 @@ class Reserve:
         """Allocate what is missing; without success while the function uses everything up."""
         try:
             if self._descriptor is None:
-                low = _open("/dev/null", _READ_ONLY)
-                self._descriptor = Descriptor(duplicate_high(low))
-                if self._descriptor.number != low:
-                    _close(low)
+                # A low number: the function may have lowered the limit, and a high one could then not be used again.
+                self._descriptor = Descriptor(_open("/dev/null", _READ_ONLY))
             if self._memory is None:
                 self._memory = bytes(self.BYTES)
         except (OSError, MemoryError):
@@ -248,7 +246,7 @@ def type_name(value: object) -> str:
     return name
 
 
-def is_a(error: BaseException, kind: type) -> bool:
+def is_a(error: object, kind: type) -> bool:
     """Return `isinstance(error, kind)`, without `__class__`, which the function's class may define as a property."""
     return issubclass(type(error), kind)
 
@@ -289,6 +287,18 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
         _restore_recursion_limit()
         name = f"Runtime.{error.reason}" if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
         return MinimalReport(name, text_of(error), error)
+
+
+def encode(report: "ErrorReport | MinimalReport", function: "Callable[[Any], Any]") -> "Any":
+    """Return `function(report)`. If that fails, as `describe` can, return the same for a minimal report."""
+    try:
+        return function(report)
+    except Terminated:
+        raise
+    except BaseException:
+        _restore_recursion_limit()
+        minimal = MinimalReport(report.error_type, report.message, None)
+        return function(minimal)
 
 
 def _restore_recursion_limit(get: "Any" = sys.getrecursionlimit, restore: "Any" = sys.setrecursionlimit) -> None:
@@ -334,7 +344,7 @@ class MinimalReport:
 
     frames = stack_trace = related = ()
 
-    def __init__(self, error_type: str, message: str, error: BaseException) -> None:
+    def __init__(self, error_type: str, message: str, error: "BaseException | None") -> None:
         self.error_type = error_type[:MAX_TYPE_CHARACTERS]
         self.message = message[:MAX_MESSAGE_CHARACTERS]
         self.exit_status = exit_status(error)
@@ -360,10 +370,10 @@ class MinimalReport:
         return b""
 
 
-def exit_status(error: BaseException) -> "int | None":
+def exit_status(error: "BaseException | None") -> "int | None":
     """Return the exit status if the process has to end after the report, otherwise None."""
     if is_a(error, SystemExit):
-        code = error.code  # type: ignore[attr-defined]
+        code = error.code  # type: ignore[union-attr]
         return code if isinstance(code, int) else int(code is not None)
     return 130 if is_a(error, KeyboardInterrupt) else None
 

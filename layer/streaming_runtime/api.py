@@ -12,6 +12,7 @@ from streaming_runtime import (
     NotDelivered,
     RuntimeApiError,
     describe_type,
+    encode,
     load,
 )
 from streaming_runtime.connection import Connection
@@ -134,7 +135,8 @@ class ResponseStream:
             self._api.post_error(self._invocation, report)
         elif self.phase is OPEN:
             try:
-                self._end(last_chunk(trailers(report, self._invocation.request_id)))
+                request_id = self._invocation.request_id
+                self._end(last_chunk(encode(report, lambda each: trailers(each, request_id))))
                 self._api.read_acceptance("the response")
             except NotDelivered as reason:
                 self._log.line(f"the error was not delivered: {reason}")
@@ -237,7 +239,8 @@ class RuntimeApi:
 
     def post_error(self, invocation: Invocation, report: "Report") -> None:
         """Report a failed invocation whose response has not begun."""
-        fields = f"{echo(invocation)}{XRAY_CAUSE}: {report.xray_cause().decode('ascii')}\r\n"
+        cause = encode(report, lambda each: each.xray_cause()).decode("ascii")
+        fields = f"{echo(invocation)}{XRAY_CAUSE}: {cause}\r\n"
         self.post_report(ERROR_PATH % invocation.request_id, report, fields, invocation.request_id)
 
     def post_init_error(self, report: "Report") -> None:
@@ -248,7 +251,7 @@ class RuntimeApi:
         self, path: str, report: "Report", fields: str = "", request_id: str = "", error_type: str = ""
     ) -> None:
         """Post an error report. `error_type` replaces the type in the header; the one in the body stays."""
-        body = report.body(request_id)
+        body = encode(report, lambda each: each.body(request_id))
         fields += (
             f"{ERROR_TYPE}: {error_type or report.header}\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
         )

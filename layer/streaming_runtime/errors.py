@@ -37,6 +37,7 @@ to_json = load("json_text").to_json
 binascii = import_standard("binascii")
 
 MAX_RELATED_ERRORS = 8  # causes, contexts and members of groups that are reported with an error
+MAX_FRAMES_WITHOUT_SOURCE = 100
 MAX_BODY_BYTES = 256 * 1024
 MAX_XRAY_CAUSE_BYTES = 64 * 1024  # the service drops a longer cause
 
@@ -180,13 +181,23 @@ def user_frames(error: BaseException) -> "list[StackFrame]":
         frames = [(frame.filename, frame.lineno or 0, frame.name, frame.line or "") for frame in extracted]
     except Terminated:
         raise
-    except BaseException:  # no memory or no stack is left; the error is worth more than its trace
-        return []
+    except BaseException:  # the module cannot be imported, or it cannot read the source
+        frames = frames_without_source(error)
     ours = (os.path.join(LAYER_FOLDER, "runtime.py"), os.path.join(FOLDER, ""))
     callers = (os.path.join(os.path.dirname(os.__file__), "asyncio", ""), "<frozen importlib")
     frames = [frame for frame in frames if not frame[0].startswith(ours)]
     while frames and frames[0][0].startswith(callers):
         del frames[0]
+    return frames
+
+
+def frames_without_source(error: BaseException) -> "list[StackFrame]":
+    frames: list[StackFrame] = []
+    trace = error.__traceback__
+    while trace is not None and len(frames) < MAX_FRAMES_WITHOUT_SOURCE:
+        code = trace.tb_frame.f_code
+        frames.append((code.co_filename, trace.tb_lineno, code.co_name, ""))
+        trace = trace.tb_next
     return frames
 
 
@@ -196,4 +207,4 @@ def format_frames(frames: "list[StackFrame]") -> "list[str]":
     except Terminated:
         raise
     except BaseException:
-        return []
+        return [f'  File "{path}", line {line}, in {name}\n' for path, line, name, _ in frames]

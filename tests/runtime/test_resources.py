@@ -1,0 +1,184 @@
+"""Errors while the interpreter itself is in trouble: the caller gets type and message all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+# Each breaks the process, keeps it broken, and then raises an error.
+TROUBLE = {
+    "no descriptors": """
+        import os
+        import resource
+
+        files = []
+
+        def fail():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            while True:
+                files.append(os.open("/dev/null", os.O_RDONLY))
+        """,
+    "all descriptors up to the limit": """
+        import os
+        import resource
+
+        files = []
+
+        def fail():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+            while True:
+                files.append(os.open("/dev/null", os.O_RDONLY))
+        """,
+    "no memory": """
+        import resource
+
+        kept = []
+
+        def fail():
+            with open("/proc/self/statm") as statm:
+                pages = int(statm.read().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (32 << 20), resource.RLIM_INFINITY))
+            size = 16 << 20
+            while True:
+                try:
+                    kept.append(bytearray(size))
+                except MemoryError:
+                    size //= 2
+                    if size < 16:
+                        raise MemoryError("nothing is left") from None
+        """,
+    "a recursion": """
+        def fail():
+            fail()
+        """,
+    "a recursion limit that is too low": """
+        import sys
+
+        def fail():
+            sys.setrecursionlimit(45)
+            raise ValueError("a message")
+        """,
+    "broken standard modules": """
+        import json
+        import os
+        import traceback
+
+        def fail():
+            for module in (json, traceback, os.path, os):
+                for name in list(vars(module)):
+                    if not name.startswith("__"):
+                        setattr(module, name, None)
+            raise ValueError("a message")
+        """,
+    "emptied import state": """
+        import sys
+
+        def fail():
+            sys.modules.clear()
+            sys.meta_path.clear()
+            sys.path.clear()
+            raise ValueError("a message")
+        """,
+    "imports that raise": """
+        import builtins
+
+        def fail():
+            def refuse(*arguments):
+                raise RuntimeError("no import")
+
+            builtins.__import__ = refuse
+            raise ValueError("a message")
+        """,
+}
+EXPECTED = {
+    "no descriptors": "OSError",
+    "all descriptors up to the limit": "OSError",
+    "no memory": "MemoryError",
+    "a recursion": "RecursionError",
+}
+
+pytestmark = pytest.mark.parametrize("trouble", TROUBLE)
+
+
+def start(runtime, trouble, handler):
+    return runtime({"trouble.py": TROUBLE[trouble], "lambda_function.py": handler})
+
+
+def assert_error(document, trouble):
+    assert document["errorType"] == EXPECTED.get(trouble, "ValueError")
+    assert document["errorMessage"]
+
+
+def assert_continues_or_ends(function):
+    """The next invocation works, or the process has ended: it never hangs."""
+    if (request := function.peer.read_request()) is None:
+        assert function.wait() != 0
+    else:
+        assert request.path.endswith("/next")
+
+
+def test_an_error_before_the_first_byte_is_reported(runtime, trouble):
+    handler = """
+        from trouble import fail
+
+        def handler(event, context):
+            fail()
+            yield b"never"
+        """
+    function = start(runtime, trouble, handler)
+    request, document = function.fail()
+    assert_error(document, trouble)
+    assert request.headers["lambda-runtime-function-error-type"] == f"Function.{EXPECTED.get(trouble, 'ValueError')}"
+    assert_continues_or_ends(function)
+
+
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_an_error_within_a_stream_is_in_the_trailers(runtime, trouble, definition):
+    handler = f"""
+        from trouble import fail
+
+        {definition} handler(event, context):
+            yield b"a"
+            fail()
+            yield b"never"
+        """
+    function = start(runtime, trouble, handler)
+    response = function.respond()
+    assert response.chunks == [b"a"]
+    assert_error(response.error, trouble)
+    assert_continues_or_ends(function)
+
+
+def test_an_error_in_the_clean_up_does_not_hide_the_end_of_the_stream(runtime, trouble):
+    handler = """
+        from trouble import fail
+
+        class Chunks:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                self.count = getattr(self, "count", 0) + 1
+                if self.count > 2:
+                    raise StopIteration
+                return b"a"
+
+            def close(self):
+                fail()
+
+        def handler(event, context):
+            return Chunks()
+        """
+    function = start(runtime, trouble, handler)
+    assert function.respond().chunks == [b"a", b"a"]
+    assert_continues_or_ends(function)
+
+
+def test_an_error_of_the_module_is_an_init_error(runtime, trouble):
+    handler = """
+        from trouble import fail
+
+        fail()
+        """
+    function = start(runtime, trouble, handler)
+    assert_error(function.read_init_error()[1], trouble)
+    assert function.wait() != 0
