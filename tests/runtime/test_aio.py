@@ -71,3 +71,134 @@ def test_asyncio_is_imported_only_for_an_async_handler(runtime):
     modules = runtime(code).respond().body.decode()
     for name in ("asyncio", "logging", "traceback", "http.client", "ssl", "typing"):
         assert f"'{name}'" not in modules
+
+
+PROXY = """
+    import asyncio
+
+    log = []
+
+    async def upstream():
+        try:
+            for number in range(1000):
+                yield b"%d" % number * 10_000
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            print("upstream closed", flush=True)
+
+    async def through():
+        async for item in upstream():
+            yield item
+
+    async def handler(event, context):
+        async for item in through():
+            yield item
+            if event == "fail":
+                raise ValueError("no")
+"""
+
+
+def test_a_generator_that_the_handler_reads_is_closed_when_the_caller_leaves(runtime):
+    function = runtime(PROXY)
+    function.expect_response(function.invoke("stream"))
+    function.peer.read_chunk()
+    function.peer.reset()
+    function.connect()
+    function.expect_next()
+    assert function.stdout == "upstream closed\n"
+
+
+def test_a_generator_that_the_handler_reads_is_closed_after_an_error(runtime):
+    function = runtime(PROXY)
+    assert function.respond("fail").error["errorType"] == "ValueError"
+    function.expect_next()
+    assert function.stdout.count("upstream closed\n") == 1
+
+
+def test_an_abandoned_generator_that_never_closes_does_not_keep_the_environment(runtime):
+    function = runtime(
+        """
+        import asyncio
+
+        async def upstream():
+            try:
+                yield b"a"
+                yield b"b"
+            finally:
+                await asyncio.Event().wait()
+
+        async def handler(event, context):
+            async for item in upstream():
+                yield item
+                break
+        """
+    )
+    assert function.respond().chunks == [b"a"]
+    assert function.respond().chunks == [b"a"]
+
+
+def test_a_loop_that_the_module_has_set_as_current_is_adopted(runtime):
+    function = runtime(
+        """
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        client = loop.create_future()
+
+        async def handler(event, context):
+            yield str(asyncio.get_running_loop() is loop).encode()
+            loop.call_soon(client.done() or client.set_result, None)
+            await client
+        """
+    )
+    assert function.respond().chunks == [b"True"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "loop._selector.close()",
+        "await loop.shutdown_default_executor()",
+        "loop._default_executor.shutdown(wait=False)",
+        "loop.call_soon(loop.call_soon, loop.stop)",
+        "loop.call_soon(loop.stop)",
+    ],
+)
+def test_a_loop_that_the_function_has_broken_is_replaced(runtime, damage):
+    function = runtime(
+        f"""
+        import asyncio
+
+        async def handler(event, context):
+            loop = asyncio.get_running_loop()
+            yield await loop.run_in_executor(None, str.encode, "thread")
+            if event == "break":
+                {damage}
+        """
+    )
+    request_id = function.invoke("break")
+    response = function.read_response(request_id)
+    function.accept()
+    assert response.chunks == [b"thread"]
+    for _ in range(2):
+        assert function.respond().chunks == [b"thread"]
+
+
+def test_a_task_that_the_function_left_does_not_stop_the_next_invocation(runtime):
+    function = runtime(
+        """
+        import asyncio
+
+        async def background():
+            await asyncio.sleep(3600)
+
+        tasks = []
+
+        async def handler(event, context):
+            tasks.append(asyncio.create_task(background()))
+            yield b"a"
+        """
+    )
+    assert [function.respond().chunks for _ in range(3)] == [[b"a"]] * 3

@@ -270,3 +270,67 @@ def test_an_event_that_is_not_json_is_an_unmarshal_error(runtime, body):
     _, document = function.read_error(function.invoke(raw=body))
     assert document["errorType"] == "Runtime.UnmarshalError"
     function.respond()
+
+
+def test_an_event_with_a_byte_order_mark_is_read(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield event["text"].encode()
+        """
+    )
+    raw = b"\xef\xbb\xbf" + json.dumps({"text": "J\u00fcrgen"}).encode()
+    assert function.read_response(function.invoke(raw=raw)).body.decode() == "J\u00fcrgen"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_child_process_gets_the_context(runtime, method):
+    child = """
+        import sys
+
+        def work(context, connection):
+            connection.send([
+                context.aws_request_id,
+                context.client_context.custom,
+                context.get_remaining_time_in_millis() > 1000,
+                any(path.endswith("/opt") for path in sys.path),
+                context.mine,
+                repr(context),
+            ])
+        """
+    handler = f"""
+        import multiprocessing
+
+        from child import work
+
+        def handler(event, context):
+            context.mine = "kept"
+            processes = multiprocessing.get_context("{method}")
+            ours, theirs = processes.Pipe()
+            process = processes.Process(target=work, args=(context, theirs))
+            process.start()
+            request_id, custom, has_time, has_layer, mine, text = ours.recv()
+            process.join()
+            same = (request_id, mine, text) == (context.aws_request_id, "kept", repr(context))
+            yield repr([same, custom, has_time, has_layer]).encode()
+        """
+    function = runtime({"child.py": child, "lambda_function.py": handler})
+    headers = {"Lambda-Runtime-Client-Context": json.dumps({"custom": {"a": 1}})}
+    assert function.respond(headers=headers).body == b"[True, {'a': 1}, True, False]"
+
+
+def test_a_copy_of_the_context_can_log(runtime):
+    function = runtime(
+        """
+        import copy
+        import pickle
+
+        def handler(event, context):
+            pickle.loads(pickle.dumps(context)).log("pickled\\n")
+            copy.deepcopy(context).log("copied\\n")
+            yield b""
+        """
+    )
+    function.respond()
+    function.expect_next()
+    assert function.stdout == "pickled\ncopied\n"
