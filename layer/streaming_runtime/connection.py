@@ -13,7 +13,8 @@ What can go wrong here, and how each case is handled:
   connection is at a high number, which the usual ranges do not reach. Its identity is checked before each request and
   after each failed send. It is not checked for each chunk, which would cost as much as sending it: a number that is
   reused in the middle of a stream goes unnoticed.
-- The other machine may vanish without a word. TCP keep-alive ends the wait for it, and never one for a live server.
+- The peer may vanish without closing the connection. TCP keep-alive ends the wait for it. A live server can be silent
+  for as long as it likes: its kernel answers the probes.
 """
 
 from streaming_runtime import Descriptor, NotDelivered, RuntimeApiError, Terminated, duplicate_high, import_standard
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait; no SIGPIPE, whatever its disposition
-KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}  # seconds, seconds, probes (tcp(7))
+# tcp(7): idle seconds before the first probe, seconds between probes, probes; and how often a SYN is repeated, which
+# ends an attempt to connect after about 7 seconds. The kernel counts these, so a freeze of the process does no harm.
+TCP_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_SYNCNT": 2}
 PEEK_NOW = socket.MSG_DONTWAIT | socket.MSG_PEEK
 
 
@@ -70,8 +73,8 @@ def _set_options(sock: "socket.socket") -> None:
     # Without it, a small chunk waits up to 40 ms for the acknowledgement of the previous one (tcp(7)).
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEP_ALIVE.items():
-        option = getattr(socket, name, None)  # macOS lacks one of them
+    for name, value in TCP_OPTIONS.items():
+        option = getattr(socket, name, None)  # macOS lacks some of them
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 

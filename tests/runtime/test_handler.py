@@ -317,3 +317,23 @@ def test_a_function_that_cannot_be_loaded_is_an_init_error(runtime, files, handl
     assert request.headers["lambda-runtime-function-error-type"] == expected
     assert function.wait() == 1
     assert f"[ERROR] {error_type}: " in function.stdout
+
+
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_one_large_chunk_exists_at_a_time(runtime, definition):
+    size = 60 << 20
+    function = runtime(
+        f"""
+        import resource
+
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+        {definition} handler(event, context):
+            before = peak()
+            for _ in range(4):
+                yield bytes([1]) * {size}
+            yield str(peak() - before).encode()
+        """
+    )
+    assert int(function.respond().chunks[-1]) < 1.3 * size

@@ -110,3 +110,41 @@ def test_a_prelude_can_have_16_kb_with_its_delimiter_and_no_more(runtime):
     room = 16 * 1024 - 8 - empty
     assert sum(map(len, function.respond(room).chunks)) == 16 * 1024
     assert function.fail(room + 1)[1]["errorType"] == "Runtime.InvalidResponseHead"
+
+
+def test_multi_value_headers_are_passed_through(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield {"multiValueHeaders": {"X-A": ["b", "c"], "X-Empty": []}}
+            yield b"body"
+        """
+    )
+    document = json.loads(function.respond().chunks[0])
+    assert document == {
+        "statusCode": 200,
+        "headers": {},
+        "cookies": [],
+        "multiValueHeaders": {"X-A": ["b", "c"], "X-Empty": []},
+    }
+
+
+@pytest.mark.parametrize("value", ["[]", "{'a': 'b'}", "{'a': [5]}", "{'': ['b']}", "{'a': ['b\\r\\nX: y']}", "None"])
+def test_invalid_multi_value_headers_are_an_error_before_the_first_byte(runtime, value):
+    function = runtime(
+        f"""
+        def handler(event, context):
+            yield {{"multiValueHeaders": {value}}}
+        """
+    )
+    assert function.fail()[1]["errorType"] == "Runtime.InvalidResponseHead"
+
+
+def test_multi_value_headers_count_toward_the_limit(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield {"multiValueHeaders": {"a": ["x" * 8_000, "y" * 9_000]}}
+        """
+    )
+    assert function.fail()[1]["errorType"] == "Runtime.InvalidResponseHead"
