@@ -1,0 +1,153 @@
+"""The structure of the code: imports point one way, without cycles, and at the top of the file.
+
+The rules are stated in the docstrings of the packages. Files are parsed, not imported, so that an import in a function
+or for the type checker counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+from support.checkout import ROOT
+
+MAX_LINES = 450
+
+# The packages that each one may import, besides itself and the standard library.
+ALLOWED: dict[str, set[str]] = {
+    "layer": set(),
+    "tools/common": set(),
+    "tools/packaging": {"tools/common"},
+    "tools/emulator": {"tools/common", "tools/packaging"},
+    "tools/fleet": {"tools/common", "tools/packaging"},
+    "tools/bench": {"tools/common", "tools/packaging", "tools/emulator"},
+    "main.py": {"tools/emulator"},
+}
+
+# Imports in functions, each with the reason why it is not at the top of the file. All are in the emulator, because
+# people wait for the first byte of `python3 main.py`.
+LATE_IMPORTS = {
+    ("tools/emulator/cli.py", "tools.emulator.run"): "loaded while the supervisor process starts",
+    ("tools/emulator/run.py", "tools.emulator.serving"): "one invocation does not need the endpoints",
+    ("tools/emulator/options.py", "tools.emulator.endpoints.cors"): "only --cors needs it",
+    ("tools/emulator/deployment/configuration.py", "subprocess"): "only layers with an interpreter need it",
+    ("tools/emulator/deployment/sources.py", "shutil"): "a start with one layer does not need it",
+    ("tools/emulator/deployment/sources.py", "tools.emulator.deployment.unpack"): "only zips need zipfile",
+    ("tools/emulator/execution/environment.py", "tools.emulator.execution.runtime_api"): (
+        "loaded while the process of the environment starts"
+    ),
+    ("tools/emulator/execution/pool.py", "tools.emulator.execution.attached"): "only --api-only needs it",
+    ("tools/emulator/sandbox/supervisor_client.py", "shutil"): "a start does not need it",
+    ("tools/emulator/sandbox/supervisor_process.py", "shutil"): "it would take half of the start of the supervisor",
+    ("tools/emulator/sandbox/supervisor_process.py", "ctypes"): "only Linux needs it",
+    ("tools/emulator/sandbox/supervisor_process.py", "tools.emulator.sandbox.namespaces"): "only --isolate needs it",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, as `tools.common.paths`."""
+
+    file: str
+    module: str
+    line: int
+    is_late: bool  # in a function
+    is_for_types: bool  # below `if TYPE_CHECKING`
+
+
+FILES = {
+    path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes(), path.name)
+    for path in (ROOT / "main.py", *sorted(ROOT.glob("layer/**/*.py")), *sorted(ROOT.glob("tools/**/*.py")))
+}
+
+
+def module_of(file: str) -> str:
+    return file.removeprefix("layer/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def imports_of(file: str) -> Iterator[Import]:
+    yield from _walk(file, FILES[file].body, is_late=False, is_for_types=False)
+
+
+def _walk(file: str, nodes: list[ast.AST] | list[ast.stmt], is_late: bool, is_for_types: bool) -> Iterator[Import]:
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for module in _modules(file, node):
+                yield Import(file, module, node.lineno, is_late, is_for_types)
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        yield from _walk(file, list(ast.iter_child_nodes(node)), is_late or inside, is_for_types or for_types)
+
+
+def _modules(file: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:  # relative: one dot is the package of the file
+        package = module_of(file).split(".")
+        package = package if file.endswith("/__init__.py") else package[:-1]
+        base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
+    for alias in node.names:  # of a package, a name can be a module
+        name = f"{base}.{alias.name}"
+        yield name if name in MODULES else base
+
+
+def part_of(file: str) -> str:
+    """The package to which a file belongs, as in ALLOWED."""
+    return "/".join(file.split("/")[:2]) if file.startswith("tools/") else file.split("/")[0]
+
+
+ALL = [each for file in FILES for each in imports_of(file)]
+OWN = [each for each in ALL if each.module in MODULES]
+
+
+def test_imports_point_one_way() -> None:
+    wrong = [
+        f"{each.file}:{each.line} imports {each.module}"
+        for each in OWN
+        if (target := part_of(MODULES[each.module])) != part_of(each.file) and target not in ALLOWED[part_of(each.file)]
+    ]
+    assert wrong == []
+
+
+def test_every_package_has_a_rule() -> None:
+    assert {part_of(file) for file in FILES} <= set(ALLOWED)
+
+
+def test_no_tool_imports_the_layer_or_the_tests() -> None:
+    layer = {module.split(".")[0] for module, file in MODULES.items() if file.startswith("layer/")}
+    others = {*layer, "tests", "support", "lambda_function"}
+    wrong = [f"{each.file}: {each.module}" for each in ALL if each.module.split(".")[0] in others]
+    assert [each for each in wrong if not each.startswith("layer/")] == []
+
+
+def test_no_modules_import_each_other() -> None:
+    """Imports for the type checker do not count: they are not executed."""
+    executed = [each for each in OWN if not each.is_for_types]
+    graph = {module: {each.module for each in executed if each.file == file} for module, file in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_imports_in_functions_are_listed_with_their_reason() -> None:
+    late = {(each.file, each.module) for each in ALL if each.is_late}
+    assert late == set(LATE_IMPORTS)
+
+
+def test_the_layer_imports_only_what_its_first_response_needs_at_the_top() -> None:
+    """Cold modules are loaded by name on first use, so no import statement in the layer is in a function."""
+    assert [each for each in ALL if each.file.startswith("layer/") and each.is_late] == []
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != "main.py"])
+def test_no_file_is_too_long(file: str) -> None:
+    assert len((ROOT / file).read_bytes().splitlines()) <= MAX_LINES
