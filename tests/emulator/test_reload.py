@@ -124,7 +124,9 @@ def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation
     supervisor = Supervisor()
     numbers = itertools.count()
     path = make_zip(handler_that_yields("old"))
-    code = FunctionCode([ROOT / "layer"], path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"))
+    code = FunctionCode(
+        [ROOT / "layer"], path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"), reload=True
+    )
     configuration = FunctionConfiguration("a-function", code.layout.layer, code.layout.task_root)
     pool = ChangingPool(configuration, Console(), supervisor, code=code)
     changed: list[str] = []

@@ -54,7 +54,10 @@ def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervi
 def make_pool(
     name: str, path: Path, options: Options, console: Console, supervisor: Supervisor, numbers: Iterator[int]
 ) -> EnvironmentPool:
-    code = FunctionCode(options.layers, path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"))
+    reload = options.serve and options.reload
+    code = FunctionCode(
+        options.layers, path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"), reload
+    )
     configuration = FunctionConfiguration(
         name=name,
         layer=code.layout.layer,
@@ -73,7 +76,7 @@ def make_pool(
         console.note(f"{name}: {changed} has changed; the next request uses it")
         pool.retire_environments()
 
-    if options.serve and options.reload:
+    if reload:
         code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
     return pool
 

@@ -72,11 +72,19 @@ class FunctionCode:
         function: a folder or a zip.
         runtime: the folder of the runtime's own layer, which precedes the others unless one of them has a `bootstrap`.
         make_folder: returns a new folder, which is removed at the end of the emulator.
+        reload: whether `watch` will be called. Otherwise no snapshot is taken, which would delay the first invocation.
 
     Raises ToolError if a source cannot be used.
     """
 
-    def __init__(self, layers: Sequence[Path], function: Path, runtime: Path, make_folder: Callable[[], Path]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Path],
+        function: Path,
+        runtime: Path,
+        make_folder: Callable[[], Path],
+        reload: bool = False,
+    ) -> None:
         self._layers = layers if any(map(has_bootstrap, layers)) else [runtime, *layers]
         self._function = function
         self._make_folder = make_folder
@@ -84,7 +92,7 @@ class FunctionCode:
         self._on_error: Callable[[str], None] = lambda message: None
         self._lock = threading.Lock()
         self._folders: Snapshot = {}
-        self._seen = self._snapshot()
+        self._seen = self._snapshot() if reload else {}
         self._next_check = 0.0
         self.layout = self._make_layout()
 
