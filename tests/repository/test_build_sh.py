@@ -186,8 +186,9 @@ def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -
 @pytest.mark.usefixtures("on_linux")
 def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
     sandbox.test("-k", "word")
-    assert sandbox.log.read_text().splitlines()[-2:] == [
+    assert sandbox.log.read_text().splitlines()[-3:] == [
         "python tests/support/debian_stand_ins.py",
+        "python tests/support/agents_environment.py",
         "python -m pytest -k word",
     ]
     sandbox.test()
