@@ -138,15 +138,15 @@ def test_only_compiled_code_differs_between_the_architectures(zips: Zips) -> Non
 
 def test_files_that_a_function_does_not_need_are_left_out(zips: Zips, architecture: Architecture) -> None:
     paths = set(zips.entries(architecture))
-    made_up = {
+    placeholders = {
         "cpython/" + path.format(triplet=architecture.triplet)
         for path in (
-            *debian_stand_ins.MADE_UP_FILES,
-            *debian_stand_ins.MADE_UP_LIBRARIES,
+            *debian_stand_ins.PLACEHOLDER_FILES,
+            *debian_stand_ins.PLACEHOLDER_LIBRARIES,
             *debian_stand_ins.LINKS,
         )
     }
-    assert paths & made_up == {"cpython/bin/python3", "cpython/lib/python3.13/__pycache__/os.cpython-313.pyc"}
+    assert paths & placeholders == {"cpython/bin/python3", "cpython/lib/python3.13/__pycache__/os.cpython-313.pyc"}
     unwanted = r"cpython/(include|share)/|/(test|idlelib|tkinter|turtledemo|ensurepip|pydoc_data)/|/_test|\.a$"
     assert [path for path in paths if re.search(unwanted, path)] == []
     assert any(path.startswith("cpython/lib/python3.13/unittest/") for path in paths)
@@ -319,7 +319,11 @@ result = {
     environment = place.pop("environment")
     for name in ("PWD", "SHLVL", "_"):  # which shells add
         environment.pop(name, None)
-    assert environment == {**ENVIRONMENT, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{root_file_system.API_PORT}"}
+    assert environment == {
+        **ENVIRONMENT,
+        "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{root_file_system.API_PORT}",
+        "PATH": f"/opt/cpython/bin:{ENVIRONMENT['PATH']}",
+    }
     read_only = "Read-only file system"
     assert place == {
         "user": [993, 990, []],
@@ -327,7 +331,7 @@ result = {
         "refusals": [read_only, read_only, read_only, read_only, None],
         "folder": "/var/task",
         "python": ["/opt/cpython/bin/python3", [3, 13], "glibc 2.41"],
-        "other": [None, None, None],
+        "other": [None, "/opt/cpython/bin/python3", None],
         "glibc": ["libc-2.17.so"],
     }
 
@@ -491,7 +495,11 @@ result = [maps, [m.__file__ for m in list(sys.modules.values()) if getattr(m, "_
         )
     )
     assert all(path.startswith(("/opt/cpython/", "[")) for path in maps), maps
-    assert {"/".join(Path(path).parts[:3]) for path in modules} == {"//opt/cpython", "//var/task"}
+    assert {"/".join(Path(path).parts[:3]) for path in modules} == {
+        "//opt/cpython",
+        "//opt/streaming_runtime",
+        "//var/task",
+    }
 
 
 # TLS
@@ -578,7 +586,7 @@ def test_the_refusal_of_a_layer_for_another_architecture_names_the_right_one(sta
     runtime = start(handler("result = None"), X86_64, layer=zips.unpacked(ARM64))
     assert runtime.wait() == 1
     assert runtime.stderr.count("\n") == 1
-    assert "attach layer-python3.13-x86_64.zip in place of" in runtime.stderr
+    assert "attach layer-python3.13-x86_64.zip instead of this layer" in runtime.stderr
 
 
 def test_the_refusal_of_the_slim_layer_names_the_one_to_attach(start: Start, layer: Path) -> None:

