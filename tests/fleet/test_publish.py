@@ -1,4 +1,4 @@
-"""`publish`, `verify`, `prune` and `report`, on a stand-in of AWS Lambda (see ``lambda_standin``)."""
+"""`publish`, `verify`, `prune` and `report` against a stand-in of AWS Lambda (see `lambda_standin`)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import hashlib
 import io
 import json
 import os
+import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.awslambda.utils import get_backend
 from support.cloud import ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, Cloud, zipped
 from support.lambda_standin import Call
 
-from tools.fleet.commands import publish
+from tools.fleet.aws.session import Pace
+from tools.fleet.rollout.target_version import description
 from tools.packaging import manifest
 from tools.packaging.manifest import Published
 from tools.packaging.manifest_edit import with_published
@@ -45,14 +49,14 @@ def grants(cloud: Cloud, number: int = 1, region: str = REGION) -> list[Any]:
 # Publishing
 
 
-def test_what_is_published_is_what_was_built_and_is_written_down(cloud: Cloud) -> None:
+def test_the_published_version_has_the_built_bytes_and_is_in_the_manifest(cloud: Cloud) -> None:
     cloud.done("publish")
-    held = cloud.client().get_layer_version(LayerName=NAME, VersionNumber=1)
+    version = cloud.client().get_layer_version(LayerName=NAME, VersionNumber=1)
     identity, data = cloud.manifest(), zip_of(cloud)
-    assert held["Content"]["CodeSha256"] == base64.b64encode(hashlib.sha256(data).digest()).decode()
-    assert held["CompatibleRuntimes"] == identity["compatibleRuntimes"]
-    assert held["CompatibleArchitectures"] == identity["compatibleArchitectures"]
-    assert (held["LicenseInfo"], held["Description"]) == ("Apache-2.0", f"{NAME} {identity['version']}")
+    assert version["Content"]["CodeSha256"] == base64.b64encode(hashlib.sha256(data).digest()).decode()
+    assert version["CompatibleRuntimes"] == identity["compatibleRuntimes"]
+    assert version["CompatibleArchitectures"] == identity["compatibleArchitectures"]
+    assert (version["LicenseInfo"], version["Description"]) == ("Apache-2.0", f"{NAME} {identity['version']}")
     assert identity["published"] == [
         {
             "variant": "slim",
@@ -68,7 +72,7 @@ def test_what_is_published_is_what_was_built_and_is_written_down(cloud: Cloud) -
     ]
 
 
-def test_the_rest_of_the_manifest_keeps_its_form(cloud: Cloud) -> None:
+def test_the_rest_of_the_manifest_is_unchanged(cloud: Cloud) -> None:
     path = cloud.checkout.root / "layer-manifest.json"
     before = path.read_text()
     cloud.done("publish", "--region", *REGIONS)
@@ -93,25 +97,77 @@ def test_the_same_bytes_are_published_once(cloud: Cloud) -> None:
 
 
 def test_other_bytes_are_another_version(cloud: Cloud) -> None:
-    assert "holds another" not in cloud.run("publish").stderr
+    assert "has changed since" not in cloud.run("publish").stderr
     path = cloud.checkout.root / "layer/runtime.py"
     path.write_text(path.read_text() + "\n# changed\n")
-    assert "layer-slim.zip holds another runtime.py than layer/ does now" in cloud.run("publish", "--dry-run").stderr
+    assert "layer/runtime.py has changed since layer-slim.zip was built" in cloud.run("publish", "--dry-run").stderr
     cloud.checkout.build("--bytecode", "none")
     assert cloud.json("publish")["published"][0]["arn"] == f"{OURS}:2"
     assert [entry["arn"] for entry in cloud.manifest()["published"]] == [f"{OURS}:2"]
 
 
-def test_two_processes_at_once_make_one_version(cloud: Cloud) -> None:
-    processes = [cloud.start("publish") for _ in range(3)]
-    for process in processes:
-        said = process.communicate()
-        assert process.returncode == 0, said
+def test_publishers_on_one_machine_take_turns(cloud: Cloud) -> None:
+    """The first publisher is held up before it creates the version; the second must wait for it, not for a clock."""
+    creating, second_started = threading.Event(), threading.Event()
+
+    def hold_up(call: Call) -> None:
+        if call.operation == "PublishLayerVersion" and not creating.is_set():
+            creating.set()
+            assert second_started.wait(30)
+            wait_until_blocked(second.pid, cloud.checkout.root / "build.sh")
+
+    cloud.standin.faults.on = hold_up  # type: ignore[assignment]
+    first = cloud.start("publish")
+    assert creating.wait(30)
+    second = cloud.start("publish")
+    second_started.set()
+    for process in (first, second):
+        output = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    assert versions(cloud) == [1]
+    assert cloud.standin.counted()["PublishLayerVersion"] == 1
+
+
+def wait_until_blocked(process: int, file: Path) -> None:
+    """Wait until a process waits for a lock on `file`, as /proc/locks lists it, or until it is past that point."""
+    inode = file.stat().st_ino
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+        if any(words[5] == str(process) and words[6].endswith(f":{inode}") for words in waiting):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the second publisher did not wait for the lock")
+
+
+@pytest.mark.parametrize("fault", ["after", "before", 500, 429])
+def test_a_publisher_pauses_before_each_attempt_after_a_fault(cloud: Cloud, fault: Any) -> None:
+    pauses: list[float] = []
+    pace = Pace(between_requests=0, after_throttling=0, between_polls=0, sleep=pauses.append)
+    met: list[Call] = []
+
+    def twice(call: Call) -> Any:
+        if call.operation == "PublishLayerVersion" and len(met) < 2:
+            met.append(call)
+            return fault
+        return None
+
+    cloud.standin.faults.on = twice
+    assert cloud.run("publish", pace=pace).returncode == 0
+    assert pauses == ([1.0] if fault == "after" else [1.0, 2.0])
     assert versions(cloud) == [1]
 
 
+def test_other_bytes_than_were_sent_are_refused(cloud: Cloud) -> None:
+    cloud.standin.faults.corrupt_layers = True
+    result = cloud.run("publish")
+    assert result.returncode == 1
+    assert f"AWS received other bytes than were sent: {SLIM} has the CodeSha256 " in result.stdout
+    assert "published" not in cloud.manifest()
+
+
 @pytest.mark.parametrize("fault", ["before", "after", 500, 429])
-def test_trouble_on_the_way_makes_no_second_version(cloud: Cloud, fault: Any) -> None:
+def test_no_fault_creates_a_second_version(cloud: Cloud, fault: Any) -> None:
     met: list[Call] = []
 
     def once_each(call: Call) -> Any:
@@ -127,11 +183,11 @@ def test_trouble_on_the_way_makes_no_second_version(cloud: Cloud, fault: Any) ->
     assert cloud.manifest()["published"][0]["arn"] == SLIM
 
 
-def test_a_region_that_fails_does_not_hold_up_the_others_and_is_taken_up_again(cloud: Cloud) -> None:
+def test_a_region_that_fails_does_not_stop_the_others_and_is_published_by_the_next_run(cloud: Cloud) -> None:
     refused = 500
     cloud.standin.faults.on = lambda call: refused if call.region == "eu-west-1" and call.service == "lambda" else None
-    told = cloud.json("publish", "--region", *REGIONS, status=1)
-    assert [row["region"] for row in told["published"] if row["error"]] == ["eu-west-1"]
+    result = cloud.json("publish", "--region", *REGIONS, status=1)
+    assert [row["region"] for row in result["published"] if row["error"]] == ["eu-west-1"]
     assert [entry["region"] for entry in cloud.manifest()["published"]] == ["eu-central-1", "us-east-1"]
     cloud.standin.faults.on = lambda call: None
     cloud.standin.calls.clear()
@@ -140,15 +196,15 @@ def test_a_region_that_fails_does_not_hold_up_the_others_and_is_taken_up_again(c
     assert [entry["region"] for entry in cloud.manifest()["published"]] == sorted(REGIONS)
 
 
-def test_all_regions_are_those_that_are_switched_on(cloud: Cloud) -> None:
-    told = cloud.json("publish", "--all-regions")
-    regions = [row["region"] for row in told["published"]]
+def test_all_regions_are_those_that_the_account_has_enabled(cloud: Cloud) -> None:
+    result = cloud.json("publish", "--all-regions")
+    regions = [row["region"] for row in result["published"]]
     assert regions == sorted(set(regions)) and set(REGIONS) <= set(regions) and len(regions) > 10
     assert not any(region.startswith(("cn-", "us-gov-")) for region in regions)
 
 
 @pytest.mark.parametrize("region", ["cn-north-1", "us-gov-west-1"])
-def test_the_partition_is_the_callers(cloud: Cloud, region: str) -> None:
+def test_the_partition_is_that_of_the_caller(cloud: Cloud, region: str) -> None:
     cloud.done("publish", AWS_DEFAULT_REGION=region)
     (entry,) = cloud.manifest()["published"]
     assert entry["arn"] == f"arn:{entry['partition']}:lambda:{region}:{ACCOUNT}:layer:{NAME}:1"
@@ -164,24 +220,26 @@ def test_the_partition_is_the_callers(cloud: Cloud, region: str) -> None:
         (["--share", "222222222222", "--share", "111111111111"], ["111111111111", "222222222222"], None),
     ],
 )
-def test_it_is_shared_as_told(cloud: Cloud, words: list[str], principals: list[str], shared_with: Any) -> None:
+def test_the_version_is_shared_as_the_options_say(
+    cloud: Cloud, words: list[str], principals: list[str], shared_with: Any
+) -> None:
     cloud.done("publish", *words)
     assert sorted(map(str, grants(cloud))) == principals
     assert cloud.manifest()["published"][0]["sharedWith"] == (shared_with or principals)
 
 
-def test_a_permission_that_is_missing_is_repaired(cloud: Cloud) -> None:
+def test_a_missing_permission_is_added(cloud: Cloud) -> None:
     cloud.done("publish", "--public")
     cloud.client().remove_layer_version_permission(LayerName=NAME, VersionNumber=1, StatementId="public")
     assert "permission" in cloud.run("verify").stdout
-    assert "shared with public" in cloud.done("publish")  # the manifest knows that it should be
+    assert "shared with public" in cloud.done("publish")  # because the manifest lists it
     assert grants(cloud) == ["*"] and versions(cloud) == [1]
     cloud.standin.calls.clear()
-    assert "there already" in cloud.done("publish", "--public")
+    assert "up to date" in cloud.done("publish", "--public")
     assert "AddLayerVersionPermission" not in cloud.standin.counted()
 
 
-def test_parameters_name_the_version_once_and_the_latest_always(cloud: Cloud) -> None:
+def test_the_parameter_of_a_version_never_changes_and_that_of_the_latest_does(cloud: Cloud) -> None:
     client = cloud.client("ssm")
     cloud.done("publish", "--ssm", "/streaming-runtime/")
 
@@ -191,17 +249,20 @@ def test_parameters_name_the_version_once_and_the_latest_always(cloud: Cloud) ->
     assert (value("0.1.0"), value("latest")) == (SLIM, SLIM)
     cloud.done("publish", "--ssm", "streaming-runtime")
     client.put_parameter(Name="/streaming-runtime/slim/0.1.0", Value="other", Type="String", Overwrite=True)
-    said = cloud.run("publish", "--ssm", "streaming-runtime")
-    assert said.returncode == 1 and "/streaming-runtime/slim/0.1.0 is other, and a version is named once" in said.stdout
+    result = cloud.run("publish", "--ssm", "streaming-runtime")
+    assert (
+        result.returncode == 1
+        and "/streaming-runtime/slim/0.1.0 is other, and the parameter of a version never changes" in result.stdout
+    )
     assert value("0.1.0") == "other"
 
 
-def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "MAX_ZIP_BYTES", 100_000)
-    large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": os.urandom(100_000)})
+def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud) -> None:
+    ballast = os.urandom(52_428_800)
+    large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": ballast})
     (cloud.checkout.dist / "layer-python3.13-arm64.zip").write_bytes(large)
     words = ["publish", "--variant", "python3.13-arm64"]
-    assert "name a bucket in the region with --bucket" in cloud.refusal(*words)
+    assert "use --bucket with a bucket in the region" in cloud.refusal(*words)
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket=f"zips-{REGION}", CreateBucketConfiguration={"LocationConstraint": REGION})
     cloud.done(*words, "--bucket", "zips-{region}")
@@ -211,18 +272,18 @@ def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud, monkeypatch: pytest
     assert versions(cloud, name=f"{NAME}-python3-13-arm64") == [1]
 
 
-def test_a_dry_run_writes_nothing_nowhere(cloud: Cloud) -> None:
+def test_a_dry_run_writes_nothing(cloud: Cloud) -> None:
     files = cloud.checkout.files()
-    said = cloud.done("publish", "--dry-run", "--public", "--ssm", "x", "--region", *REGIONS)
-    assert said.count("would publish, would share it with public") == len(REGIONS)
-    cloud.done("publish", "--dry-run", "-o", cloud.checkout.root / "elsewhere")  # where nothing is built
+    result = cloud.done("publish", "--dry-run", "--public", "--ssm", "x", "--region", *REGIONS)
+    assert result.count("would publish, would share it with public") == len(REGIONS)
+    cloud.done("publish", "--dry-run", "-o", cloud.checkout.root / "elsewhere")  # without built zips
     assert cloud.checkout.files() == files
     assert not any(
         call.operation in ("PublishLayerVersion", "AddLayerVersionPermission") for call in cloud.standin.calls
     )
 
 
-def test_the_slim_layer_is_built_where_it_is_missing(cloud: Cloud) -> None:
+def test_a_missing_slim_layer_is_built(cloud: Cloud) -> None:
     data = zip_of(cloud)
     cloud.done("publish", "--dry-run")
     (cloud.checkout.dist / "layer-slim.zip").unlink()
@@ -230,38 +291,38 @@ def test_the_slim_layer_is_built_where_it_is_missing(cloud: Cloud) -> None:
     assert zip_of(cloud)[:2] == data[:2] == b"PK"
 
 
-FAULTS: list[tuple[list[str], dict[str, Any], int, str]] = [
+REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["publish"], {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, 1, "no AWS credentials "),
     (["publish"], {"AWS_DEFAULT_REGION": None}, 2, "no region is set"),
     (["publish", "--region", "mars-1"], {}, 2, "'mars-1' is not the name of a region"),
-    (["publish", "--region", REGION, "cn-north-1"], {}, 2, "cn-north-1 is of the partition aws-cn"),
+    (["publish", "--region", REGION, "cn-north-1"], {}, 2, "cn-north-1 is in the partition aws-cn"),
     (
         ["publish", "--region", REGION, "--all-regions"],
         {},
         2,
         "argument --all-regions: not allowed with argument --region",
     ),
-    (["publish", "--share", "12"], {}, 2, "argument --share: '12' is not the number of an account"),
-    (["publish", "--organization", "12"], {}, 2, "argument --organization: '12' is not the id of an organization"),
+    (["publish", "--share", "12"], {}, 2, "argument --share: '12' is not an account ID"),
+    (["publish", "--organization", "12"], {}, 2, "argument --organization: '12' is not the ID of an organization"),
     (["publish", "--public", "--share", "111111111111"], {}, 2, "argument --share: not allowed with argument --public"),
-    (["publish", "--ssm", "/aws/x"], {}, 2, "argument --ssm: '/aws/x' cannot begin the name of a parameter"),
-    (["publish", "--variant", "fat"], {}, 2, "there is no variant 'fat', there are slim, "),
+    (["publish", "--ssm", "/aws/x"], {}, 2, "argument --ssm: '/aws/x' cannot be the prefix of a parameter"),
+    (["publish", "--variant", "fat"], {}, 2, "there is no variant 'fat'; the variants are slim, "),
     (
         ["publish", "--variant", "python3.13-arm64"],
         {},
         1,
         "dist/layer-python3.13-arm64.zip is missing: run ",
     ),
-    (["verify"], {}, 1, "the manifest names nothing published that fits: run ./build.sh publish first"),
+    (["verify"], {}, 1, "the manifest has no published entry for these options: run ./build.sh publish first"),
     (["prune"], {}, 2, "the following arguments are required: --keep"),
     (["prune", "--keep", "x"], {}, 2, "argument --keep: 'x' is not a whole number"),
-    (["prune", "--keep", "1", "--journal", "build.sh"], {}, 1, "build.sh: line 1 is not of a journal"),
+    (["prune", "--keep", "1", "--journal", "build.sh"], {}, 1, "build.sh: line 1 is not an event of a journal"),
     (["report", "--region", "mars-1"], {}, 2, "'mars-1' is not the name of a region"),
 ]
 
 
 def test_bad_input_is_one_line(cloud: Cloud, subtests: pytest.Subtests) -> None:
-    for words, environment, status, message in FAULTS:
+    for words, environment, status, message in REFUSALS:
         with subtests.test(words=words, environment=environment):
             assert cloud.refusal(*words, status=status, **environment).startswith(message)
 
@@ -275,7 +336,7 @@ def test_an_expired_session_is_one_line(cloud: Cloud) -> None:
 def test_a_zip_of_another_version_is_refused(cloud: Cloud) -> None:
     path = cloud.checkout.dist / "layer-slim.zip"
     path.write_bytes(zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.0.9"\n'}))
-    assert cloud.refusal("publish") == "layer-slim.zip is not of version 0.1.0: run ./build.sh, and repeat"
+    assert cloud.refusal("publish") == "layer-slim.zip is not of version 0.1.0: run ./build.sh, and repeat the command"
 
 
 @pytest.mark.parametrize("damage", ["no zip", "content"])
@@ -287,7 +348,7 @@ def test_a_damaged_zip_is_refused_in_one_line(cloud: Cloud, damage: str) -> None
     assert refusal.endswith("; build it again with ./build.sh")
 
 
-# The manifest's list
+# The manifest's list of published versions
 
 ENTRY = {
     "variant": "slim",
@@ -321,7 +382,7 @@ NONSENSE: list[tuple[Any, str]] = [
 ]
 
 
-def test_a_list_edited_into_nonsense_is_one_line(cloud: Cloud, subtests: pytest.Subtests) -> None:
+def test_an_invalid_list_is_one_line(cloud: Cloud, subtests: pytest.Subtests) -> None:
     path = cloud.checkout.root / manifest.FILE_NAME
     text = path.read_text()
     for content, message in NONSENSE:
@@ -330,7 +391,7 @@ def test_a_list_edited_into_nonsense_is_one_line(cloud: Cloud, subtests: pytest.
             assert cloud.refusal("verify").startswith(f"layer-manifest.json: {message}")
 
 
-def test_the_list_is_replaced_wherever_it_stands() -> None:
+def test_the_list_is_replaced_at_any_position() -> None:
     entry = Published(**{**ENTRY, "sharedWith": ("public",)})  # type: ignore[arg-type]
     line = '[\n    {"variant": "slim", '
     for text in (
@@ -353,16 +414,16 @@ def published(cloud: Cloud) -> Cloud:
 
 
 def differences(cloud: Cloud, status: int = 1) -> list[tuple[str, str]]:
-    told = cloud.json("verify", status=status)
-    return [(each["arn"].split(":")[3], each["what"]) for each in told["differences"]]
+    result = cloud.json("verify", status=status)
+    return [(each["arn"].split(":")[3], each["what"]) for each in result["differences"]]
 
 
-def test_what_was_published_is_right(published: Cloud) -> None:
+def test_a_published_version_matches(published: Cloud) -> None:
     assert differences(published, status=0) == []
-    assert published.done("verify").count("is as the manifest says") == 2
+    assert published.done("verify").count("matches the manifest") == 2
 
 
-def test_what_differs_is_told(published: Cloud) -> None:
+def test_each_difference_is_reported(published: Cloud) -> None:
     path = published.checkout.root / manifest.FILE_NAME
     text = path.read_text()
     client = published.client(region="us-east-1")
@@ -387,31 +448,38 @@ def test_the_bytes_are_compared_file_by_file(published: Cloud) -> None:
     assert differences(published) == [("eu-central-1", "file runtime.py"), ("us-east-1", "file runtime.py")]
 
 
-def test_a_replaced_zip_is_told(published: Cloud) -> None:
+def test_verify_compares_with_the_zip_in_the_folder_of_the_option(published: Cloud, tmp_path: Path) -> None:
+    zips = tmp_path / "zips"
+    published.checkout.dist.rename(zips)
+    path = published.checkout.root / "layer/runtime.py"
+    path.write_text(path.read_text() + "# changed since\n")
+    assert differences(published) != []
+    assert published.json("verify", "--output", zips)["differences"] == []
+
+
+def test_a_replaced_zip_is_reported(published: Cloud) -> None:
     with zipfile.ZipFile(io.BytesIO(zip_of(published))) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     data = zipped(files | {"bootstrap": b"#!/bin/sh\nexit 1\n"})
-    from moto.awslambda.utils import get_backend
-
     get_backend(ACCOUNT, REGION).get_layer_version(NAME, "1").code_bytes = data
     assert differences(published) == [("eu-central-1", "bytes"), ("eu-central-1", "file bootstrap")]
 
 
-def test_an_entry_of_another_account_is_verified_through_its_sharing(published: Cloud) -> None:
+def test_a_shared_version_of_another_account_is_verified(published: Cloud) -> None:
     assert published.json("verify", AWS_ACCESS_KEY_ID=FOREIGN_KEY)["differences"] == []
     published.client().remove_layer_version_permission(LayerName=NAME, VersionNumber=1, StatementId="public")
-    told = published.json("verify", AWS_ACCESS_KEY_ID=FOREIGN_KEY, status=1)
-    assert [each["held"] for each in told["differences"]] == ["not shared with 999999999999"]
+    result = published.json("verify", AWS_ACCESS_KEY_ID=FOREIGN_KEY, status=1)
+    assert [each["found"] for each in result["differences"]] == ["not shared with 999999999999"]
 
 
 # Pruning
 
 
-def rows(told: Any) -> dict[int, list[str]]:
-    return {int(row["arn"].split(":")[-1]): row["namedBy"] for row in told["versions"]}
+def rows(result: Any) -> dict[int, list[str]]:
+    return {int(row["arn"].split(":")[-1]): row["usedBy"] for row in result["versions"]}
 
 
-def test_only_what_nothing_names_is_deleted(cloud: Cloud, tmp_path: Path) -> None:
+def test_only_unused_versions_are_deleted(cloud: Cloud, tmp_path: Path) -> None:
     cloud.layer(count=8)
     cloud.done("publish")  # 9
     cloud.layer(count=1)
@@ -425,21 +493,21 @@ def test_only_what_nothing_names_is_deleted(cloud: Cloud, tmp_path: Path) -> Non
     client.get_function(FunctionName="rolled")
     client.update_function_configuration(FunctionName="rolled", Layers=[])
     words = ["prune", "--keep", "1", "--journal", tmp_path / "journal"]
-    told = rows(cloud.json(*words))
-    assert [number for number, users in told.items() if not users] == [8, 7, 6, 5]
-    assert told[10] == ["it is among the newest"] and told[9] == ["layer-manifest.json"]
-    assert told[1] == ["function published-two", "function uses-one"]
-    assert told[2] == ["function published-two:1"]
-    assert told[3] == told[4] == [f"the journal {tmp_path}/journal"]
+    result = rows(cloud.json(*words))
+    assert [number for number, users in result.items() if not users] == [8, 7, 6, 5]
+    assert result[10] == ["it is among the newest"] and result[9] == ["layer-manifest.json"]
+    assert result[1] == ["function published-two", "function uses-one"]
+    assert result[2] == ["function published-two:1"]
+    assert result[3] == result[4] == [f"the journal {tmp_path}/journal"]
     assert versions(cloud) == list(range(1, 11))
     cloud.done(*words, "--yes", "--dry-run")
     assert versions(cloud) == list(range(1, 11))
     assert "deleted" in cloud.done(*words, "--yes")
     assert versions(cloud) == [1, 2, 3, 4, 9, 10]
-    assert rows(cloud.json("prune", "--keep", "1"))[3] == []  # only the journals that it knows of count
+    assert rows(cloud.json("prune", "--keep", "1"))[3] == []  # without --journal, that journal does not count
 
 
-def test_the_journals_beside_the_checkout_count_without_being_named(cloud: Cloud) -> None:
+def test_journals_in_the_folder_rollouts_count(cloud: Cloud) -> None:
     cloud.layer(count=4)
     cloud.function("f", [f"{OURS}:1"])
     cloud.done("rollout", "f", "--to", "3", "--yes")
@@ -449,7 +517,7 @@ def test_the_journals_beside_the_checkout_count_without_being_named(cloud: Cloud
 # Reporting
 
 
-def test_the_report_tells_of_every_version_and_alias(cloud: Cloud) -> None:
+def test_the_report_lists_every_version_and_alias(cloud: Cloud) -> None:
     cloud.done("publish")
     cloud.layer(count=1, CompatibleArchitectures=["arm64"])
     foreign = cloud.layer(NAME, key=FOREIGN_KEY)[0]
@@ -463,38 +531,38 @@ def test_the_report_tells_of_every_version_and_alias(cloud: Cloud) -> None:
     cloud.function("c", [])
     cloud.standin.layers[(ACCOUNT, REGION, "c", "$LATEST")] = [foreign]
     cloud.function("unrelated", cloud.layer("other"))
-    told = cloud.json("report")["functions"]
-    assert [(row["function"], row["version"], row["aliases"], row["problems"]) for row in told] == [
+    result = cloud.json("report")["functions"]
+    assert [(row["function"], row["version"], row["aliases"], row["problems"]) for row in result] == [
         ("a", "$LATEST", [], []),
         ("a", "1", ["live"], []),
-        ("b", "$LATEST", [], ["foreign architecture", "end-of-life runtime"]),
-        ("c", "$LATEST", [], ["unshared"]),
+        ("b", "$LATEST", [], ["wrong architecture", "deprecated runtime"]),
+        ("c", "$LATEST", [], ["not shared"]),
     ]
-    assert {row["function"]: row["release"] for row in told} == {"a": "0.1.0", "b": "-", "c": "-"}
+    assert {row["function"]: row["release"] for row in result} == {"a": "0.1.0", "b": "-", "c": "-"}
     client.delete_layer_version(LayerName=NAME, VersionNumber=2)
     path = cloud.checkout.root / "layer/runtime.py"
     path.write_text(path.read_text() + "\n# changed\n")
     cloud.checkout.build("--bytecode", "none")
     cloud.done("publish")
-    told = cloud.json("report")["functions"]
-    assert [row["problems"] for row in told][:3] == [
-        ["behind"],
-        ["behind"],
-        ["deleted", "behind", "end-of-life runtime"],
+    result = cloud.json("report")["functions"]
+    assert [row["problems"] for row in result][:3] == [
+        ["outdated"],
+        ["outdated"],
+        ["deleted", "outdated", "deprecated runtime"],
     ]
     table = cloud.done("report", "--region", REGION, "us-east-1")
-    assert "behind (3)" in table and "3 functions with the layer, 4 of 4 rows need a look" in table
+    assert "outdated (3)" in table and "3 functions with the layer; 4 of 4 rows have problems" in table
 
 
-def test_a_region_that_is_closed_does_not_hide_the_others(cloud: Cloud) -> None:
+def test_a_region_that_cannot_be_read_does_not_hide_the_others(cloud: Cloud) -> None:
     cloud.layer(count=1)
     cloud.function("a", [f"{OURS}:1"])
     cloud.standin.faults.on = lambda call: 500 if (call.region, call.service) == ("us-east-1", "lambda") else None
-    told = cloud.json("report", "--region", REGION, "us-east-1", status=1)
-    assert [row["function"] for row in told["functions"]] == ["a"] and list(told["failures"]) == ["us-east-1"]
+    result = cloud.json("report", "--region", REGION, "us-east-1", status=1)
+    assert [row["function"] for row in result["functions"]] == ["a"] and list(result["failures"]) == ["us-east-1"]
 
 
-def test_a_function_that_is_deleted_meanwhile_does_not_end_the_report(cloud: Cloud) -> None:
+def test_a_function_that_is_deleted_meanwhile_does_not_stop_the_report(cloud: Cloud) -> None:
     cloud.layer(count=1)
     for name in ("a", "b"):
         cloud.function(name, [f"{OURS}:1"])
@@ -508,4 +576,4 @@ def test_a_function_that_is_deleted_meanwhile_does_not_end_the_report(cloud: Clo
 
 
 def test_the_description_of_a_version_is_within_the_limit() -> None:
-    assert len(publish.description("n" * 140, "1.2.3-" + "a" * 60)) <= 256
+    assert len(description("n" * 140, "1.2.3-" + "a" * 60)) <= 256

@@ -1,4 +1,4 @@
-"""A checkout, and an account of AWS for it to work on: the stand-in of ``lambda_standin``, functions and layers."""
+"""A checkout and an AWS account for it: the stand-in of `lambda_standin`, with functions and layers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from support.checkout import ENVIRONMENT, Checkout
 from support.lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, StandIn
 from tools.fleet import cli
-from tools.fleet.aws import functions
-from tools.fleet.aws import session as aws
-from tools.fleet.commands import built_layer as zips
-from tools.fleet.commands import prune, publish, rollout, verify
+from tools.fleet.aws.session import Aws, Pace
+from tools.fleet.commands.interface import Environment
 from tools.packaging import manifest
 
 REGION = "eu-central-1"
@@ -34,13 +32,18 @@ ACCOUNT = DEFAULT_ACCOUNT_ID
 NAME = "python-streaming-runtime"
 OURS = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{NAME}"
 
-# As `build.sh` starts it, but without the pace that AWS asks for.
-UNPACED = """\
+NO_PAUSES = Pace(between_requests=0, after_throttling=0, between_polls=0, between_publish_attempts=0)
+
+# Starts the command line as `python3 -m tools.fleet` does, without the pauses that AWS needs.
+WITHOUT_PAUSES = """\
 import sys
-from tools.fleet.aws import functions, session
-session.SECONDS_BETWEEN_CALLS = functions._SECONDS_BETWEEN_LOOKS = session.SECONDS_AFTER_THROTTLING = 0
+
+from tools.fleet.aws.session import Pace
 from tools.fleet.cli import main
-sys.exit(main(sys.argv[1:]))
+from tools.fleet.commands.interface import Environment
+
+pace = Pace(between_requests=0, after_throttling=0, between_polls=0, between_publish_attempts=0)
+sys.exit(main(sys.argv[1:], Environment(pace=pace)))
 """
 
 _ASSUME = json.dumps({"Version": "2012-10-17", "Statement": []})
@@ -59,14 +62,14 @@ def zipped(files: dict[str, str | bytes]) -> bytes:
 HANDLER = zipped({"lambda_function.py": 'def handler(event, context):\n    yield b"hello"\n'})
 
 
-@cache  # each takes its time to be made
+@cache  # a client takes about 50 ms to make
 def _client(url: str, service: str, region: str, key: str) -> Any:
     return boto3.Session(key, "testing", region_name=region).client(service, endpoint_url=url)
 
 
-@cache  # one for each environment: what it has loaded of the services' models is used again
-def _session(make: Any, *environment: tuple[str, str | None]) -> Any:
-    return make()
+@cache  # one for each environment: a session reads the models of the services once
+def _session(*environment: tuple[str, str | None]) -> Any:
+    return boto3.Session()
 
 
 @dataclass
@@ -100,42 +103,45 @@ class Cloud:
     def client(self, service: str = "lambda", region: str = REGION, key: str = "testing") -> Any:
         return _client(self.standin.url, service, region, key)
 
-    # The tool
+    # Running commands
 
     def command(self, *words: str | Path) -> list[str | Path]:
-        return [sys.executable, "-P", "-X", "utf8", "-c", UNPACED, *words]
+        return [sys.executable, "-P", "-X", "utf8", "-c", WITHOUT_PAUSES, *words]
 
     def run(
-        self, *words: str | Path, answer: str = "", cwd: Path | None = None, **environment: str | None
+        self,
+        *words: str | Path,
+        stdin: str = "",
+        cwd: Path | None = None,
+        pace: Pace = NO_PAUSES,
+        **environment: str | None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command within this process, as starting one takes longer than most commands.
+        """Run a command in this process, because starting one takes longer than most commands.
 
         Args:
-            answer: what it reads from its standard input.
-            environment: variables besides the usual ones; one that is ``None`` is not there.
+            environment: variables besides the usual ones; None removes one.
         """
         merged = {**self.environment, **environment}
+        variables = {name: value for name, value in merged.items() if value is not None}
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-            patch.setattr(os, "environ", {name: value for name, value in merged.items() if value is not None})
-            patch.setattr(sys, "stdin", io.StringIO(answer))
-            patch.setattr(aws.boto3, "Session", lambda make=boto3.Session: _session(make, *sorted(merged.items())))
+            patch.setattr(os, "environ", variables)
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)  # of botocore
             patch.chdir(cwd or self.checkout.root)
-            patch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)
-            for module, name, value in (
-                *((module, "ROOT", self.checkout.root) for module in (cli, publish, verify, zips)),
-                *((module, "JOURNALS", self.checkout.root / "rollouts") for module in (prune, rollout)),
-                (aws, "SECONDS_BETWEEN_CALLS", 0),
-                (aws, "SECONDS_AFTER_THROTTLING", 0),
-                (functions, "_SECONDS_BETWEEN_LOOKS", 0),
-                (publish, "SECONDS_BETWEEN_TRIES", 0),
-            ):
-                patch.setattr(module, name, value)
             try:
-                status = cli.main(list(map(str, words)))
+                status = cli.main(list(map(str, words)), self.settings(pace, sorted(merged.items())))
             except SystemExit as end:  # argparse
                 status = int(end.code or 0)
         return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
+
+    def settings(self, pace: Pace, variables: list[tuple[str, str | None]]) -> Environment:
+        """Return what the commands work with: this checkout, a pace, and a session for these variables."""
+
+        def connect(pace: Pace) -> Aws:
+            return Aws(pace, lambda: _session(*variables))
+
+        return Environment(root=self.checkout.root, pace=pace, connect=connect)
 
     def start(self, *words: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -149,20 +155,20 @@ class Cloud:
         )
 
     def done(self, *words: str | Path, **options: Any) -> str:
-        """Run a command that must succeed, and give what it says."""
+        """Run a command that must succeed, and return its stdout."""
         result = self.run(*words, **options)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
     def json(self, *words: str | Path, status: int = 0, **options: Any) -> Any:
-        """Run a command with ``--json``, and give its one object."""
+        """Run a command with `--json`, and return its object."""
         result = self.run(*words, "--json", **options)
         assert result.returncode == status, result.stdout + result.stderr
         assert result.stdout.count("\n") == 1
         return json.loads(result.stdout)
 
     def refusal(self, *words: str | Path, status: int = 1, **options: Any) -> str:
-        """Run a command that must refuse in one line and change nothing, here and there; give that line."""
+        """Run a command that must fail with one line and change neither files nor functions; return that line."""
         files, functions = self.checkout.files(), self.fleet()
         result = self.run(*words, **options)
         lines = [line for line in result.stderr.splitlines() if line.startswith("build.sh: error: ")]
@@ -181,7 +187,7 @@ class Cloud:
         files: dict[str, str | bytes] | None = None,
         **more: Any,
     ) -> list[str]:
-        """Publish versions of a layer, each with bytes of its own besides the ``files``, and give their ARNs."""
+        """Publish versions of a layer, each with bytes of its own besides `files`, and return their ARNs."""
         client, arns = self.client(key=key), []
         for _ in range(count):
             content = {"ZipFile": zipped({f"{name}.txt": f"{len(self.standin.calls)}", **(files or {})})}
@@ -222,7 +228,7 @@ class Cloud:
         return self._role
 
     def fleet(self) -> dict[str, list[str]]:
-        """The layers of every function, straight from the stand-in."""
+        """Return the layers of every function, read from the stand-in directly."""
         return {
             name: list(arns)
             for (account, region, name, version), arns in sorted(self.standin.layers.items())
@@ -230,7 +236,7 @@ class Cloud:
         }
 
     def manifest(self) -> Any:
-        """The manifest of the checkout, which must be sound."""
+        """Return the manifest of the checkout, which must be valid."""
         path = self.checkout.root / manifest.FILE_NAME
         manifest.load(path)
         return json.loads(path.read_text())

@@ -1,7 +1,7 @@
-"""The functions and layers of one region as a dict: stands in for boto3's clients where thousands of runs are needed.
+"""Functions and layers of one region in memory, in place of boto3's clients, for tests with thousands of runs.
 
-It keeps the optimistic lock of AWS Lambda, and it can die at any step, as the process that uses it would: from then on
-every call, and every word to the journal, ends the same way.
+It has the optimistic lock of AWS Lambda. Together with `MortalProcess` it can simulate the death of the process at any
+step: from then on every call and every write to the journal fails.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from tools.fleet.aws.arns import Place
-from tools.fleet.aws.session import Identity
-from tools.fleet.rollout import journal
+from tools.fleet.aws.session import Identity, Pace
+from tools.fleet.rollout.journal import Disk
 
 PLACE = Place("aws", "eu-central-1", "123456789012")
 OURS = str(PLACE.layer("python-streaming-runtime"))
@@ -37,17 +37,20 @@ def refusal(status: int, code: str) -> ClientError:
 
 
 class Crash(BaseException):
-    """The process is gone."""
+    """The process is dead."""
 
 
 class Region:
-    """Stands in for ``aws.Aws`` and for the clients it makes.
+    """In place of `Aws` and of the clients that it makes.
 
     Args:
         functions: the layers of each, by name.
 
-    ``on_call`` is told the operation and the function before each call, ``after_call`` after it; both may raise.
+    `on_call` receives the operation and the name of the function before each call, `after_call` after it; both may
+    raise.
     """
+
+    pace = Pace(between_requests=0, after_throttling=0, between_polls=0, between_publish_attempts=0)
 
     def __init__(self, functions: dict[str, list[str]], versions: int = 3) -> None:
         self.functions = functions
@@ -57,13 +60,13 @@ class Region:
         self.published: dict[tuple[str, str], list[str]] = {}
         self.aliases: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, dict[str, str]] = {}
-        self.failing: set[str] = set()  # the update to another version than the first fails
+        self.failing: set[str] = set()  # updates to another version than the first fail
         self.busy: dict[str, int] = {}
         self.on_call: Callable[[str, str], None] = lambda operation, name: None
         self.after_call: Callable[[str, str], None] = lambda operation, name: None
         self._lock = threading.RLock()
 
-    # What `aws.Aws` has
+    # In place of `Aws`
 
     def region(self, asked: str | None) -> str:
         return asked or PLACE.region
@@ -74,7 +77,7 @@ class Region:
     def client(self, *_: Any, **__: Any) -> Region:
         return self
 
-    # What a client of boto3 has
+    # In place of a client of boto3
 
     @contextmanager
     def _call(self, operation: str, name: str) -> Iterator[None]:
@@ -141,7 +144,7 @@ class Region:
             return self._configuration(FunctionName)
 
     def change(self, name: str, layers: list[str] | None = None) -> None:
-        """What anybody may do."""
+        """Change a function, as somebody else may do at any time."""
         with self._lock:
             self.revisions[name] += 1
             if layers is not None:
@@ -163,10 +166,10 @@ class Region:
         with self._call("publish_version", FunctionName):
             if RevisionId != str(self.revisions[FunctionName]):
                 raise refusal(412, "PreconditionFailedException")
-            held = [(version, layers) for (name, version), layers in self.published.items() if name == FunctionName]
-            if held and held[-1][1] == self.functions[FunctionName]:
-                return {"Version": held[-1][0]}
-            version = str(len(held) + 1)
+            versions = [(version, layers) for (name, version), layers in self.published.items() if name == FunctionName]
+            if versions and versions[-1][1] == self.functions[FunctionName]:
+                return {"Version": versions[-1][0]}
+            version = str(len(versions) + 1)
             self.published[FunctionName, version] = list(self.functions[FunctionName])
             return {"Version": version}
 
@@ -191,16 +194,34 @@ class Region:
             return self.aliases[FunctionName]
 
 
-class Mortal:
-    """A process that dies at its step number ``fatal``: a call, which is carried out, or half a line of the journal."""
+class MemoryDisk(Disk):
+    """Writes without `fsync`, which would take most of the time of the tests."""
 
-    def __init__(self, region: Region, monkeypatch: pytest.MonkeyPatch, fatal: int | None) -> None:
+    def flush(self, file: int) -> None:
+        pass
+
+
+class MortalProcess(MemoryDisk):
+    """A process that dies at its step number `fatal`: after a call, or after half a line of the journal."""
+
+    def __init__(self, region: Region, fatal: int | None) -> None:
         self.steps, self._fatal, self._is_dead = 0, fatal, False
         self._lock = threading.Lock()
         region.on_call = self._check
         region.after_call = self._step
-        monkeypatch.setattr(journal.os, "fsync", lambda file: None)
-        monkeypatch.setattr(journal.os, "write", self._write)
+
+    def write(self, file: int, data: bytes) -> int:
+        self._check()
+        try:
+            self._step()
+        except Crash:
+            os.write(file, data[: len(data) // 2])
+            raise
+        return os.write(file, data)
+
+    def remove(self, path: Path) -> None:
+        if not self._is_dead:
+            super().remove(path)
 
     def _check(self, *_: str) -> None:
         if self._is_dead:
@@ -211,15 +232,3 @@ class Mortal:
             self.steps += 1
             self._is_dead = self._is_dead or self.steps == self._fatal
         self._check()
-
-    def _write(self, file: int, data: bytes) -> int:
-        self._check()
-        try:
-            self._step()
-        except Crash:
-            _write(file, data[: len(data) // 2])
-            raise
-        return _write(file, data)
-
-
-_write = os.write

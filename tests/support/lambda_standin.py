@@ -76,7 +76,8 @@ class Faults:
         updates_fail: functions whose updates end as Failed.
         invocations_fail: functions that answer with an error.
         tags_denied: functions whose tags the caller may not list.
-        expired: every call is refused, as one with an old session token.
+        expired: every call is rejected, as with an expired session.
+        corrupt_layers: published layers get other bytes than were sent.
     """
 
     on: Callable[[Call], int | str | None] = lambda call: None
@@ -84,6 +85,7 @@ class Faults:
     invocations_fail: set[str] = field(default_factory=set)
     tags_denied: set[str] = field(default_factory=set)
     expired: bool = False
+    corrupt_layers: bool = False
 
 
 class StandIn:
@@ -407,7 +409,9 @@ class StandIn:
             raise Refusal(400, "InvalidParameterValueException")
         if "ZipFile" in body["Content"]:
             _check_zip(body["Content"]["ZipFile"])
-        status, answer = self._moto_json(environ)
+        if self.faults.corrupt_layers:
+            body["Content"]["ZipFile"] = base64.b64encode(base64.b64decode(body["Content"]["ZipFile"]) + b"!").decode()
+        status, answer = self._moto_json(environ, body)
         return status, self._located(call, call.name, answer)
 
     def on_GetLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:

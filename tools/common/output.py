@@ -1,86 +1,83 @@
-"""What a person, or a program, sees of a command: tables and results on the standard output, progress beside it."""
+"""What a command prints: results on stdout, as text or as one JSON object; notes and questions on stderr."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO
 
 from tools.common.errors import ToolError
-
-_BAR = 30
+from tools.common.urls import redact
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as they must be, under their headers."""
+    """Return lines with `headers` above aligned columns."""
     cells = [list(headers), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def document(content: Any) -> str:
-    """One line of JSON."""
-    return json.dumps(content)
-
-
 def count(number: int, thing: str) -> str:
-    """Say how many there are of a thing."""
+    """Return the number and the noun in singular or plural, such as `1 function` or `1,200 functions`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def remark(text: str) -> None:
-    """Tell a person something on the way, on the standard error."""
-    print(text, file=sys.stderr, flush=True)
+def shortened(names: Sequence[str], limit: int) -> str:
+    """Return the first `limit` names, and how many more there are."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more}"
 
 
-def confirm(question: str) -> bool:
-    """Ask on the standard error, and read the answer; anything but y or yes is a no.
-
-    Raises:
-        ToolError: there is nobody to answer.
-    """
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.readline() if sys.stdin else ""
-    if not answer:
-        remark("")
-        raise ToolError("nobody answered, nothing was changed: give --yes to go without asking, --dry-run to look only")
-    return answer.strip().lower() in ("y", "yes")
-
-
-class Progress:
-    """Tells what became of each function: as a bar on a terminal, as lines elsewhere, as JSON where asked for.
+class Output:
+    """The streams of one command.
 
     Args:
-        total: how many functions there are.
-        as_json: one object a line.
+        as_json: print the result as one JSON object, in one line.
+        out, err, input: the streams (default: those of the process, at the time of each use).
     """
 
-    def __init__(self, total: int, as_json: bool = False) -> None:
-        self._total = total
-        self._as_json = as_json
-        self._is_bar = not as_json and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._done = 0
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        as_json: bool = False,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+        input: TextIO | None = None,
+    ) -> None:
+        self.as_json = as_json
+        self._out = out
+        self._err = err
+        self._input = input
 
-    def __call__(self, name: str, what: str) -> None:
-        """Take note that ``name`` has come to an end, and to ``what``."""
-        with self._lock:
-            self._done = min(self._done + 1, self._total)
-            if self._as_json:
-                remark(document({"function": name, "outcome": what, "done": self._done, "total": self._total}))
-            elif self._is_bar:
-                self._draw(name, what)
-            else:
-                remark(f"{self._done}/{self._total}  {name}  {what}")
+    @property
+    def err(self) -> TextIO:
+        """The stream for notes and progress."""
+        return self._err or sys.stderr
 
-    def _draw(self, name: str, what: str) -> None:
-        if what not in ("done", "put back"):  # what went otherwise stays in sight
-            print(f"\r\033[K{name}  {what}", file=sys.stderr)
-        filled = _BAR * self._done // max(self._total, 1)
-        bar = "█" * filled + "░" * (_BAR - filled)
-        end = "\n" if self._done == self._total else ""
-        print(f"\r\033[K{bar} {self._done}/{self._total}  {name}", end=end, file=sys.stderr, flush=True)
+    def result(self, document: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
+        """Print the result of the command: the JSON document, or the lines of text."""
+        text = json.dumps(document()) if self.as_json else "\n".join(lines())
+        print(text, file=self._out or sys.stdout, flush=True)
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Print text before the result: on stdout, or on stderr if stdout is for JSON."""
+        print("\n".join(lines), file=self.err if self.as_json else self._out or sys.stdout, flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a line on stderr."""
+        print(redact(text), file=self.err, flush=True)
+
+    def confirm(self, question: str) -> bool:
+        """Ask on stderr and read the reply; anything but y or yes means no.
+
+        Raises:
+            ToolError: stdin is at its end.
+        """
+        print(f"{question} [y/N] ", end="", file=self.err, flush=True)
+        stream = self._input or sys.stdin
+        reply = stream.readline() if stream else ""
+        if not reply:
+            self.note("")
+            raise ToolError("no answer on stdin, nothing changed; use --yes to skip the prompt or --dry-run to preview")
+        return reply.strip().lower() in ("y", "yes")

@@ -1,14 +1,13 @@
-"""Publishes the layer, and rolls its versions out to many functions: what `build.sh` has for accounts of AWS.
+"""Publishes the layer and rolls its versions out to many functions: the commands of `build.sh` that call AWS.
 
-`plan` knows no AWS, `journal` no plan; `aws`, `functions` and `layers` alone call the service.
+Reading order:
+    cli         builds the parser, runs one command
+    commands/   one module per command: its arguments, and its work
+    rollout/    plan, journal, engine and rollback of a roll-out
+    checks/     what keeps a zip or a function from streaming, for `doctor`
+    aws/        boto3, the pace of calls, errors, functions and layers
+
+Allowed imports: `tools.common`, `tools.packaging`. Within the package they point downwards in the list above. boto3 and
+botocore are imported by `aws/session.py` and `aws/errors.py` alone, and only when AWS is called: the commands' `--help`
+and `doctor ZIP` work without them.
 """
-
-from tools.common.errors import ToolError
-
-
-class FleetError(ToolError):
-    """Something cannot be done; the text is one line that names the cause and the next step."""
-
-
-class UsageError(FleetError):
-    """The command line asks for what makes no sense."""

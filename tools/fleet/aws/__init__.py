@@ -1,0 +1,13 @@
+"""AWS: boto3 clients with one pace, errors as exceptions, and the calls that the commands need.
+
+Reading order:
+    errors      the tree of exceptions, and the translation from botocore's
+    session     credentials, regions and clients; the pacer
+    arns        ARNs and names, parsed
+    models      functions, aliases and layer versions as values
+    functions   reading, updating, probing and publishing functions
+    layers      reading, publishing, sharing and deleting layer versions
+    account     one region of one account: who calls, and what can be called
+
+Imports point upwards in this list.
+"""

@@ -1,4 +1,4 @@
-"""One command at work in one region of one account."""
+"""One region of one account, as a command uses it."""
 
 from __future__ import annotations
 
@@ -6,57 +6,58 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tools.fleet import FleetError, UsageError
+from tools.common.errors import ToolError, UsageError
 from tools.fleet.aws.arns import LayerVersion, Place, layer_of
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
-from tools.fleet.aws.models import LayerInfo, NotUsable
+from tools.fleet.aws.models import LayerInfo, Unavailable
 from tools.fleet.aws.session import WORKERS, Aws, Identity
 
 
 @dataclass(frozen=True)
-class Session:
-    """Who calls, where, and what can be called there."""
+class Account:
+    """The caller, and the functions and layers of one region."""
 
     identity: Identity
     functions: Functions
     layers: Layers
 
     @classmethod
-    def open(cls, aws: Aws, region: str | None) -> Session:
-        """Find out who calls, and where."""
+    def open(cls, aws: Aws, region: str | None) -> Account:
+        """Find the region and the caller; raises as `Aws.region` and `Aws.identity`."""
         name = aws.region(region)
         identity = aws.identity(name)
         return cls(identity, Functions(aws, name), Layers(aws, name))
 
+    @classmethod
+    def open_same(cls, aws: Aws, place: Place, region: str | None) -> Account:
+        """Open the account and region of a journal.
+
+        Args:
+            region: the one of the command line, if any.
+
+        Raises:
+            UsageError: `region` is another one.
+            ToolError: the credentials are for another account.
+        """
+        if region not in (None, place.region):
+            raise UsageError(f"the journal is for {place.region}: omit --region")
+        account = cls.open(aws, place.region)
+        if account.place != place:
+            raise ToolError(
+                f"the journal is for the account {place.account}, these credentials are for {account.place.account}: "
+                "use other credentials"
+            )
+        return account
+
     @property
     def place(self) -> Place:
-        """Where it works."""
+        """The partition, region and account."""
         return self.identity.place
 
-    def lookup(self, arns: Sequence[str]) -> dict[str, LayerInfo | NotUsable]:
-        """Read the layer versions; what does not read like one is left out."""
+    def read_versions(self, arns: Sequence[str]) -> dict[str, LayerInfo | Unavailable]:
+        """Read layer versions; ARNs that are not of layer versions are omitted."""
         versions = [LayerVersion.parse(arn) for arn in arns if layer_of(arn)]
         with ThreadPoolExecutor(WORKERS) as pool:
             found = pool.map(lambda version: self.layers.get(version, self.place.account), versions)
-            return {str(version): held for version, held in zip(versions, found, strict=True)}
-
-    @classmethod
-    def at(cls, aws: Aws, place: Place, region: str | None) -> Session:
-        """Open the place that a journal is of.
-
-        Args:
-            region: what the command line says of it, if anything.
-
-        Raises:
-            FleetError: these credentials, or that region, are of another.
-        """
-        if region not in (None, place.region):
-            raise UsageError(f"the journal is of {place.region}: leave --region out")
-        session = cls.open(aws, place.region)
-        if session.place != place:
-            raise FleetError(
-                f"the journal is of the account {place.account}, these credentials are of {session.place.account}: "
-                "use others"
-            )
-        return session
+            return {str(version): info for version, info in zip(versions, found, strict=True)}

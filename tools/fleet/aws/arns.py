@@ -1,35 +1,43 @@
-"""The names of layers and functions, taken apart. No partition is known here: each comes with what AWS answers."""
+"""Names and ARNs of layers and functions, parsed. No list of partitions: each comes with the responses of AWS."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from tools.fleet import FleetError, UsageError
+from tools.common.errors import UsageError
+from tools.common.lambda_facts import LAYER_VERSION_ARN
 
-# AWS Lambda API Reference: LayerVersionArn of API_GetLayerVersionByArn, FunctionName of API_GetFunction.
-_LAYER_VERSION = re.compile(r"arn:([a-z-]+):lambda:([a-z0-9-]+):([0-9]{12}):layer:([a-zA-Z0-9-_]{1,140}):([1-9][0-9]*)")
+_LAYER_VERSION = re.compile(LAYER_VERSION_ARN)
+# AWS Lambda API Reference, API_GetFunction, FunctionName. Groups: partition, region, account, name, qualifier.
 _FUNCTION = re.compile(
     r"(?:(?:arn:([a-z-]+):lambda:([a-z0-9-]+):)?([0-9]{12}):function:)?([a-zA-Z0-9-_]{1,64})(?::([a-zA-Z0-9-_$]+))?"
 )
+_ACCOUNT = re.compile(r"[0-9]{12}")
+
+_NEXT_STEPS = {
+    "partition": "use credentials for that partition",
+    "region": "use --region",
+    "account": "use credentials for that account",
+}
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where things of one account are."""
+    """A region of an account in a partition."""
 
     partition: str
     region: str
     account: str
 
     def layer(self, name: str) -> Layer:
-        """The layer called ``name``."""
+        """Return the layer with that name here."""
         return Layer(self.partition, self.region, self.account, name)
 
 
 @dataclass(frozen=True, order=True)
 class Layer:
-    """A layer, all versions of it."""
+    """A layer, with all its versions."""
 
     partition: str
     region: str
@@ -41,17 +49,17 @@ class Layer:
 
     @property
     def place(self) -> Place:
-        """Where it is."""
+        """The partition, region and account."""
         return Place(self.partition, self.region, self.account)
 
     def version(self, number: int) -> LayerVersion:
-        """The version that AWS Lambda counts as ``number``."""
+        """Return the version with that number."""
         return LayerVersion(self, number)
 
 
 @dataclass(frozen=True, order=True)
 class LayerVersion:
-    """One version of a layer, as functions name it."""
+    """A version of a layer."""
 
     layer: Layer
     number: int
@@ -61,7 +69,7 @@ class LayerVersion:
 
     @classmethod
     def parse(cls, arn: str) -> LayerVersion:
-        """Take ``arn`` apart; raises ``UsageError`` where it is no layer version's."""
+        """Parse the ARN of a layer version; raises `UsageError` if it is not one."""
         match = _LAYER_VERSION.fullmatch(arn)
         if not match:
             raise UsageError(f"{arn!r} is not the ARN of a layer version, which ends in :layer:NAME:NUMBER")
@@ -69,7 +77,7 @@ class LayerVersion:
 
 
 def layer_of(arn: str) -> Layer | None:
-    """The layer that the version ``arn`` is of; ``None`` where it reads like none, and so is not ours."""
+    """Return the layer of a version's ARN, or None if AWS returned something else, which cannot be our layer."""
     try:
         return LayerVersion.parse(arn).layer
     except UsageError:
@@ -77,7 +85,7 @@ def layer_of(arn: str) -> Layer | None:
 
 
 def short(arn: str, place: Place) -> str:
-    """Name the layer version ``arn`` as one does in ``place``: name and number, and the account of a foreign one."""
+    """Return `NAME:NUMBER` for a layer version in `place`, with the account in front if it is another one."""
     try:
         version = LayerVersion.parse(arn)
     except UsageError:
@@ -86,61 +94,57 @@ def short(arn: str, place: Place) -> str:
     return name if version.layer.place == place else f"{version.layer.account}:{name}"
 
 
+def is_account(text: str) -> bool:
+    """Whether `text` is an account ID: 12 digits."""
+    return _ACCOUNT.fullmatch(text) is not None
+
+
 def function_name(text: str, place: Place) -> str:
-    """The bare name of the function that a user called ``text``, a name or an ARN.
+    """Return the name of the function that a user gave as a name or an ARN.
 
     Raises:
-        UsageError: it is no name, names a version or alias, or something outside ``place``.
+        UsageError: it is neither, contains a version or alias, or is not in `place`.
     """
     match = _FUNCTION.fullmatch(text)
     if not match:
         raise UsageError(f"{text!r} is neither the name nor the ARN of a function")
     partition, region, account, name, qualifier = match.groups()
-    for what, told, held in (
+    for what, given, here in (
         ("partition", partition, place.partition),
         ("region", region, place.region),
         ("account", account, place.account),
     ):
-        if told not in (None, held):
-            raise UsageError(f"{text} is of the {what} {told}, and this is {held}: {_TURN_TO[what]}")
+        if given not in (None, here):
+            raise UsageError(f"{text} is in the {what} {given}, not in {here}: {_NEXT_STEPS[what]}")
     if qualifier:
-        raise UsageError(f"{text} names the version or alias {qualifier}: name the function, its $LATEST is changed")
+        raise UsageError(f"{text} contains the qualifier {qualifier}: omit it, because only $LATEST can be changed")
     return name
 
 
-_TURN_TO = {
-    "partition": "use credentials of that partition",
-    "region": "give --region",
-    "account": "use credentials of that account",
-}
+def target_layer_version(arn: str, layers: dict[str, Layer], place: Place) -> LayerVersion:
+    """Parse the ARN of the target of a roll-out.
 
-
-def own_layer_version(arn: str, layers: dict[str, Layer], place: Place) -> LayerVersion:
-    """Read the ``arn`` a roll-out is to lead to, which must be a version of one of ``layers`` (by name), in ``place``.
+    Args:
+        layers: the layers of this project, by name; the version must belong to one of them.
 
     Raises:
-        FleetError: it is not.
+        UsageError: it does not, or is in another partition or region than the functions.
     """
     version = LayerVersion.parse(arn)
     layer = version.layer
-    for what, told, held in (
+    for what, given, here in (
         ("partition", layer.partition, place.partition),
         ("region", layer.region, place.region),
     ):
-        if told != held:
-            raise UsageError(f"{arn} is of the {what} {told}, functions of {held} cannot use it: {_TURN_TO[what]}")
+        if given != here:
+            raise UsageError(
+                f"{arn} is in the {what} {given}, so functions in {here} cannot use it: {_NEXT_STEPS[what]}"
+            )
     if layer.name not in layers:
-        raise UsageError(f"{layer.name} is not a layer of ours, which are {', '.join(sorted(layers))}")
+        raise UsageError(f"{layer.name} is not one of this project's layers: {', '.join(sorted(layers))}")
     if layer.account != layers[layer.name].account:
         raise UsageError(
-            f"{arn} is of the account {layer.account}: where that account shares its layer with this one, "
-            f"say so with --layer-account {layer.account}"
+            f"{arn} is in the account {layer.account}: if that account shares the layer with this one, "
+            f"use --layer-account {layer.account}"
         )
     return version
-
-
-def check_account(text: str) -> str:
-    """Give ``text``, an account's number; raises ``FleetError`` where it is none."""
-    if not re.fullmatch(r"[0-9]{12}", text):
-        raise FleetError(f"{text!r} is not the number of an account, which has 12 digits")
-    return text

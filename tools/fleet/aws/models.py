@@ -1,4 +1,4 @@
-"""What the tools know of functions and layer versions: AWS's answers, less what is of no use here."""
+"""Functions, aliases and layer versions as values: the part of AWS's responses that the commands use."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LATEST = "$LATEST"
-STACK_TAG = "aws:cloudformation:stack-name"
+STACK_TAG = "aws:cloudformation:stack-name"  # AWS CloudFormation sets it on every function of a stack
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function, or a published version of one. The layers and the revision are from one answer.
+    """A function, or a published version of one. Layers and revision are from the same response.
 
     Args:
-        revision: the optimistic lock, ``RevisionId``; empty where the endpoint gives none.
-        code_size: of its zip, in bytes.
-        status: ``LastUpdateStatus``, empty in lists.
+        arn: without a qualifier.
+        revision: `RevisionId`, the optimistic lock; empty if the endpoint has none.
+        code_size: of the zip, in bytes.
+        status: `LastUpdateStatus`; empty in lists.
+        tags_are_known: False if the caller may not read tags.
     """
 
     name: str
@@ -36,51 +38,64 @@ class Function:
     tags_are_known: bool = True
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any], tags: Mapping[str, str] | None = None, known: bool = True) -> Function:
-        """Read the ``FunctionConfiguration`` of an answer; ``known`` tells whether the tags could be read."""
-        version = answer.get("Version", LATEST)
-        arn = answer["FunctionArn"]
+    def of(
+        cls, configuration: Mapping[str, Any], tags: Mapping[str, str] | None = None, tags_are_known: bool = True
+    ) -> Function:
+        """Read a `FunctionConfiguration` (AWS Lambda API Reference)."""
+        version = configuration.get("Version", LATEST)
         return cls(
-            name=answer["FunctionName"],
-            arn=arn.removesuffix(f":{version}"),
+            name=configuration["FunctionName"],
+            arn=configuration["FunctionArn"].removesuffix(f":{version}"),
             version=version,
-            runtime=answer.get("Runtime", ""),
-            architectures=tuple(answer.get("Architectures") or ("x86_64",)),
-            layers=tuple(layer["Arn"] for layer in answer.get("Layers") or ()),
-            revision=answer.get("RevisionId", ""),
-            code_size=answer.get("CodeSize", 0),
-            status=answer.get("LastUpdateStatus", ""),
-            handler=answer.get("Handler", ""),
-            is_image=answer.get("PackageType") == "Image",
-            variables=(answer.get("Environment") or {}).get("Variables") or {},
+            runtime=configuration.get("Runtime", ""),
+            architectures=tuple(configuration.get("Architectures") or ("x86_64",)),
+            layers=tuple(layer["Arn"] for layer in configuration.get("Layers") or ()),
+            revision=configuration.get("RevisionId", ""),
+            code_size=configuration.get("CodeSize", 0),
+            status=configuration.get("LastUpdateStatus", ""),
+            handler=configuration.get("Handler", ""),
+            is_image=configuration.get("PackageType") == "Image",
+            variables=(configuration.get("Environment") or {}).get("Variables") or {},
             tags=tags or {},
-            tags_are_known=known,
+            tags_are_known=tags_are_known,
         )
 
     @property
     def stack(self) -> str:
-        """The CloudFormation stack that owns it; empty where none does."""
+        """The CloudFormation stack that owns the function; empty if there is none."""
         return self.tags.get(STACK_TAG, "")
 
 
 @dataclass(frozen=True)
 class Alias:
-    """An alias of a function. ``weights`` are those of further versions, by number."""
+    """An alias of a function.
+
+    Args:
+        weights: the share of requests of other versions, by version, from 0 to 1.
+    """
 
     name: str
     version: str
     weights: Mapping[str, float]
     revision: str
 
+    @classmethod
+    def of(cls, configuration: Mapping[str, Any]) -> Alias:
+        """Read an `AliasConfiguration` (AWS Lambda API Reference)."""
+        weights = (configuration.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or {}
+        return cls(
+            configuration["Name"], configuration["FunctionVersion"], dict(weights), configuration.get("RevisionId", "")
+        )
+
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer version as ``GetLayerVersion`` has it.
+    """A layer version, as `GetLayerVersion` returns it.
 
     Args:
         sha256: of the zip, in base64.
         size: of the zip, in bytes.
-        location: where the zip can be got for ten minutes.
+        location: the presigned URL of the zip, which is valid for ten minutes.
     """
 
     arn: str
@@ -94,29 +109,29 @@ class LayerInfo:
     location: str
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any]) -> LayerInfo:
-        """Read the answer of ``GetLayerVersion`` or ``PublishLayerVersion``."""
-        content = answer.get("Content") or {}
+    def of(cls, response: Mapping[str, Any]) -> LayerInfo:
+        """Read the response of `GetLayerVersion` or `PublishLayerVersion`."""
+        content = response.get("Content") or {}
         return cls(
-            arn=answer["LayerVersionArn"],
-            number=answer["Version"],
+            arn=response["LayerVersionArn"],
+            number=response["Version"],
             sha256=content.get("CodeSha256", ""),
             size=content.get("CodeSize", 0),
-            runtimes=tuple(answer.get("CompatibleRuntimes") or ()),
-            architectures=tuple(answer.get("CompatibleArchitectures") or ()),
-            license=answer.get("LicenseInfo") or "",
-            description=answer.get("Description") or "",
+            runtimes=tuple(response.get("CompatibleRuntimes") or ()),
+            architectures=tuple(response.get("CompatibleArchitectures") or ()),
+            license=response.get("LicenseInfo") or "",
+            description=response.get("Description") or "",
             location=content.get("Location", ""),
         )
 
 
 @dataclass(frozen=True)
-class NotUsable:
-    """A layer version that cannot be read, and so cannot be given to a function either.
+class Unavailable:
+    """A layer version that cannot be read, so no function can be given it either.
 
     Args:
-        deleted: it is not there; else it is there, or may be, and its account does not share it.
+        is_deleted: it does not exist; otherwise its account does not share it.
     """
 
     arn: str
-    deleted: bool
+    is_deleted: bool

@@ -1,0 +1,9 @@
+"""The checks of `doctor`.
+
+Reading order:
+    finding            what a check returns
+    zip_file           a layer's or a function's zip; needs no AWS
+    deployed_function  a function on AWS Lambda, with its zips
+
+Allowed imports: `tools.fleet.aws`, `tools.fleet.rollout.target_version`; they point upwards in this list.
+"""

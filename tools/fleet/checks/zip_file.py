@@ -1,6 +1,7 @@
-"""What is wrong with a zip, or a function, by what is known of it. Nothing here calls AWS.
+"""Checks of the zip of a layer or a function. Nothing here calls AWS.
 
-The paths of a layer are those below /opt, the paths of a function those below /var/task.
+AWS Lambda unpacks a layer to /opt and a function to /var/task as they are: so paths, modes
+and line ends decide.
 """
 
 from __future__ import annotations
@@ -12,30 +13,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.common.archives import open_zip
-from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES, OS_ONLY
+from tools.common.output import shortened
+from tools.fleet.checks.finding import Finding
 from tools.packaging.interpreter import elf
+from tools.packaging.zips.function import RESERVED_MODULE, replaces_bootstrap, reserved_path
 
 _READ_BY_ALL = 0o444
 _RUN_BY_ALL = 0o111
-_MAX_NAMED = 3
+_READ_AND_ENTER_BY_ALL = 0o555
+_MAX_NAMES = 3  # in a finding
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, why that matters, and the command that mends it."""
+class FunctionSettings:
+    """The configuration of the function that a zip is for; None if unknown."""
 
-    what: str
-    why: str
-    mend: str
+    architecture: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A zip, read.
+    """The content of a zip.
 
     Args:
-        name: how to call it in a sentence.
-        modes: by path; ``None`` where the zip was made by a system that has none.
+        name: of the zip in messages.
+        size: of the zip, in bytes.
+        unpacked: the size of its content, in bytes.
+        modes: of the files, by path; None if the zip was made by a system without them.
+        folders: the modes of the folders, by path.
+        files: by path; empty if the content is above the limit.
     """
 
     name: str
@@ -47,14 +56,13 @@ class Contents:
 
     @property
     def is_layer(self) -> bool:
-        """Whether it is this project's layer, and not a function: it has the runtime, at the top or a folder down."""
-        return any(path.split("/")[-1] == "runtime.py" for path in self.modes if path.count("/") < 2) and any(
-            path.split("/")[-1] == "bootstrap" for path in self.modes if path.count("/") < 2
-        )
+        """Whether it looks like a layer of this project: it has the two entry files, at the top or one folder below."""
+        names = {path.split("/")[-1] for path in self.modes if path.count("/") < 2}
+        return {"runtime.py", "bootstrap"} <= names
 
 
 def read_zip(name: str, source: Path | bytes) -> Contents:
-    """Read a zip; one above the limit is not decompressed, and its `files` are empty.
+    """Read a zip. If its content is above the limit, nothing is decompressed.
 
     Raises:
         InvalidZip: it is not a valid zip file.
@@ -72,77 +80,84 @@ def read_zip(name: str, source: Path | bytes) -> Contents:
         )
 
 
-def of_layer(contents: Contents, architecture: str | None = None) -> Iterator[Finding]:
-    """What is wrong with a layer's zip."""
+def check_layer(contents: Contents, architecture: str | None = None) -> Iterator[Finding]:
+    """Yield the findings of a layer's zip.
+
+    Args:
+        architecture: of the function, if known.
+    """
+    yield from _sizes(contents)
     if contents.unpacked > MAX_UNPACKED_BYTES:
-        yield from _sizes(contents)  # the content was not read
-        return
+        return  # the content was not read
     yield from _layout_of_layer(contents)
     yield from _modes(contents, "./build.sh")
     yield from _scripts(contents, "./build.sh")
     yield from _machines(contents, architecture, "./build.sh, and attach the layer of the function's architecture")
+
+
+def check_function(contents: Contents, settings: FunctionSettings) -> Iterator[Finding]:
+    """Yield the findings of a function's zip."""
     yield from _sizes(contents)
-
-
-def of_function(
-    contents: Contents, architecture: str | None, handler: str | None, runtime: str | None
-) -> Iterator[Finding]:
-    """What is wrong with a function's zip."""
     if contents.unpacked > MAX_UNPACKED_BYTES:
-        yield from _sizes(contents)  # the content was not read
-        return
-    mend = "./build.sh function FOLDER"
-    yield from _shadow(contents, runtime)
-    yield from _handler(contents, handler)
-    yield from _modes(contents, mend)
-    yield from _scripts(contents, mend)
+        return  # the content was not read
+    fix = "./build.sh function FOLDER"
+    yield from _conflicting_bootstrap(contents, settings.runtime)
+    yield from _reserved_module(contents)
+    yield from _handler(contents, settings.handler)
+    yield from _modes(contents, fix)
+    yield from _scripts(contents, fix)
     yield from _machines(
-        contents, architecture, "python3 -m pip install --platform manylinux2014_… --only-binary=:all: …"
+        contents,
+        settings.architecture,
+        "python3 -m pip install --platform manylinux2014_… --only-binary=:all: …",
     )
-    yield from _sizes(contents)
 
 
 def _layout_of_layer(contents: Contents) -> Iterator[Finding]:
-    for name in ("bootstrap", "runtime.py"):
+    for name in ("bootstrap", "runtime.py", f"{RESERVED_MODULE}/__init__.py"):
         if name in contents.files:
             continue
         below = [path for path in contents.files if path.endswith(f"/{name}")]
-        where = f"is in the folder {below[0].rpartition('/')[0]}" if below else "is missing"
+        where = f"is in the folder {below[0].removesuffix(f'/{name}')}" if below else "is missing"
         yield Finding(
             f"{contents.name}: {name} {where}",
-            f"a layer is unpacked to /opt as it is, and AWS Lambda looks for /opt/{name}",
+            f"AWS Lambda unpacks a layer to /opt and expects /opt/{name}",
             "./build.sh",
         )
 
 
-def _modes(contents: Contents, mend: str) -> Iterator[Finding]:
+def _modes(contents: Contents, fix: str) -> Iterator[Finding]:
     mode = contents.modes.get("bootstrap", _RUN_BY_ALL)
     if mode is None or mode & _RUN_BY_ALL != _RUN_BY_ALL:
-        shown = "no mode at all" if mode is None else f"mode {mode:04o}"
+        words = "no mode" if mode is None else f"mode {mode:04o}"
         yield Finding(
-            f"{contents.name}: bootstrap has {shown}, and cannot be run",
+            f"{contents.name}: bootstrap has {words}, so it cannot be run",
             "the function fails with Runtime.InvalidEntrypoint, or with exit status 126",
-            mend,
+            fix,
         )
     unreadable = [
-        path for path, held in contents.modes.items() if held is not None and held & _READ_BY_ALL != _READ_BY_ALL
+        path for path, mode in contents.modes.items() if mode is not None and mode & _READ_BY_ALL != _READ_BY_ALL
     ]
     if unreadable:
         yield Finding(
-            f"{contents.name}: {_named(unreadable)} cannot be read by all",
-            "functions run as a user that does not own their files, and get Permission denied",
-            mend,
+            f"{contents.name}: {_listed(unreadable)} cannot be read by all",
+            "functions run as a user that does not own their files: Permission denied",
+            fix,
         )
-    closed = [path for path, held in contents.folders.items() if held is not None and held & 0o555 != 0o555]
+    closed = [
+        path
+        for path, mode in contents.folders.items()
+        if mode is not None and mode & _READ_AND_ENTER_BY_ALL != _READ_AND_ENTER_BY_ALL
+    ]
     if closed:
         yield Finding(
-            f"{contents.name}: the folder {_named(closed)} cannot be entered by all",
-            "AWS Lambda refuses a layer with such a folder, or the function cannot import from it",
-            mend,
+            f"{contents.name}: the folder {_listed(closed)} cannot be entered by all",
+            "AWS Lambda rejects the layer, or the function cannot import from the folder",
+            fix,
         )
 
 
-def _scripts(contents: Contents, mend: str) -> Iterator[Finding]:
+def _scripts(contents: Contents, fix: str) -> Iterator[Finding]:
     for path, data in contents.files.items():
         if path != "bootstrap" and not data.startswith(b"#!"):
             continue
@@ -152,18 +167,18 @@ def _scripts(contents: Contents, mend: str) -> Iterator[Finding]:
         if b"\r\n" in data:
             yield Finding(
                 f"{contents.name}: {path} has CRLF line ends",
-                "no program has a name like /bin/sh\\r, so that the script ends with exit status 127",
-                f"sed -i 's/\\r$//' {path}, then {mend}",
+                "there is no program named /bin/sh\\r, so the script ends with exit status 127",
+                f"sed -i 's/\\r$//' {path}, then {fix}",
             )
         if path == "bootstrap" and not first.startswith(b"#!/"):
             yield Finding(
                 f"{contents.name}: {path} does not begin with #! and the path of a program",
-                "the system cannot tell what runs it, and the function fails with Runtime.InvalidEntrypoint",
-                mend,
+                "the system cannot run it: the function fails with Runtime.InvalidEntrypoint",
+                fix,
             )
 
 
-def _machines(contents: Contents, architecture: str | None, mend: str) -> Iterator[Finding]:
+def _machines(contents: Contents, architecture: str | None, fix: str) -> Iterator[Finding]:
     by_machine: dict[str, list[str]] = {}
     for path, data in contents.files.items():
         if machine := elf_machine(data):
@@ -171,20 +186,20 @@ def _machines(contents: Contents, architecture: str | None, mend: str) -> Iterat
     for machine, paths in sorted(by_machine.items()):
         if architecture and machine != architecture:
             yield Finding(
-                f"{contents.name}: {_named(paths)} is made for {machine}, the function runs on {architecture}",
-                "the processor cannot run it: exec format error, or an import that fails",
-                mend,
+                f"{contents.name}: {_listed(paths)} is for {machine}, the function runs on {architecture}",
+                "the processor cannot run it: an exec format error, or a failing import",
+                fix,
             )
     if not architecture and len(by_machine) > 1:
         yield Finding(
-            f"{contents.name} holds programs for {' and '.join(sorted(by_machine))}",
-            "a function runs on one of them, and half of the programs will fail there",
-            mend,
+            f"{contents.name} contains programs for {' and '.join(sorted(by_machine))}",
+            "a function runs on one of them, so the programs for the other fail",
+            fix,
         )
 
 
 def elf_machine(data: bytes) -> str:
-    """The architecture that an ELF file is made for; empty where ``data`` is none."""
+    """Return the architecture of an ELF file; an empty string if `data` is not one."""
     if not data.startswith(elf.MAGIC) or len(data) < 20:
         return ""
     (machine,) = struct.unpack_from("<H" if data[5] == 1 else ">H", data, 18)
@@ -195,23 +210,32 @@ def _sizes(contents: Contents) -> Iterator[Finding]:
     if contents.size > MAX_ZIP_BYTES:
         yield Finding(
             f"{contents.name} has {contents.size:,} bytes",
-            f"a direct upload takes {MAX_ZIP_BYTES:,}; more has to go through S3",
+            f"{MAX_ZIP_BYTES:,} can be uploaded directly; larger zips go through S3",
             "./build.sh publish --bucket BUCKET, or aws lambda update-function-code --s3-bucket …",
         )
     if contents.unpacked > MAX_UNPACKED_BYTES:
         yield Finding(
             f"{contents.name} has {contents.unpacked:,} bytes unpacked",
-            f"a function and all its layers may have {MAX_UNPACKED_BYTES:,} together",
-            "drop files, and build it anew",
+            f"{MAX_UNPACKED_BYTES:,} are allowed for a function and all its layers together",
+            "remove files, and build it again",
         )
 
 
-def _shadow(contents: Contents, runtime: str | None) -> Iterator[Finding]:
-    if "bootstrap" in contents.files and (runtime is None or runtime.startswith("provided")):
+def _conflicting_bootstrap(contents: Contents, runtime: str | None) -> Iterator[Finding]:
+    if replaces_bootstrap(contents.files) and (runtime is None or runtime.startswith(OS_ONLY)):
         yield Finding(
             f"{contents.name} has a bootstrap of its own",
-            "on OS-only runtimes /var/task/bootstrap is run, and the layer's is not",
+            "on OS-only runtimes, AWS Lambda runs /var/task/bootstrap in place of the layer's",
             "git mv bootstrap start, then ./build.sh function FOLDER",
+        )
+
+
+def _reserved_module(contents: Contents) -> Iterator[Finding]:
+    if path := reserved_path(contents.files):
+        yield Finding(
+            f"{contents.name}: {path} has the reserved name {RESERVED_MODULE}",
+            "it is never imported, because the layer's own package has this name",
+            "rename it, then ./build.sh function FOLDER",
         )
 
 
@@ -219,16 +243,16 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
     if handler is None:
         if not any(path.endswith(".py") for path in contents.files):
             yield Finding(
-                f"{contents.name} holds no .py file",
-                "there is no handler that the runtime could import",
-                "./build.sh function FOLDER, with the folder that holds the handler",
+                f"{contents.name} contains no .py file",
+                "the runtime has no handler to import",
+                "./build.sh function FOLDER, with the folder of the handler",
             )
         return
     module, dot, name = handler.rpartition(".")
     if not dot or not module or not name:
         yield Finding(
             f"the handler is {handler!r}",
-            "it must be module.function, and the function fails with Runtime.MalformedHandlerName",
+            "it must be MODULE.NAME; the function fails with Runtime.MalformedHandlerName",
             "aws lambda update-function-configuration --function-name … --handler lambda_function.handler",
         )
         return
@@ -236,49 +260,52 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
     found = [each for each in (f"{path}.py", f"{path}/__init__.py") if each in contents.files]
     if not found:
         below = [each for each in contents.files if each.endswith((f"/{path}.py", f"/{path}/__init__.py"))]
-        hint = f"; there is {below[0]}, so the zip has a folder too many" if below else ""
+        hint = f"; the zip has {below[0]}, one folder too deep" if below else ""
         yield Finding(
-            f"{contents.name} has no {path}.py, which the handler {handler} is in{hint}",
+            f"{contents.name} has no {path}.py for the handler {handler}{hint}",
             "every invocation fails with Runtime.ImportModuleError",
-            "./build.sh function FOLDER, with the folder that holds it, or correct the handler's name",
+            "./build.sh function FOLDER, with the folder of the module, or correct the handler",
         )
     elif not _defines(contents.files[found[0]], name):
         yield Finding(
-            f"{found[0]} defines no {name}, which the handler {handler} names",
+            f"{found[0]} does not define {name} for the handler {handler}",
             "every invocation fails with Runtime.HandlerNotFound",
             "aws lambda update-function-configuration --function-name … --handler MODULE.FUNCTION",
         )
 
 
 def _defines(source: bytes, name: str) -> bool:
-    """Tell whether a module may have ``name``; one that cannot be known for certain may."""
+    """Whether a module may have `name`; True in doubt, as for `from x import *`."""
     try:
         module = ast.parse(source)
     except (SyntaxError, ValueError):
         return False
     for node in ast.walk(module):
         match node:
-            case ast.FunctionDef(name=held) | ast.AsyncFunctionDef(name=held) | ast.ClassDef(name=held) if held == name:
+            case ast.FunctionDef(name=each) | ast.AsyncFunctionDef(name=each) | ast.ClassDef(name=each) if each == name:
                 return True
-            case ast.Name(id=held, ctx=ast.Store()) if held == name:
+            case ast.Name(id=each, ctx=ast.Store()) if each == name:
                 return True
-            case ast.alias(name=held, asname=shown) if "*" in held or name in (held, shown):
+            case ast.alias(name=each, asname=renamed) if "*" in each or name in (each, renamed):
                 return True
     return False
 
 
-def of_total(parts: Sequence[tuple[str, int]]) -> Iterator[Finding]:
-    """What is wrong with the sum of a function and its layers, each with its bytes when unpacked."""
+def check_total_size(parts: Sequence[tuple[str, int]]) -> Iterator[Finding]:
+    """Yield a finding if a function and its layers are too large together.
+
+    Args:
+        parts: name and unpacked bytes of each.
+    """
     total = sum(size for _, size in parts)
     if total > MAX_UNPACKED_BYTES:
-        largest = ", ".join(f"{name} {size:,}" for name, size in sorted(parts, key=lambda part: -part[1])[:_MAX_NAMED])
+        largest = ", ".join(f"{name} {size:,}" for name, size in sorted(parts, key=lambda part: -part[1])[:_MAX_NAMES])
         yield Finding(
             f"the function and its layers have {total:,} bytes unpacked ({largest})",
-            f"AWS Lambda allows {MAX_UNPACKED_BYTES:,} together, and refuses the next change",
-            "drop files or layers",
+            f"AWS Lambda allows {MAX_UNPACKED_BYTES:,} together, and rejects the next update",
+            "remove files or layers",
         )
 
 
-def _named(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _MAX_NAMED} more" if len(paths) > _MAX_NAMED else ""
-    return f"{', '.join(paths[:_MAX_NAMED])}{more}"
+def _listed(paths: Sequence[str]) -> str:
+    return shortened(paths, _MAX_NAMES)

@@ -1,0 +1,12 @@
+"""The commands, one module each, which adds its own arguments and does its work.
+
+Reading order:
+    interface    what a command is, and what it works with
+    arguments    arguments and their types that several commands share
+    scope        regions and variants
+    built_layer  the zips that `publish` sends
+    publish, verify, report, rollout (with `attach`), rollback, prune, doctor
+
+Allowed imports: `interface`, `arguments`, `scope` and `built_layer`; everything below in `tools.fleet`. A command
+imports no other command.
+"""

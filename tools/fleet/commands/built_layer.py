@@ -1,4 +1,4 @@
-"""The zips that are to be published."""
+"""The built zips that `publish` sends."""
 
 from __future__ import annotations
 
@@ -7,81 +7,84 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.common.archives import open_zip
-from tools.common.output import remark
-from tools.common.paths import ROOT, read, shown
-from tools.fleet import FleetError
+from tools.common.errors import ToolError
+from tools.common.paths import read, shown
+from tools.fleet.commands.interface import Context
 from tools.packaging.manifest import Manifest, Variant
 
-_SMALL = 1_000_000
+_SMALL_BYTES = 1_000_000  # more than any file of the layer itself has
 
 
 @dataclass(frozen=True)
-class Zip:
-    """A built layer."""
+class BuiltLayer:
+    """The zip of a variant."""
 
     variant: Variant
     data: bytes
 
     @property
     def sha256(self) -> str:
-        """In hexadecimal, as in SHA256SUMS."""
+        """SHA-256 in hexadecimal, as in `SHA256SUMS`."""
         return hashlib.sha256(self.data).hexdigest()
 
 
-def built(variant: Variant, manifest: Manifest, output: Path, dry_run: bool) -> Zip:
-    """Read the zip of ``variant`` from the folder ``output``; the slim one is built where it is not there.
+def read_layer(context: Context, variant: Variant, folder: Path, dry_run: bool) -> BuiltLayer:
+    """Read the zip of `variant` from `folder`; build the slim one if it is missing.
 
     Args:
-        dry_run: nothing is written, so that it is built elsewhere.
+        dry_run: build in a temporary folder.
 
     Raises:
-        FleetError: it is not there, is of other sources, or is none that AWS Lambda takes.
+        ToolError: the zip is missing, not valid, or of another version.
     """
-    return Zip(variant, _checked(variant, manifest, _read(variant, variant == manifest.slim, output, dry_run)))
+    data = _read(context, variant, folder, dry_run)
+    _check(context.manifest, context.root, variant, data, context.output.note)
+    return BuiltLayer(variant, data)
 
 
-def _read(variant: Variant, is_slim: bool, output: Path, dry_run: bool) -> bytes:
-    path = output / variant.zip_name
+def _read(context: Context, variant: Variant, folder: Path, dry_run: bool) -> bytes:
+    path = folder / variant.zip_name
     if path.is_file():
         return read(path)
-    if not is_slim:
+    if variant != context.manifest.slim:
         python, _, architecture = variant.name.removeprefix("python").partition("-")
         command = f"./build.sh layer --python {python} --arch {architecture}"
-        raise FleetError(f"{shown(path)} is missing: run {command}, and repeat")
+        raise ToolError(f"{shown(path)} is missing: run {command}, and repeat the command")
     if not dry_run:
-        _build(output)
-        remark(f"built {shown(path)}")
+        _build(context.root, folder)
+        context.output.note(f"built {shown(path)}")
         return read(path)
-    with tempfile.TemporaryDirectory() as folder:
-        _build(Path(folder) / "dist")
-        return read(Path(folder) / "dist" / variant.zip_name)
+    with tempfile.TemporaryDirectory() as temporary:
+        _build(context.root, Path(temporary) / "dist")
+        return read(Path(temporary) / "dist" / variant.zip_name)
 
 
-def _build(output: Path) -> None:
-    command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", "-o", str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _build(root: Path, folder: Path) -> None:
+    command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", "-o", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     result = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if result.returncode:
-        raise FleetError(result.stderr.removeprefix("build.sh: error: ").strip() or "the layer could not be built")
+        raise ToolError(result.stderr.removeprefix("build.sh: error: ").strip() or "the layer could not be built")
 
 
-def _checked(variant: Variant, manifest: Manifest, data: bytes) -> bytes:
-    """Refuse a zip that AWS Lambda would, and one of another version; tell where the sources have moved on since."""
-    files = _files(variant.zip_name, data)
+def _check(manifest: Manifest, root: Path, variant: Variant, data: bytes, note: Callable[[str], None]) -> None:
+    """Refuse a zip of another version; note files that have changed since it was built."""
+    files = _small_files(variant.zip_name, data)
     if f'VERSION = "{manifest.version}"'.encode() not in files.get("runtime.py", b""):
-        raise FleetError(f"{variant.zip_name} is not of version {manifest.version}: run ./build.sh, and repeat")
+        raise ToolError(
+            f"{variant.zip_name} is not of version {manifest.version}: run ./build.sh, and repeat the command"
+        )
     for file in manifest.files:
-        if files.get(file.path) != read(ROOT / "layer" / file.path):
-            remark(f"{variant.zip_name} holds another {file.path} than layer/ does now: ./build.sh builds it anew")
-    return data
+        if files.get(file.path) != read(root / "layer" / file.path):
+            note(f"layer/{file.path} has changed since {variant.zip_name} was built: ./build.sh builds it again")
 
 
-def _files(name: str, data: bytes) -> dict[str, bytes]:
-    """Return the small files of a zip, which include those of the layer itself, by path."""
+def _small_files(name: str, data: bytes) -> dict[str, bytes]:
     with open_zip(data, "build it again with ./build.sh", name) as archive:
         archive.check_size()
-        return {member.path: archive.read(member) for member in archive.files if member.size < _SMALL}
+        return {member.path: archive.read(member) for member in archive.files if member.size < _SMALL_BYTES}

@@ -1,32 +1,59 @@
-"""The command `prune`: deletes old layer versions that nothing names any more, and tells first."""
+"""The command `prune`: deletes old layer versions that nothing uses.
+
+A deleted version keeps running in functions that have it, but no update of them may contain it again. So a rollback
+would be impossible; therefore versions in journals count as used.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.common import output as terminal
+from tools.common import output
+from tools.common.cli import Parser
 from tools.common.paths import shown
 from tools.fleet.aws.arns import LayerVersion, short
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST
-from tools.fleet.aws.session import Aws, Identity
-from tools.fleet.commands.rollout import JOURNALS
+from tools.fleet.aws.session import Identity
+from tools.fleet.commands import arguments
+from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import identities, variants
-from tools.fleet.rollout.journal import History, files_in, read
-from tools.fleet.rollout.target_version import own_layers
-from tools.packaging.manifest import FILE_NAME, Manifest
+from tools.fleet.rollout.history import History
+from tools.fleet.rollout.journal import journal_folder, journals_in, read
+from tools.fleet.rollout.target_version import project_layers
+from tools.packaging.manifest import FILE_NAME, Variant
 
-_NAMED = 3
+_MAX_USERS = 3  # in a row of the table
+
+
+def _add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--keep", metavar="N", type=arguments.number, required=True, help="keep the newest N in any case"
+    )
+    arguments.add_regions(parser)
+    arguments.add_variants(parser, "all")
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="besides those in rollouts/",
+    )
+    arguments.add_yes(parser, "delete them")
+    arguments.add_dry_run(parser)
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked for. ``keep`` is how many of the newest stay in any case."""
+class Options:
+    """The options of the command; `keep` is the number of newest versions that stay."""
 
     keep: int
     regions: tuple[str, ...]
@@ -34,117 +61,128 @@ class Order:
     variants: tuple[str, ...]
     journals: tuple[Path, ...]
     delete: bool
-    as_json: bool
+
+
+def _run(namespace: argparse.Namespace, context: Context) -> int:
+    options = Options(
+        keep=namespace.keep,
+        regions=tuple(namespace.regions),
+        all_regions=namespace.all_regions,
+        variants=tuple(namespace.variants),
+        journals=tuple(namespace.journal),
+        delete=namespace.yes and not namespace.dry_run,
+    )
+    return prune(context, options)
+
+
+COMMAND = Command(
+    "prune",
+    "Delete old versions of the layer that no function, published version, alias, manifest or journal uses. "
+    "Without --yes, list them only.",
+    _add_arguments,
+    _run,
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A version, and why it stays; nothing names one that may go."""
+    """A layer version, and what uses it."""
 
     version: LayerVersion
-    users: tuple[str, ...] = field(default=())
+    users: tuple[str, ...] = ()
 
     @property
-    def may_go(self) -> bool:
-        """Whether it is deleted."""
+    def is_unused(self) -> bool:
+        """Whether it can be deleted."""
         return not self.users
 
 
-def prune(aws: Aws, manifest: Manifest, order: Order) -> int:
-    """Tell what would go and what stays, and delete it if told so. Returns the exit status."""
-    chosen = variants(manifest, order.variants, manifest.variants)
-    histories = _histories(order.journals)  # first, as one that cannot be read ends it
-    names = {variant.layer_name for variant in chosen}
+def prune(context: Context, options: Options) -> int:
+    """List unused versions, and delete them if the options ask for it. Returns the exit status."""
+    chosen = variants(context.manifest, options.variants, context.manifest.variants)
+    histories = _histories(context.root, options.journals)  # before AWS is called, because it may fail
     rows: list[Row] = []
     deleted: list[LayerVersion] = []
-    for identity in identities(aws, order.regions, order.all_regions):
-        found = _look(aws, manifest, identity, names, histories, order.keep)
+    for identity in identities(context.aws, options.regions, options.all_regions):
+        found = list(_rows(context, identity, chosen, histories, options.keep))
         rows += found
-        layers = Layers(aws, identity.place.region)
-        for row in found if order.delete else ():
-            if row.may_go:
+        layers = Layers(context.aws, identity.place.region)
+        for row in found if options.delete else ():
+            if row.is_unused:
                 layers.delete(row.version)
                 deleted.append(row.version)
-                terminal.remark(f"deleted {row.version}")
-    _print(rows, deleted, order)
+                context.output.note(f"deleted {row.version}")
+    context.output.result(lambda: _document(rows, deleted, options.delete), lambda: _lines(rows, options.delete))
     return 0
 
 
-def _histories(given: Sequence[Path]) -> dict[str, History]:
-    paths = {path.resolve(): path for path in (*files_in(JOURNALS), *given)}
+def _histories(root: Path, journals: Sequence[Path]) -> dict[str, History]:
+    paths = {path.resolve(): path for path in (*journals_in(journal_folder(root)), *journals)}
     return {shown(path): read(path) for path in paths.values()}
 
 
-def _look(
-    aws: Aws, manifest: Manifest, identity: Identity, names: Iterable[str], histories: dict[str, History], keep: int
-) -> list[Row]:
-    place = identity.place
-    layers = Layers(aws, place.region)
-    ours = [layer for name, layer in own_layers(manifest.variants, place).items() if name in names]
-    versions = [layer.version(number) for layer in ours for number, _ in layers.numbers(layer)]
-    users = _users(Functions(aws, place.region), manifest)
-    for name, history in histories.items():
-        for version in versions:
-            if _is_named(history, version):
-                users[str(version)].append(f"the journal {name}")
-    newest = {version for layer in ours for version in [each for each in versions if each.layer == layer][:keep]}
-    return [
-        Row(version, ("it is among the newest",) if version in newest else tuple(users[str(version)]))
-        for version in versions
-    ]
+def _rows(
+    context: Context, identity: Identity, chosen: Sequence[Variant], histories: Mapping[str, History], keep: int
+) -> Iterator[Row]:
+    layers = Layers(context.aws, identity.place.region)
+    users = _users(context, identity)
+    for layer in project_layers(tuple(chosen), identity.place).values():
+        for index, (number, _) in enumerate(layers.numbers(layer)):
+            version = layer.version(number)
+            if index < keep:
+                yield Row(version, ("it is among the newest",))
+                continue
+            journals = [f"the journal {name}" for name, history in histories.items() if _contains(history, version)]
+            yield Row(version, (*users[str(version)], *journals))
 
 
-def _users(functions: Functions, manifest: Manifest) -> defaultdict[str, list[str]]:
-    """Who names which layer version. An alias leads to a published version, which is in the list of functions."""
+def _users(context: Context, identity: Identity) -> defaultdict[str, list[str]]:
+    """Return the users of each layer version. Aliases lead to published versions, which are among the functions."""
     users: defaultdict[str, list[str]] = defaultdict(list)
-    for entry in manifest.published:
+    for entry in context.manifest.published:
         users[entry.arn].append(FILE_NAME)
-    for function in sorted(functions.all(published=True), key=lambda each: (each.name, each.version)):
+    functions = Functions(context.aws, identity.place.region).all(published=True)
+    for function in sorted(functions, key=lambda each: (each.name, each.version)):
         suffix = "" if function.version == LATEST else f":{function.version}"
         for arn in function.layers:
             users[arn].append(f"function {function.name}{suffix}")
     return users
 
 
-def _is_named(history: History, version: LayerVersion) -> bool:
-    """Tell whether a journal names a version, as what it changed or as what it was asked to lead to."""
-    asked = history.request.get("to")
-    return str(version) in history.layer_versions() or asked in (str(version), str(version.number))
+def _contains(history: History, version: LayerVersion) -> bool:
+    """Whether a journal contains a version, in a list of layers or as the target in its options."""
+    return str(version) in history.layer_versions() or history.options.get("to") in (str(version), str(version.number))
 
 
-def _print(rows: Sequence[Row], deleted: Sequence[LayerVersion], order: Order) -> None:
-    if order.as_json:
-        print(terminal.document(_document(rows, deleted, order)), flush=True)
-        return
+def _lines(rows: Sequence[Row], delete: bool) -> Iterator[str]:
     if rows:
         cells = [
-            (row.version.layer.region, short(str(row.version), row.version.layer.place), _told(row, order))
+            (row.version.layer.region, short(str(row.version), row.version.layer.place), _words(row, delete))
             for row in rows
         ]
-        print(terminal.table(("region", "layer version", "what becomes of it"), cells))
-    going = sum(row.may_go for row in rows)
-    verb = "deleted" if order.delete else "can be deleted: give --yes" if going else "can be deleted"
-    print(f"{terminal.count(len(rows), 'version')}, {going} {verb}", flush=True)
+        yield output.table(("region", "layer version", "outcome"), cells)
+    unused = sum(row.is_unused for row in rows)
+    verb = "deleted" if delete else "unused: --yes deletes them" if unused else "unused"
+    yield f"{output.count(len(rows), 'version')}, {unused} {verb}"
 
 
-def _told(row: Row, order: Order) -> str:
-    if row.may_go:
-        return "deleted" if order.delete else "would be deleted"
-    more = f" and {len(row.users) - _NAMED} more" if len(row.users) > _NAMED else ""
-    return f"stays: {', '.join(row.users[:_NAMED])}{more}"
+def _words(row: Row, delete: bool) -> str:
+    if row.is_unused:
+        return "deleted" if delete else "would be deleted"
+    return f"stays: {output.shortened(row.users, _MAX_USERS)}"
 
 
-def _document(rows: Sequence[Row], deleted: Sequence[LayerVersion], order: Order) -> dict[str, Any]:
+def _document(rows: Sequence[Row], deleted: Sequence[LayerVersion], delete: bool) -> dict[str, Any]:
     return {
-        "command": "prune",
-        "dryRun": not order.delete,
+        "command": COMMAND.name,
+        "dryRun": not delete,
         "versions": [
             {
                 "arn": str(row.version),
                 "region": row.version.layer.region,
                 "deleted": row.version in deleted,
-                "mayGo": row.may_go,
-                "namedBy": row.users,
+                "unused": row.is_unused,
+                "usedBy": row.users,
             }
             for row in rows
         ],

@@ -1,48 +1,95 @@
-"""The command `publish`: each zip once in each region, shared with whom it should be, and written down."""
+"""The command `publish`: publishes each zip once per region, shares it, and records it in the manifest.
+
+`PublishLayerVersion` has no lock and no idempotency token: each request that AWS carries out creates a version. So a
+version is looked up by its `CodeSha256` first; the request is sent once, without botocore's retries; and after an
+unclear outcome the version is looked up again, with growing pauses, because AWS may still be working on it. Two
+publishers on one machine are kept apart by a file lock; two machines are not.
+"""
 
 from __future__ import annotations
 
+import argparse
 import fcntl
-import os
-import time
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore import exceptions
-
-from tools.common import output as terminal
+from tools.common import output
+from tools.common.cli import Parser
 from tools.common.errors import ToolError
 from tools.common.lambda_facts import MAX_ZIP_BYTES
-from tools.common.paths import ROOT
-from tools.fleet import FleetError
+from tools.common.paths import write_atomically
 from tools.fleet.aws.arns import Layer, LayerVersion
-from tools.fleet.aws.functions import UnclearError
+from tools.fleet.aws.errors import AwsError, CredentialsExpired, OutcomeUnknown, Throttled, translated
 from tools.fleet.aws.layers import Layers, code_sha256
 from tools.fleet.aws.models import LayerInfo
-from tools.fleet.aws.session import Aws, AwsError, Identity, error_code, in_words, is_lost_code, status
-from tools.fleet.commands.built_layer import Zip, built
+from tools.fleet.aws.session import Identity
+from tools.fleet.commands import arguments
+from tools.fleet.commands.built_layer import BuiltLayer, read_layer
+from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import identities, variants
-from tools.fleet.rollout.target_version import description, own_layers, published
+from tools.fleet.rollout.target_version import description, project_layers, published
 from tools.packaging import manifest as manifests
-from tools.packaging.manifest import Manifest, Published
+from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published
 from tools.packaging.manifest_edit import with_published
 
-_TRIES = 6
-SECONDS_BETWEEN_TRIES = 1  # more with each
+MAX_PUBLISH_ATTEMPTS = 6
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+def _add_arguments(parser: Parser) -> None:
+    arguments.add_regions(parser)
+    sharing = parser.add_mutually_exclusive_group()
+    sharing.add_argument(
+        "--share",
+        metavar="ACCOUNT",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=arguments.account,
+        help="share it with accounts",
+    )
+    sharing.add_argument("--organization", metavar="O", type=_organization, help="share it with an organization")
+    sharing.add_argument("--public", action="store_true", help="share it with everybody")
+    arguments.add_variants(parser, "slim")
+    parser.add_argument(
+        "--ssm", metavar="PREFIX", type=_prefix, help="write the parameters /PREFIX/VARIANT/VERSION and …/latest"
+    )
+    parser.add_argument(
+        "--bucket", metavar="B", help="upload zips above 50 MB to this bucket; {region} stands for the region"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="the folder of the zips (default: dist/)")
+    arguments.add_dry_run(parser)
+
+
+def _organization(text: str) -> str:
+    if not text.startswith("o-") or not GRANTEE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the ID of an organization, such as o-a1b2c3d4e5")
+    return text
+
+
+def _prefix(text: str) -> str:
+    """Return a prefix without outer slashes (AWS Systems Manager API Reference, PutParameter, Name)."""
+    name = text.strip("/")
+    if not re.fullmatch(r"[a-zA-Z0-9_.-]+(/[a-zA-Z0-9_.-]+)*", name) or re.match(r"(?i)aws|ssm", name):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the prefix of a parameter: use letters, digits and /")
+    return name
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked for.
+class Options:
+    """The options of the command.
 
     Args:
-        grantees: who may use the layer besides the account, as in ``Published.sharedWith``.
-        ssm: the prefix of parameters to write, without a slash at either end.
-        bucket: where zips above the limit of a direct upload go first.
-        output: the folder of the zips.
+        grantees: who may use the layer besides the account, as in `Published.sharedWith`.
+        ssm: the prefix of the parameters, without outer slashes.
+        bucket: for zips above the limit of a direct upload.
+        folder: of the zips.
+        max_upload_bytes: the limit of a direct upload.
     """
 
     regions: tuple[str, ...]
@@ -51,253 +98,280 @@ class Order:
     grantees: tuple[str, ...]
     ssm: str | None
     bucket: str | None
-    output: Path
+    folder: Path
     dry_run: bool
-    as_json: bool
+    max_upload_bytes: int = MAX_ZIP_BYTES
+
+
+def _run(namespace: argparse.Namespace, context: Context) -> int:
+    organization = [namespace.organization] if namespace.organization else []
+    options = Options(
+        regions=tuple(namespace.regions),
+        all_regions=namespace.all_regions,
+        variants=tuple(namespace.variants),
+        grantees=(*namespace.share, *organization, *([PUBLIC] if namespace.public else [])),
+        ssm=namespace.ssm,
+        bucket=namespace.bucket,
+        folder=namespace.output or context.root / "dist",
+        dry_run=namespace.dry_run,
+    )
+    return publish(context, options)
+
+
+COMMAND = Command(
+    "publish",
+    "Publish the built layer. Where the same bytes are published already, no version is created. If a region fails, "
+    "run the command again. Records what is published in layer-manifest.json.",
+    _add_arguments,
+    _run,
+)
+
+# --- The work ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one variant in one region. ``entry`` is missing where it failed, or is not there yet."""
+    """The outcome for one variant in one region.
+
+    Args:
+        actions: what was done, or would be done.
+        entry: of the manifest; None if it failed, or is not published yet.
+    """
 
     region: str
     variant: str
-    did: tuple[str, ...]
+    actions: tuple[str, ...]
     entry: Published | None = None
     error: str = ""
 
+    @property
+    def words(self) -> str:
+        """The outcome as text."""
+        return f"failed: {self.error}" if self.error else ", ".join(self.actions)
 
-def publish(aws: Aws, manifest: Manifest, order: Order) -> int:
-    """Publish the variants in the regions that were asked for. Returns the exit status."""
-    chosen = variants(manifest, order.variants, [manifest.variants[0]])
-    with _alone(order.dry_run):
-        manifest = manifests.load(ROOT / manifests.FILE_NAME)  # as the publisher before has left it
-        zips = [built(variant, manifest, order.output, order.dry_run) for variant in chosen]
-        places = identities(aws, order.regions, order.all_regions)
-        if not order.bucket:
-            _refuse_large(zips)
-        rows = []
+
+def publish(context: Context, options: Options) -> int:
+    """Publish the variants in all regions. Returns the exit status."""
+    variants(context.manifest, options.variants, [])  # wrong usage, before waiting for the lock
+    rows = []
+    with publisher_lock(context.root, options.dry_run):
+        manifest = manifests.load(context.root / manifests.FILE_NAME)  # the publisher before may have changed it
+        chosen = variants(manifest, options.variants, [manifest.slim])
+        zips = [read_layer(context, variant, options.folder, options.dry_run) for variant in chosen]
+        places = identities(context.aws, options.regions, options.all_regions)
+        if not options.bucket:
+            _check_sizes(zips, options.max_upload_bytes)
         for identity in places:
             for each in zips:
-                row = _publish_or_tell(Publisher(aws, manifest, identity, order), each)
-                if row.entry and not order.dry_run:
-                    manifest = _write_down(row.entry)
-                if not order.as_json:
-                    terminal.remark(f"{row.region}  {row.variant}  {row.error or ', '.join(row.did)}")
+                row = _publish(Publisher(context, manifest, identity, options), each)
+                if row.entry and not options.dry_run:
+                    manifest = _record(context.root, row.entry)
+                if not context.output.as_json:
+                    context.output.note(f"{row.region}  {row.variant}  {row.words}")
                 rows.append(row)
-    _print(rows, order)
+    _print(context.output, rows, options.dry_run)
     return 1 if any(row.error for row in rows) else 0
 
 
-def _publish_or_tell(publisher: Publisher, zipped: Zip) -> Row:
-    """A region that fails does not hold up the others, but credentials that fail would fail everywhere."""
-    region = publisher.region
+def _publish(publisher: Publisher, layer: BuiltLayer) -> Row:
+    """A region that fails does not stop the others; an expired session would fail in all of them."""
     try:
-        return publisher.publish(zipped)
+        return publisher.publish(layer)
+    except CredentialsExpired:
+        raise
     except ToolError as error:
-        return Row(region, zipped.variant.name, (), error=str(error))
-    except AwsError as error:
-        if is_lost_code(error_code(error)) and "Expired" in error_code(error):
-            raise
-        return Row(region, zipped.variant.name, (), error=in_words(error))
+        return Row(publisher.region, layer.variant.name, (), error=str(error))
 
 
 class Publisher:
-    """Publishes into one region."""
+    """Publishes in one region."""
 
-    def __init__(self, aws: Aws, manifest: Manifest, identity: Identity, order: Order) -> None:
-        self._aws = aws
+    def __init__(self, context: Context, manifest: Manifest, identity: Identity, options: Options) -> None:
+        self._aws = context.aws
         self._manifest = manifest
         self._place = identity.place
-        self._order = order
-        self._layers = Layers(aws, identity.place.region)
-        self._did: list[str] = []
+        self._options = options
+        self._layers = Layers(context.aws, identity.place.region)
+        self._actions: list[str] = []
 
     @property
     def region(self) -> str:
-        """Where it publishes."""
+        """The region."""
         return self._place.region
 
-    def publish(self, zipped: Zip) -> Row:
-        """See to it that the zip is there, shared and named; raises ``FleetError`` or an error of boto3."""
-        variant = zipped.variant
-        layer = own_layers((variant,), self._place)[variant.layer_name]
-        info = self.find(layer, zipped.data) or self._add(zipped, layer)
-        if info is None:
-            self._do("would publish")
-            for grantee in self._order.grantees:
-                self._do(f"would share it with {grantee}")
-            return Row(self.region, variant.name, tuple(self._did))
-        entry = self._entry(zipped, info)
-        self._share(LayerVersion.parse(info.arn), entry.sharedWith)
-        if self._order.ssm:
-            self._name(self._order.ssm, entry)
-        return Row(self.region, variant.name, tuple(self._did or ["there already"]), entry)
+    def publish(self, built: BuiltLayer) -> Row:
+        """Create the version if it is missing, share it, and write its parameters; raises `ToolError`."""
+        variant = built.variant
+        layer = project_layers((variant,), self._place)[variant.layer_name]
+        info = self.find(layer, built.data)
+        if info is None and self._options.dry_run:
+            actions = ["would publish", *(f"would share it with {grantee}" for grantee in self._options.grantees)]
+            return Row(self.region, variant.name, tuple(actions))
+        entry = self._entry(built, info or self._create(built, layer))
+        self._share(LayerVersion.parse(entry.arn), entry.sharedWith)
+        if self._options.ssm:
+            self._write_parameters(self._options.ssm, entry)
+        return Row(self.region, variant.name, tuple(self._actions or ["up to date"]), entry)
 
     def find(self, layer: Layer, data: bytes) -> LayerInfo | None:
-        """The version that holds the zip ``data``: the one of the manifest, or else the newest that does."""
+        """Return the version with the bytes `data`: the one in the manifest if it has them, else the newest."""
         sha256 = code_sha256(data)
-        held = published(self._manifest, layer)
+        entry = published(self._manifest, layer)
+        first = LayerVersion.parse(entry.arn).number if entry else None
         numbers = [number for number, _ in self._layers.numbers(layer)]
-        if held:
-            first = LayerVersion.parse(held.arn).number
-            numbers.sort(key=lambda number: number != first)
-        for number in numbers:
+        for number in sorted(numbers, key=lambda number: number != first):
             info = self._layers.get(layer.version(number), self._place.account)
             if isinstance(info, LayerInfo) and info.sha256 == sha256:
                 return info
         return None
 
-    def _add(self, zipped: Zip, layer: Layer) -> LayerInfo | None:
-        if self._order.dry_run:
-            return None
-        content = self._content(zipped)
+    def _create(self, built: BuiltLayer, layer: Layer) -> LayerInfo:
+        """Create a version; after an unclear outcome, look for it before the next attempt."""
+        content = self._content(built)
         text = description(self._manifest.name, self._manifest.version)
-        for tried in range(_TRIES):
+        for attempt in range(1, MAX_PUBLISH_ATTEMPTS + 1):
             try:
-                info = self._layers.publish(zipped.variant, text, self._manifest.license, content)
-            except UnclearError as error:  # perhaps it is there: to try again at once could make two
-                found = self.find(layer, zipped.data)
-                if found is None and tried == _TRIES - 1:
-                    raise FleetError(str(error)) from None
-                if found is None:
-                    time.sleep(tried * SECONDS_BETWEEN_TRIES)
-                    continue
-                info = found
-            if info.sha256 != code_sha256(zipped.data):
-                raise FleetError(f"{info.arn} has other bytes than were sent ({info.sha256}): delete it, and repeat")
-            self._do(f"published as version {info.number}")
-            return info
-        return None
+                info: LayerInfo | None
+                info = self._layers.publish(built.variant, text, self._manifest.license, content)
+            except (OutcomeUnknown, Throttled) as error:
+                self._aws.pace.sleep(attempt * self._aws.pace.between_publish_attempts)
+                info = self.find(layer, built.data)
+                if info is None and attempt == MAX_PUBLISH_ATTEMPTS:
+                    raise ToolError(str(error)) from None
+            if info is not None:
+                break
+        assert info is not None
+        if info.sha256 != code_sha256(built.data):
+            raise ToolError(
+                f"AWS received other bytes than were sent: {info.arn} has the CodeSha256 {info.sha256}; "
+                "delete this version, and repeat the command"
+            )
+        self._actions.append(f"published as version {info.number}")
+        return info
 
-    def _content(self, zipped: Zip) -> dict[str, Any]:
-        if len(zipped.data) <= MAX_ZIP_BYTES:
-            return {"ZipFile": zipped.data}
-        bucket = str(self._order.bucket).replace("{region}", self.region)
-        key = f"{zipped.variant.layer_name}/{zipped.sha256}.zip"
+    def _content(self, built: BuiltLayer) -> dict[str, Any]:
+        if len(built.data) <= self._options.max_upload_bytes:
+            return {"ZipFile": built.data}
+        bucket = str(self._options.bucket).replace("{region}", self.region)
+        key = f"{built.variant.layer_name}/{built.sha256}.zip"
         s3 = self._aws.client("s3", self.region)
+        size = -1
         try:
-            held: int = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
-        except exceptions.ClientError as error:
-            if status(error) not in (403, 404):  # without the right to list, what is missing is forbidden
+            with translated():
+                size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        except AwsError as error:
+            if error.status not in (403, 404):  # without s3:ListBucket, a missing object is 403
                 raise
-            held = -1
-        if held != len(zipped.data):
-            s3.put_object(Bucket=bucket, Key=key, Body=zipped.data)
-            self._do(f"uploaded to {bucket}")
+        if size != len(built.data):
+            with translated():
+                s3.put_object(Bucket=bucket, Key=key, Body=built.data)
+            self._actions.append(f"uploaded to {bucket}")
         return {"S3Bucket": bucket, "S3Key": key}
 
-    def _entry(self, zipped: Zip, info: LayerInfo) -> Published:
-        """What the manifest will say. Who shared it before goes on sharing it."""
-        held = published(self._manifest, LayerVersion.parse(info.arn).layer)
-        before = held.sharedWith if held else ()
+    def _entry(self, built: BuiltLayer, info: LayerInfo) -> Published:
+        """Return the entry of the manifest. Grantees of the entry before remain."""
+        before = published(self._manifest, LayerVersion.parse(info.arn).layer)
         return Published(
-            variant=zipped.variant.name,
+            variant=built.variant.name,
             version=self._manifest.version,
             partition=self._place.partition,
             account=self._place.account,
             region=self.region,
             arn=info.arn,
-            sha256=zipped.sha256,
-            size=len(zipped.data),
-            sharedWith=tuple(sorted({*before, *self._order.grantees})),
+            sha256=built.sha256,
+            size=len(built.data),
+            sharedWith=tuple(sorted({*(before.sharedWith if before else ()), *self._options.grantees})),
         )
 
     def _share(self, version: LayerVersion, grantees: Sequence[str]) -> None:
-        """Every version has a policy of its own, so that one published anew has none."""
+        """Add missing permissions. They belong to a version, so a new version has none."""
         missing = sorted(set(grantees) - self._layers.grantees(version)) if grantees else []
         for grantee in missing:
-            if self._order.dry_run:
-                self._do(f"would share it with {grantee}")
+            if self._options.dry_run:
+                self._actions.append(f"would share it with {grantee}")
             else:
                 self._layers.share(version, grantee)
-                self._do(f"shared with {grantee}")
+                self._actions.append(f"shared with {grantee}")
 
-    def _name(self, prefix: str, entry: Published) -> None:
-        """Write the parameters: that of the version once and for all, that of the latest each time."""
+    def _write_parameters(self, prefix: str, entry: Published) -> None:
+        """Write the parameter of the version, which never changes, and that of the latest version."""
         folder = f"/{prefix}/{entry.variant}"
-        release = entry.version.replace("+", "_")  # which no parameter's name may hold
-        self._parameter(f"{folder}/{release}", entry.arn, overwrite=False)
-        self._parameter(f"{folder}/latest", entry.arn, overwrite=True)
+        version = entry.version.replace("+", "_")  # names of parameters cannot contain a plus sign
+        self._write_parameter(f"{folder}/{version}", entry.arn, overwrite=False)
+        self._write_parameter(f"{folder}/latest", entry.arn, overwrite=True)
 
-    def _parameter(self, name: str, value: str, overwrite: bool) -> None:
+    def _write_parameter(self, name: str, value: str, overwrite: bool) -> None:
+        present = self._read_parameter(name)
+        if present == value:
+            return
+        if present and not overwrite:
+            raise ToolError(
+                f"{name} is {present}, and the parameter of a version never changes: "
+                f"increase the version in {manifests.FILE_NAME}"
+            )
+        if self._options.dry_run:
+            self._actions.append(f"would write {name}")
+            return
         ssm = self._aws.client("ssm", self.region)
         try:
-            held = ssm.get_parameter(Name=name)["Parameter"]["Value"]
-        except exceptions.ClientError as error:
-            if error_code(error) != "ParameterNotFound":
+            with translated():
+                ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=overwrite)
+        except AwsError as error:
+            # Somebody else was faster, or this call was: botocore repeated it.
+            if error.code != "ParameterAlreadyExists" or self._read_parameter(name) != value:
                 raise
-            held = None
-        if held == value:
-            return
-        if held and not overwrite:
-            raise FleetError(f"{name} is {held}, and a version is named once: raise version in {manifests.FILE_NAME}")
-        if self._order.dry_run:
-            self._do(f"would write {name}")
-            return
-        try:
-            ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=overwrite)
-        except exceptions.ClientError as error:
-            # Somebody was faster, or it was this very call, sent again.
-            if (
-                error_code(error) != "ParameterAlreadyExists"
-                or ssm.get_parameter(Name=name)["Parameter"]["Value"] != value
-            ):
-                raise
-        self._do(f"wrote {name}")
+        self._actions.append(f"wrote {name}")
 
-    def _do(self, what: str) -> None:
-        self._did.append(what)
+    def _read_parameter(self, name: str) -> str | None:
+        try:
+            with translated():
+                response = self._aws.client("ssm", self.region).get_parameter(Name=name)
+        except AwsError as error:
+            if error.code != "ParameterNotFound":
+                raise
+            return None
+        return str(response["Parameter"]["Value"])
 
 
 @contextmanager
-def _alone(dry_run: bool) -> Iterator[None]:
-    """Wait until no other process publishes from this checkout: two at once would make two versions."""
+def publisher_lock(root: Path, dry_run: bool) -> Iterator[None]:
+    """Wait until no other process publishes from this checkout: two at once would create two versions."""
     if dry_run:
         yield
         return
-    with (ROOT / "build.sh").open("rb") as file:
+    with (root / "build.sh").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _refuse_large(zips: Sequence[Zip]) -> None:
+def _check_sizes(zips: Sequence[BuiltLayer], limit: int) -> None:
     for each in zips:
-        if len(each.data) > MAX_ZIP_BYTES:
-            raise FleetError(
-                f"{each.variant.zip_name} has {len(each.data):,} bytes, and {MAX_ZIP_BYTES:,} can be sent: "
-                "name a bucket in the region with --bucket"
+        if len(each.data) > limit:
+            raise ToolError(
+                f"{each.variant.zip_name} has {len(each.data):,} bytes, and {limit:,} can be uploaded directly: "
+                "use --bucket with a bucket in the region"
             )
 
 
-def _write_down(entry: Published) -> Manifest:
-    """Put ``entry`` into the manifest, in one step, and read it again."""
-    path = ROOT / manifests.FILE_NAME
+def _record(root: Path, entry: Published) -> Manifest:
+    """Replace the manifest's entry for the same variant and place; return the new manifest."""
+    path = root / manifests.FILE_NAME
     text = path.read_text("utf-8")
-    held = manifests.parse(text.encode())
-    kept = [other for other in held.published if other.place != entry.place]
-    new = with_published(text, [*kept, entry])
+    others = [other for other in manifests.parse(text.encode()).published if other.place != entry.place]
+    new = with_published(text, [*others, entry])
     if new != text:
-        staged = path.with_name(f".{path.name}.new")
-        staged.write_text(new, "utf-8")
-        staged.chmod(path.stat().st_mode)
-        os.replace(staged, path)
+        write_atomically(path, new.encode(), path.stat().st_mode & 0o777)
     return manifests.load(path)
 
 
-def _print(rows: Sequence[Row], order: Order) -> None:
-    if order.as_json:
-        content = [_document(row) for row in rows]
-        print(terminal.document({"command": "publish", "dryRun": order.dry_run, "published": content}), flush=True)
-        return
-    cells = [(row.region, row.variant, row.entry.arn if row.entry else "-", _told(row)) for row in rows]
-    print(terminal.table(("region", "variant", "layer version", "what was done"), cells), flush=True)
-
-
-def _told(row: Row) -> str:
-    return f"failed: {row.error}" if row.error else ", ".join(row.did)
+def _print(out: output.Output, rows: Sequence[Row], dry_run: bool) -> None:
+    cells = [(row.region, row.variant, row.entry.arn if row.entry else "-", row.words) for row in rows]
+    out.result(
+        lambda: {"command": COMMAND.name, "dryRun": dry_run, "published": [_document(row) for row in rows]},
+        lambda: [output.table(("region", "variant", "layer version", "outcome"), cells)],
+    )
 
 
 def _document(row: Row) -> dict[str, Any]:
     entry = asdict(row.entry) if row.entry else {"arn": None}
-    return {**entry, "region": row.region, "variant": row.variant, "did": row.did, "error": row.error}
+    return {**entry, "region": row.region, "variant": row.variant, "actions": row.actions, "error": row.error}

@@ -1,27 +1,47 @@
-"""The command `report`: who runs which version of the layer."""
+"""The command `report`: which function has which version of the layer."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from tools.common import output as terminal
+from tools.common import output
 from tools.common.lambda_facts import deprecated_since
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of, short
+from tools.fleet.aws.errors import AwsError, CredentialsError
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
-from tools.fleet.aws.models import LATEST, Alias, Function, LayerInfo, NotUsable
-from tools.fleet.aws.session import WORKERS, Aws, AwsError, Identity, error_code, in_words, is_lost_code
+from tools.fleet.aws.models import LATEST, Alias, Function, LayerInfo, Unavailable
+from tools.fleet.aws.session import Identity
+from tools.fleet.commands import arguments
+from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import identities
-from tools.fleet.rollout.target_version import own_layers, published
-from tools.packaging.manifest import Manifest
+from tools.fleet.rollout.target_version import project_layers, published
+
+
+def _run(namespace: argparse.Namespace, context: Context) -> int:
+    return report(context, namespace.regions, namespace.all_regions)
+
+
+COMMAND = Command(
+    "report",
+    "List which function, version and alias has which version of the layer, and problems.",
+    arguments.add_regions,
+    _run,
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One version of a function, with one layer of ours. A problem has a name and a detail, which may be empty."""
+    """One version of a function, with one layer of this project.
+
+    Args:
+        release: the version of the project, such as 1.2.3; `-` if unknown.
+        problems: a name, and a detail that may be empty.
+    """
 
     region: str
     function: str
@@ -33,83 +53,84 @@ class Row:
     problems: tuple[tuple[str, str], ...]
 
 
-def report(aws: Aws, manifest: Manifest, regions: Sequence[str], all_regions: bool, as_json: bool) -> int:
-    """Tell about the regions that were asked for. Returns the exit status."""
-    places = identities(aws, regions, all_regions)
+def report(context: Context, regions: Sequence[str], all_regions: bool) -> int:
+    """List the functions of all regions. Returns the exit status."""
+    places = identities(context.aws, regions, all_regions)
     rows: list[Row] = []
     failures: dict[str, str] = {}
     for identity in places:
         try:
-            rows += _rows(aws, manifest, identity)
-        except AwsError as error:  # an organization may have closed a region
-            if is_lost_code(error_code(error)):
-                raise
-            failures[identity.place.region] = in_words(error)
-            terminal.remark(f"{identity.place.region} was not looked at: {in_words(error)}")
-    if as_json:
-        content = {"command": "report", "functions": [_document(row) for row in rows], "failures": failures}
-        print(terminal.document(content), flush=True)
-    else:
-        print("\n".join(_lines(rows, places)), flush=True)
+            rows += Region(context, identity).rows()
+        except CredentialsError:
+            raise
+        except AwsError as error:  # a policy of the organization may deny a region
+            failures[identity.place.region] = str(error)
+            context.output.note(f"{identity.place.region} was not read: {error}")
+    context.output.result(
+        lambda: {"command": COMMAND.name, "functions": [_document(row) for row in rows], "failures": failures},
+        lambda: _lines(rows, places),
+    )
     return 1 if failures else 0
 
 
-def _lines(rows: Sequence[Row], places: Sequence[Identity]) -> Iterator[str]:
-    if rows:
-        headers = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "")
-        yield terminal.table(headers, [_cells(row, places) for row in rows])
-    wrong = sum(bool(row.problems) for row in rows)
-    functions = {(row.region, row.function) for row in rows}
-    yield f"{terminal.count(len(functions), 'function')} with the layer, {wrong} of {len(rows)} rows need a look"
+class Region:
+    """The functions of one region."""
+
+    def __init__(self, context: Context, identity: Identity) -> None:
+        self._manifest = context.manifest
+        self._workers = context.environment.workers
+        self._place = identity.place
+        self._functions = Functions(context.aws, self._place.region)
+        self._layers = Layers(context.aws, self._place.region)
+        self._names = {variant.layer_name for variant in self._manifest.variants}
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for each version of a function and each of its layers of this project."""
+        functions = sorted(filter(self._versions_of, self._functions.all(published=True)), key=_order)
+        names = sorted({each.name for each in functions})
+        versions = sorted({version for each in functions for version in self._versions_of(each)})
+        with ThreadPoolExecutor(self._workers) as pool:
+            aliases = dict(zip(names, pool.map(self._functions.aliases, names), strict=True))
+            read = pool.map(lambda version: self._layers.get(version, self._place.account), versions)
+            infos = dict(zip(versions, read, strict=True))
+        expected = self._expected_numbers()
+        for function in functions:
+            for version in self._versions_of(function):
+                yield Row(
+                    self._place.region,
+                    function.name,
+                    function.version,
+                    _aliases_to(function.version, aliases[function.name]),
+                    function.runtime,
+                    version,
+                    _release(self._manifest.name, infos[version]),
+                    tuple(_problems(function, version, infos[version], expected)),
+                )
+
+    def _versions_of(self, function: Function) -> list[LayerVersion]:
+        """Return the function's versions of this project's layers, of any account."""
+        return [
+            LayerVersion.parse(arn) for arn in function.layers if (layer := layer_of(arn)) and layer.name in self._names
+        ]
+
+    def _expected_numbers(self) -> dict[Layer, int]:
+        """Return the version number that each layer should have: of the manifest, else the newest."""
+        expected = {}
+        for layer in project_layers(self._manifest.variants, self._place).values():
+            if entry := published(self._manifest, layer):
+                expected[layer] = LayerVersion.parse(entry.arn).number
+            elif numbers := self._layers.numbers(layer):
+                expected[layer] = numbers[0][0]
+        return expected
 
 
-def _rows(aws: Aws, manifest: Manifest, identity: Identity) -> Iterator[Row]:
-    place = identity.place
-    functions, layers = Functions(aws, place.region), Layers(aws, place.region)
-    names = {variant.layer_name for variant in manifest.variants}
-    using = [each for each in functions.all(published=True) if _ours(each, names)]
-    using.sort(
-        key=lambda each: (each.name, each.version != LATEST, int(each.version) if each.version.isdecimal() else 0)
-    )
-    with ThreadPoolExecutor(WORKERS) as pool:
-        function_names = sorted({each.name for each in using})
-        aliases = dict(zip(function_names, pool.map(functions.aliases, function_names), strict=True))
-        arns = sorted({version for each in using for version in _ours(each, names)})
-        infos = dict(zip(arns, pool.map(lambda version: layers.get(version, place.account), arns), strict=True))
-    newest = _newest(manifest, identity, layers)
-    for function in using:
-        for version in _ours(function, names):
-            info = infos[version]
-            yield Row(
-                place.region,
-                function.name,
-                function.version,
-                _leading_to(function.version, aliases[function.name]),
-                function.runtime,
-                version,
-                _release(manifest.name, info),
-                tuple(_problems(function, version, info, newest)),
-            )
+def _order(function: Function) -> tuple[str, bool, int]:
+    number = int(function.version) if function.version.isdecimal() else 0
+    return function.name, function.version != LATEST, number
 
 
-def _ours(function: Function, names: set[str]) -> list[LayerVersion]:
-    """The versions of our layers that a function has, whichever account they are of."""
-    return [LayerVersion.parse(arn) for arn in function.layers if (layer := layer_of(arn)) and layer.name in names]
-
-
-def _newest(manifest: Manifest, identity: Identity, layers: Layers) -> dict[Layer, int]:
-    """The number that each layer should be at: what the manifest says, or else the newest there is."""
-    newest = {}
-    for layer in own_layers(manifest.variants, identity.place).values():
-        entry = published(manifest, layer)
-        numbers = [LayerVersion.parse(entry.arn).number] if entry else [number for number, _ in layers.numbers(layer)]
-        if numbers:
-            newest[layer] = numbers[0]
-    return newest
-
-
-def _leading_to(version: str, aliases: Sequence[Alias]) -> tuple[str, ...]:
-    """The aliases that lead to a version, with the share of those that lead to others too."""
+def _aliases_to(version: str, aliases: Sequence[Alias]) -> tuple[str, ...]:
+    """Return the aliases that lead to `version`, with the share of requests if it is not all."""
     found = []
     for alias in aliases:
         others = sum(alias.weights.values())
@@ -119,23 +140,32 @@ def _leading_to(version: str, aliases: Sequence[Alias]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _release(name: str, info: LayerInfo | NotUsable) -> str:
-    """The version of the runtime, which a layer version tells in its description."""
+def _release(name: str, info: LayerInfo | Unavailable) -> str:
+    """Return the version of the project, which the description contains; see `target_version.description`."""
     text = info.description if isinstance(info, LayerInfo) else ""
     return text.removeprefix(f"{name} ") if text.startswith(f"{name} ") else "-"
 
 
 def _problems(
-    function: Function, version: LayerVersion, info: LayerInfo | NotUsable, newest: Mapping[Layer, int]
+    function: Function, version: LayerVersion, info: LayerInfo | Unavailable, expected: Mapping[Layer, int]
 ) -> Iterator[tuple[str, str]]:
-    if isinstance(info, NotUsable):
-        yield ("deleted" if info.deleted else "unshared"), ""
+    if isinstance(info, Unavailable):
+        yield ("deleted" if info.is_deleted else "not shared"), ""
     elif info.architectures and not set(function.architectures) <= set(info.architectures):
-        yield "foreign architecture", ", ".join(function.architectures)
-    if version.number < newest.get(version.layer, 0):
-        yield "behind", str(newest[version.layer])
+        yield "wrong architecture", ", ".join(function.architectures)
+    if version.number < expected.get(version.layer, 0):
+        yield "outdated", str(expected[version.layer])
     if day := deprecated_since(function.runtime):
-        yield "end-of-life runtime", day
+        yield "deprecated runtime", day
+
+
+def _lines(rows: Sequence[Row], places: Sequence[Identity]) -> Iterator[str]:
+    if rows:
+        headers = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "problems")
+        yield output.table(headers, [_cells(row, places) for row in rows])
+    problems = sum(bool(row.problems) for row in rows)
+    functions = {(row.region, row.function) for row in rows}
+    yield f"{output.count(len(functions), 'function')} with the layer; {problems} of {len(rows)} rows have problems"
 
 
 def _cells(row: Row, places: Sequence[Identity]) -> tuple[str, ...]:

@@ -1,212 +1,151 @@
-"""The commands `rollout`, `attach` and `rollback`: choose, show, ask, and only then do."""
+"""The commands `rollout` and `attach`: plan, show, ask, then roll out; or resume."""
 
 from __future__ import annotations
 
+import argparse
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tools.common import output as terminal
-from tools.common.paths import ROOT, shown
-from tools.fleet import FleetError, UsageError
-from tools.fleet.aws.account import Session
-from tools.fleet.aws.arns import LayerVersion, Place
-from tools.fleet.aws.functions import Functions, GoneError, NoAccessError
-from tools.fleet.aws.models import NotUsable
-from tools.fleet.aws.session import WORKERS, Aws
-from tools.fleet.rollout import plan
-from tools.fleet.rollout import rendering as telling
+from tools.common.cli import Parser
+from tools.common.errors import ToolError, UsageError
+from tools.common.event_argument import event_bytes
+from tools.common.output import count
+from tools.common.paths import shown
+from tools.fleet.aws.account import Account
+from tools.fleet.aws.arns import LayerVersion
+from tools.fleet.aws.errors import CredentialsError, NotFound
+from tools.fleet.aws.functions import Functions
+from tools.fleet.aws.models import Function, Unavailable
+from tools.fleet.commands import arguments
+from tools.fleet.commands.interface import Command, Context
+from tools.fleet.rollout import options as names
+from tools.fleet.rollout import rendering
 from tools.fleet.rollout.engine import RollOut
-from tools.fleet.rollout.journal import DONE, PUT_BACK, ROLLBACK, History, Journal, files_in, read
-from tools.fleet.rollout.options import Request
-from tools.fleet.rollout.plan import Goal, Step, Verdict
-from tools.fleet.rollout.rollback import put_back
+from tools.fleet.rollout.events import Event
+from tools.fleet.rollout.history import DONE, ROLLED_BACK, History
+from tools.fleet.rollout.journal import Journal, journal_folder, journals_in, read
+from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan
+from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.selection import select
-from tools.fleet.rollout.target_version import own_layers, targets
-from tools.packaging.manifest import Manifest
+from tools.fleet.rollout.target_version import project_layers, targets
 
-JOURNALS = ROOT / "rollouts"
-
-
-class Job:
-    """A roll-out from its plan to its end.
-
-    Args:
-        journal: ``None`` for a dry run, which writes nothing.
-    """
-
-    def __init__(self, aws: Aws, manifest: Manifest, request: Request, journal: Journal | None, as_json: bool) -> None:
-        self._aws = aws
-        self._manifest = manifest
-        self._request = request
-        self._journal = journal
-        self._as_json = as_json
-
-    def begin(self) -> int:
-        """Make the plan, show it, ask, and carry it out. Returns the exit status."""
-        session = Session.open(self._aws, self._request.region)
-        goal = self._goal(session)
-        steps = self._plan(session, goal)
-        self._show(session.place, goal, steps)
-        blocked = [step for step in steps if step.verdict is Verdict.BLOCKED]
-        if len(blocked) > self._request.max_failures:
-            first = f"{blocked[0].function.name}: {blocked[0].reason}"
-            more = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
-            raise FleetError(f"nothing was changed, as this would fail: {first}{more}")
-        changing = [step for step in steps if step.verdict is Verdict.CHANGE]
-        if not changing and not any(step.verdict is Verdict.RIGHT for step in steps):
-            raise FleetError(f"nothing is left to do: {telling.summary([step.verdict.value for step in steps])}")
-        if self._journal is None:
-            if self._as_json:
-                print(
-                    terminal.document(telling.plan_document(self._request.command, session.place, goal, steps)),
-                    flush=True,
-                )
-            return 0
-        self._write_plan(self._journal, session, goal, steps)
-        if changing and not self._request.yes and not terminal.confirm(f"Change {len(changing)} of them?"):
-            raise FleetError("nothing was changed")
-        self._journal.write("accepted")
-        return self._carry_out(self._journal, session, goal, steps)
-
-    def resume(self, region: str | None) -> int:
-        """Go on where the journal ends. Returns the exit status."""
-        journal = self._journal
-        assert journal is not None
-        history = journal.history
-        if not history.is_accepted:
-            return self.begin()
-        if history.outcome:
-            terminal.remark(f"{shown(journal.path)} has come to its end: {history.outcome}")
-            return self._report(journal, [])
-        session = _session_of(self._aws, history, region)
-        goal = self._goal_of(history)
-        return self._carry_out(journal, session, goal, [])
-
-    def _goal(self, session: Session) -> Goal:
-        request, variants = self._request, self._manifest.variants
-        chosen = tuple(each for each in variants if request.variant in (None, each.name))
-        layers = own_layers(chosen, session.place, request.layer_account)
-        main = next(each for each in variants if each.name == (request.variant or self._manifest.slim.name))
-        if request.command == "attach":  # one layer is added, and it must be known which
-            layers = {main.layer_name: layers[main.layer_name]}
-        found = targets(request.to, self._manifest, layers, layers[main.layer_name], session.place, session.layers)
-        for arn, held in session.lookup([str(version) for version in found.values()]).items():
-            if isinstance(held, NotUsable):
-                why = "does not exist" if held.deleted else "is not shared with this account"
-                raise FleetError(f"{arn} {why}: ./build.sh verify tells what is published")
-        return Goal(found, request.command == "attach", request.include_cloudformation)
-
-    def _goal_of(self, history: History) -> Goal:
-        versions = [LayerVersion.parse(arn) for arn in history.targets.values()]
-        goal = {version.layer: version for version in versions}
-        return Goal(goal, self._request.command == "attach", self._request.include_cloudformation)
-
-    def _plan(self, session: Session, goal: Goal) -> list[Step]:
-        request = self._request
-        found = select(request.selection(), session.functions, list(goal.targets), session.place, goal.attach)
-        steps = plan.plan(found, goal)
-        versions = session.lookup(plan.needed(steps))
-        steps = [plan.check(step, versions) for step in steps]
-        if request.alias is None:
-            return steps
-        with ThreadPoolExecutor(WORKERS) as pool:
-            return list(pool.map(lambda step: _with_alias(step, session.functions, str(request.alias)), steps))
-
-    def _write_plan(self, journal: Journal, session: Session, goal: Goal, steps: Sequence[Step]) -> None:
-        journal.write(
-            "identity",
-            **asdict(session.place),
-            caller=session.identity.caller,
-            targets={layer.name: str(version) for layer, version in goal.targets.items()},
-        )
-        for step in steps:
-            function = step.function
-            journal.write(
-                "planned",
-                function=function.arn,
-                name=function.name,
-                verdict=step.verdict.value,
-                reason=step.reason,
-                old=step.old,
-                new=step.new,
-                revision=function.revision,
-            )
-
-    def _carry_out(self, journal: Journal, session: Session, goal: Goal, steps: Sequence[Step]) -> int:
-        history = journal.history
-        total = len(history.touched if history.stopped else history.remaining)
-        progress = terminal.Progress(total, self._as_json)
-        roll_out = RollOut(session.functions, journal, goal, self._request.settings(), progress)
-        terminal.remark(f"journal: {shown(journal.path)}")
-        try:
-            roll_out.run({step.function.arn: step.function for step in steps})
-        except NoAccessError as error:
-            raise FleetError(f"{error}; then: {self._go_on(journal)}") from None
-        except KeyboardInterrupt:
-            terminal.remark(f"interrupted; to go on: {self._go_on(journal)}")
-            raise
-        return self._report(journal, steps)
-
-    def _go_on(self, journal: Journal) -> str:
-        return f"./build.sh {self._request.command} --resume {shown(journal.path)}"
-
-    def _report(self, journal: Journal, steps: Sequence[Step]) -> int:
-        history = journal.history
-        if self._as_json:
-            print(terminal.document({"command": self._request.command, **telling.results(journal)}), flush=True)
-        else:
-            print("\n".join(telling.outcomes(history)), flush=True)
-        if history.outcome == DONE and not history.failed:
-            return 0
-        if history.outcome != PUT_BACK and history.touched:
-            terminal.remark(f"to put back what was changed: ./build.sh rollback {shown(journal.path)}")
-        return 1
-
-    def _show(self, place: Place, goal: Goal, steps: Sequence[Step]) -> None:
-        if not self._as_json:
-            print("\n".join(telling.plan_listing(place, goal, steps)), flush=True)
-        elif not self._request.yes and self._journal is not None:  # the answer to a question needs to be seen
-            terminal.remark("\n".join(telling.plan_listing(place, goal, steps)))
+# --- The command line -------------------------------------------------------------------------------------------------
 
 
-def _with_alias(step: Step, functions: Functions, alias: str) -> Step:
-    """Take the alias into a step: one that leads to other layers is moved, even where the function is right."""
-    if step.verdict not in (Verdict.CHANGE, Verdict.RIGHT):
-        return step
-    try:
-        held = functions.get(step.function.name, alias)
-    except GoneError:
-        reason = f"it has no alias {alias}: create it, or roll out without --publish-alias"
-        return replace(step, verdict=Verdict.BLOCKED, new=step.old, reason=reason)
-    if step.verdict is Verdict.RIGHT and held.layers != step.old:
-        return replace(step, verdict=Verdict.CHANGE, reason=f"its alias {alias} leads to other layers")
-    return step
+def _add_arguments(parser: Parser, has_all_using: bool) -> None:
+    parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="names or ARNs")
+    group = parser.add_mutually_exclusive_group()
+    if has_all_using:
+        group.add_argument("--all-using", action="store_true", help="every function that has the layer")
+    group.add_argument(
+        "--match", metavar="REGEX", type=arguments.regular_expression, help="functions whose name matches"
+    )
+    group.add_argument(
+        "--tag", dest="tags", metavar="K=V", type=arguments.tag, action="append", default=[], help="can be repeated"
+    )
+    arguments.add_region(parser)
+    parser.add_argument(
+        "--to", metavar="VERSION", help="a version number, an ARN, or such as 1.2.3 (default: the manifest's)"
+    )
+    parser.add_argument("--variant", metavar="NAME", help="of the layer (default: slim; without --to, all)")
+    parser.add_argument(
+        "--layer-account", metavar="ACCOUNT", type=arguments.account, help="the account that shares the layer"
+    )
+    parser.add_argument(
+        "--canary", metavar="N", type=arguments.number, default=0, help="update N functions first; all must succeed"
+    )
+    parser.add_argument(
+        "--probe",
+        metavar="EVENT",
+        type=event_bytes,
+        help="invoke the canaries (or all) with JSON, a file, or - (stdin)",
+    )
+    parser.add_argument(
+        "--publish-alias", dest="alias", metavar="ALIAS", help="publish versions, and point this alias to them"
+    )
+    parser.add_argument(
+        "--max-failures", metavar="N", type=arguments.number, default=0, help="tolerate N failures (default: 0)"
+    )
+    parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
+    parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
+    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
+    arguments.add_yes(parser)
+    arguments.add_dry_run(parser)
+    parser.set_defaults(all_using=False, parser=parser)
 
 
-def _session_of(aws: Aws, history: History, region: str | None) -> Session:
-    assert history.place is not None  # where something was accepted, or touched, there is an identity
-    return Session.at(aws, history.place, region)
+def _options(namespace: argparse.Namespace) -> Options:
+    return Options(
+        command=namespace.command.name,
+        functions=tuple(namespace.functions),
+        all_using=namespace.all_using,
+        match=namespace.match or "",
+        tags=tuple(namespace.tags),
+        region=namespace.region,
+        variant=namespace.variant,
+        layer_account=namespace.layer_account,
+        to=namespace.to,
+        canary=namespace.canary,
+        probe=None if namespace.probe is None else namespace.probe.decode("utf-8", "surrogateescape"),
+        alias=namespace.alias,
+        max_failures=namespace.max_failures,
+        include_cloudformation=namespace.include_cloudformation,
+        yes=namespace.yes,
+    )
+
+
+def _run(namespace: argparse.Namespace, context: Context) -> int:
+    journal: Path | None = namespace.journal
+    if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
+        namespace.functions.insert(0, namespace.resume)
+    elif namespace.resume:
+        journal = Path(namespace.resume)
+    options = _options(namespace)
+    parser: Parser = namespace.parser
+    if options.functions and (options.all_using or options.match or options.tags):
+        parser.error("name functions, or select them by an option; not both")
+    variants = [variant.name for variant in context.manifest.variants]
+    if options.variant not in (None, *variants):
+        parser.error(f"there is no variant {options.variant!r}; the variants are {', '.join(variants)}")
+    if namespace.resume is not None:
+        return resume(context, options, journal, namespace.dry_run)
+    if not options.selects_functions:
+        all_using = "" if options.is_attach else "--all-using, "
+        parser.error(f"no functions are selected: use FUNCTION …, {all_using}--match or --tag")
+    return roll_out(context, options, journal, namespace.dry_run)
+
+
+ROLL_OUT = Command(
+    names.ROLL_OUT,
+    "Replace the layer of functions that have it with another version. Other layers and their order stay. "
+    "At the first failure beyond --max-failures, all changes are rolled back, newest first.",
+    lambda parser: _add_arguments(parser, has_all_using=True),
+    _run,
+)
+ATTACH = Command(
+    names.ATTACH,
+    "Add the layer to functions that do not have it, as their last layer. Otherwise like `rollout`.",
+    lambda parser: _add_arguments(parser, has_all_using=False),
+    _run,
+)
+
+# --- The work ---------------------------------------------------------------------------------------------------------
 
 
 def roll_out(
-    aws: Aws,
-    manifest: Manifest,
-    request: Request,
-    path: Path | None,
-    dry_run: bool,
-    as_json: bool,
-    over_torn: bool = False,
+    context: Context, options: Options, path: Path | None, dry_run: bool = False, replace_torn: bool = False
 ) -> int:
     """Begin a roll-out. Returns the exit status."""
     if dry_run:
-        return Job(aws, manifest, request, None, as_json).begin()
-    journal = Journal.create(path or new_path(), request.command, asdict(request), over_torn)
+        return Session(context, options, None).begin()
+    journal = Journal.create(path or _new_path(context.root), options, context.environment.disk, replace_torn)
     try:
-        return Job(aws, manifest, request, journal, as_json).begin()
+        return Session(context, options, journal).begin()
     finally:
         if journal.history.is_accepted:
             journal.close()
@@ -214,98 +153,214 @@ def roll_out(
             journal.discard()
 
 
-def resume(aws: Aws, manifest: Manifest, asked: Request, path: Path | None, dry_run: bool, as_json: bool) -> int:
-    """Go on with the roll-out of a journal. Returns the exit status."""
-    path = path or _unfinished()
-    is_new = not path.exists() or b"\n" not in path.read_bytes()
-    if is_new and asked.selects:  # it died before the journal had a line, so nothing was begun
-        return roll_out(aws, manifest, asked, path, dry_run, as_json, over_torn=True)
-    if is_new:
-        raise FleetError(f"{shown(path)} holds no roll-out, so none was begun: run it without --resume")
+def resume(context: Context, options: Options, path: Path | None, dry_run: bool = False) -> int:
+    """Continue the roll-out of a journal. Returns the exit status.
+
+    Args:
+        options: of this command line: none besides `yes` and `region`, or those of the journal.
+    """
+    path = path or _unfinished(journal_folder(context.root))
+    is_empty = not path.exists() or b"\n" not in path.read_bytes()
+    if is_empty and options.selects_functions:  # the process died before the first line, so nothing was changed
+        return roll_out(context, options, path, dry_run, replace_torn=True)
+    if is_empty:
+        raise ToolError(f"{shown(path)} contains no roll-out, so none was begun: run the command without --resume")
     history = read(path)
-    kept = Request.of(history.request)
-    if asked.command != kept.command:
-        raise UsageError(f"{shown(path)} is of ./build.sh {kept.command}: resume it with that")
-    if asked.selects and asked.differs(kept):
-        raise UsageError(f"{shown(path)} holds another roll-out: leave out everything but --resume and the journal")
-    kept = replace(kept, yes=kept.yes or asked.yes, region=asked.region or kept.region)
+    stored = Options.of(history.options)
+    if options.command != stored.command:
+        raise UsageError(f"{shown(path)} is of ./build.sh {stored.command}: resume it with that command")
+    if options.selects_functions and not options.is_same_roll_out(stored):
+        raise UsageError(f"{shown(path)} contains another roll-out: use --resume with the journal, and nothing else")
+    stored = replace(stored, yes=stored.yes or options.yes, region=options.region or stored.region)
     if dry_run:
-        return _show_resume(aws, manifest, kept, history, asked.region, as_json)
-    journal = Journal.resume(path)
+        return _show_resume(context, stored, history, options.region)
+    journal = Journal.resume(path, context.environment.disk)
     try:
-        return Job(aws, manifest, kept, journal, as_json).resume(asked.region)
+        return Session(context, stored, journal).resume(options.region)
     finally:
         journal.close()
 
 
-def _show_resume(
-    aws: Aws, manifest: Manifest, request: Request, history: History, region: str | None, as_json: bool
-) -> int:
+def _show_resume(context: Context, options: Options, history: History, region: str | None) -> int:
     if not history.is_accepted:
-        return Job(aws, manifest, request, None, as_json).begin()
-    _session_of(aws, history, region)
-    records = history.touched if history.stopped else history.remaining
-    if as_json:
-        print(terminal.document({"dryRun": True, "functions": [record.arn for record in records]}))
-    else:
-        verb = "put back" if history.stopped else "brought to its end"
-        print("\n".join(f"{record.name}  would be {verb}" for record in records) or "nothing is left to do")
+        return Session(context, options, None).begin()
+    _open(context, history, region)
+    records = history.changed if history.stopped else history.pending
+    verb = "rolled back" if history.stopped else "rolled out"
+    context.output.result(
+        lambda: {"command": options.command, "dryRun": True, "functions": [record.arn for record in records]},
+        lambda: [f"{record.name}  would be {verb}" for record in records] or ["nothing to do"],
+    )
     return 0
 
 
-def roll_back(aws: Aws, path: Path, region: str | None, yes: bool, dry_run: bool, as_json: bool) -> int:
-    """Put back what the roll-out of the journal at ``path`` changed. Returns the exit status."""
-    if dry_run:
-        history = read(path)
-        if history.touched:
-            _session_of(aws, history, region)
-        print(
-            "\n".join(telling.way_back_listing(history))
-            if not as_json
-            else terminal.document(telling.way_back_document(history))
+def _open(context: Context, history: History, region: str | None) -> Account:
+    """Open the account of a journal; raises as `Account.open_same`."""
+    assert history.place is not None  # the table of events has no way around it
+    return Account.open_same(context.aws, history.place, region)
+
+
+class Session:
+    """One run of the command: from the plan to the outcome.
+
+    Args:
+        journal: None for a dry run, which writes nothing.
+    """
+
+    def __init__(self, context: Context, options: Options, journal: Journal | None) -> None:
+        self._context = context
+        self._output = context.output
+        self._options = options
+        self._journal = journal
+
+    def begin(self) -> int:
+        """Make the plan, show it, ask, and carry it out. Returns the exit status."""
+        account = Account.open(self._context.aws, self._options.region)
+        targets = self._targets(account)
+        steps = self._plan(account, targets)
+        self._show_plan(account, targets, steps)
+        self._check_plan(steps)
+        if self._journal is None:
+            return 0
+        self._write_plan(self._journal, account, targets, steps)
+        changes = [step for step in steps if step.verdict is Verdict.CHANGE]
+        if changes and not self._options.yes and not self._output.confirm(f"Change {count(len(changes), 'function')}?"):
+            raise ToolError("nothing was changed")
+        self._journal.write(Event.ACCEPTED)
+        return self._carry_out(self._journal, account, targets, {step.function.arn: step.function for step in steps})
+
+    def resume(self, region: str | None) -> int:
+        """Continue where the journal ends. Returns the exit status."""
+        journal = self._journal
+        assert journal is not None
+        history = journal.history
+        if not history.is_accepted:
+            return self.begin()
+        if history.outcome:
+            self._output.note(f"{shown(journal.path)} is complete: {history.outcome}")
+            return self._report(journal)
+        account = _open(self._context, history, region)
+        versions = [LayerVersion.parse(arn) for arn in history.targets.values()]
+        return self._carry_out(journal, account, {version.layer: version for version in versions}, {})
+
+    # --- The plan
+
+    def _targets(self, account: Account) -> Targets:
+        options, manifest = self._options, self._context.manifest
+        chosen = tuple(each for each in manifest.variants if options.variant in (None, each.name))
+        layers = project_layers(chosen, account.place, options.layer_account)
+        main = next(each for each in manifest.variants if each.name == (options.variant or manifest.slim.name))
+        if options.is_attach:  # adds one layer
+            layers = {main.layer_name: layers[main.layer_name]}
+        found = targets(options.to, manifest, layers, layers[main.layer_name], account.place, account.layers)
+        for arn, version in account.read_versions([str(version) for version in found.values()]).items():
+            if isinstance(version, Unavailable):
+                problem = "does not exist" if version.is_deleted else "is not shared with this account"
+                raise ToolError(f"{arn} {problem}: ./build.sh verify checks what is published")
+        return found
+
+    def _plan(self, account: Account, targets: Targets) -> list[Step]:
+        options = self._options
+        functions = select(options, account.functions, targets.keys(), account.place, self._output.note)
+        steps = plan(functions, targets, options)
+        versions = account.read_versions(needed_versions(steps))
+        steps = [check(step, versions) for step in steps]
+        if options.alias is None:
+            return steps
+        alias = options.alias
+        with ThreadPoolExecutor(self._context.environment.workers) as pool:
+            return list(pool.map(lambda step: _check_alias(step, account.functions, alias), steps))
+
+    def _show_plan(self, account: Account, targets: Targets, steps: Sequence[Step]) -> None:
+        def document() -> object:
+            return rendering.plan_document(self._options, account.place, targets, steps)
+
+        lines = list(rendering.plan_lines(self._options, account.place, targets, steps))
+        if self._journal is None:
+            self._output.result(document, lambda: lines)
+        elif not self._output.as_json or not self._options.yes:  # whoever is asked must see the plan
+            self._output.show(lines)
+
+    def _check_plan(self, steps: Sequence[Step]) -> None:
+        blocked = [step for step in steps if step.verdict is Verdict.BLOCKED]
+        if len(blocked) > self._options.max_failures:
+            more = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
+            reason = f"{blocked[0].function.name}: {blocked[0].reason}{more}"
+            raise ToolError(f"nothing was changed, because this would fail: {reason}")
+        if not any(step.verdict in (Verdict.CHANGE, Verdict.UP_TO_DATE) for step in steps):
+            raise ToolError(f"nothing to do: {rendering.summary(steps)}")
+
+    def _write_plan(self, journal: Journal, account: Account, targets: Targets, steps: Sequence[Step]) -> None:
+        journal.write(
+            Event.ACCOUNT,
+            **asdict(account.place),
+            caller=account.identity.caller,
+            targets={layer.name: str(version) for layer, version in targets.items()},
         )
-        return 0
-    journal = Journal.resume(path)
+        for step in steps:
+            journal.write(
+                Event.PLANNED,
+                function=step.function.arn,
+                name=step.function.name,
+                verdict=step.verdict.value,
+                reason=step.reason,
+                old=step.old,
+                new=step.new,
+                revision=step.function.revision,
+            )
+
+    # --- The roll-out
+
+    def _carry_out(self, journal: Journal, account: Account, targets: Targets, planned: Mapping[str, Function]) -> int:
+        history = journal.history
+        progress = Progress(len(history.changed if history.stopped else history.pending), self._output)
+        workers = self._context.environment.workers
+        roll_out = RollOut(account.functions, journal, targets, self._options, progress, workers)
+        self._output.note(f"journal: {shown(journal.path)}")
+        command = f"./build.sh {self._options.command} --resume {shown(journal.path)}"
+        try:
+            roll_out.run(planned)
+        except CredentialsError as error:
+            raise ToolError(f"{error}; then continue with {command}") from None
+        except KeyboardInterrupt:
+            self._output.note(f"interrupted; continue with {command}")
+            raise
+        return self._report(journal)
+
+    def _report(self, journal: Journal) -> int:
+        history = journal.history
+        self._output.result(
+            lambda: {"command": self._options.command, **rendering.results(journal)},
+            lambda: rendering.result_lines(history),
+        )
+        if history.outcome == DONE and not history.failed:
+            return 0
+        if history.outcome != ROLLED_BACK and history.changed:
+            self._output.note(f"undo the changes with ./build.sh rollback {shown(journal.path)}")
+        return 1
+
+
+def _check_alias(step: Step, functions: Functions, alias: str) -> Step:
+    """Block a step without the alias; change a function that is up to date if its alias has other layers."""
+    if step.verdict not in (Verdict.CHANGE, Verdict.UP_TO_DATE):
+        return step
     try:
-        return _roll_back(aws, journal, region, yes, as_json)
-    finally:
-        journal.close()
+        version = functions.get(step.function.name, alias)
+    except NotFound:
+        reason = f"it has no alias {alias}: create it, or roll out without --publish-alias"
+        return replace(step, verdict=Verdict.BLOCKED, new=step.old, reason=reason)
+    if step.verdict is Verdict.UP_TO_DATE and version.layers != step.old:
+        return replace(step, verdict=Verdict.CHANGE, reason=f"its alias {alias} points to a version with other layers")
+    return step
 
 
-def _roll_back(aws: Aws, journal: Journal, region: str | None, yes: bool, as_json: bool) -> int:
-    history = journal.history
-    if history.place is None or not history.touched:
-        terminal.remark(f"{shown(journal.path)}: nothing is to be put back")
-        if as_json:
-            print(terminal.document({"command": "rollback", **telling.results(journal)}), flush=True)
-        return 0
-    session = _session_of(aws, history, region)
-    (terminal.remark if as_json else print)("\n".join(telling.way_back_listing(history)))
-    if not yes and not terminal.confirm(f"Put back {terminal.count(len(history.touched), 'function')}?"):
-        raise FleetError("nothing was changed")
-    if not history.stopped:
-        journal.write("stop", reason=ROLLBACK)
-    progress = terminal.Progress(len(history.touched), as_json)
-    if put_back(session.functions, journal, progress):
-        journal.write("end", outcome=PUT_BACK)
-    if as_json:
-        print(terminal.document({"command": "rollback", **telling.results(journal)}), flush=True)
-    else:
-        print("\n".join(telling.outcomes(history)), flush=True)
-    left = any(record.state == "left" for record in history.records.values())
-    return 1 if history.touched or left else 0
+def _new_path(root: Path) -> Path:
+    return journal_folder(root) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl"
 
 
-def new_path() -> Path:
-    """A journal of its own for each roll-out."""
-    return JOURNALS / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl"
-
-
-def _unfinished() -> Path:
-    found = [path for path in files_in(JOURNALS) if not read(path).outcome]
+def _unfinished(folder: Path) -> Path:
+    found = [path for path in journals_in(folder) if not read(path).outcome]
     if len(found) != 1:
         listed = f" ({', '.join(shown(path) for path in found)})" if found else ""
-        raise FleetError(
-            f"{terminal.count(len(found), 'roll-out')} in {shown(JOURNALS)} can be resumed{listed}: name the journal"
-        )
+        raise ToolError(f"{count(len(found), 'roll-out')} in {shown(folder)} can be resumed{listed}: name the journal")
     return found[0]

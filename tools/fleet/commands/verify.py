@@ -1,123 +1,178 @@
-"""The command `verify`: what AWS holds against what the manifest says, to the byte."""
+"""The command `verify`: compares each published layer version with the manifest, byte for byte."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.common import output as terminal
+from tools.common import output
 from tools.common.archives import open_zip
+from tools.common.cli import Parser
 from tools.common.errors import ToolError
-from tools.common.paths import ROOT, shown
-from tools.fleet import FleetError
+from tools.common.paths import read, shown
 from tools.fleet.aws.arns import LayerVersion
+from tools.fleet.aws.errors import AwsError, CredentialsError
 from tools.fleet.aws.layers import Layers, download
-from tools.fleet.aws.models import LayerInfo, NotUsable
-from tools.fleet.aws.session import Aws, AwsError, error_code, in_words, is_lost_code
+from tools.fleet.aws.models import LayerInfo, Unavailable
+from tools.fleet.commands import arguments
+from tools.fleet.commands.interface import EXIT_STATUS_OF_CHECKS, Command, Context
 from tools.fleet.commands.scope import variants
-from tools.packaging.manifest import Manifest, Published, Variant
+from tools.packaging.manifest import Published, Variant
 
-_MAX_FILES = 10
+_MAX_FILES = 10  # that differ, in the output
+
+
+def _add_arguments(parser: Parser) -> None:
+    arguments.add_region_list(parser, "all in the manifest")
+    arguments.add_variants(parser, "all")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", type=Path, help="the folder of the built zips (default: dist/)"
+    )
+
+
+def _run(namespace: argparse.Namespace, context: Context) -> int:
+    return verify(context, namespace.regions, namespace.variants, namespace.output or context.root / "dist")
+
+
+COMMAND = Command(
+    "verify",
+    "Compare each entry of layer-manifest.json with AWS, byte for byte.",
+    _add_arguments,
+    _run,
+    EXIT_STATUS_OF_CHECKS,
+)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it should be."""
+    """One difference between the manifest and AWS."""
 
     entry: Published
     what: str
     expected: str
-    held: str
+    found: str
 
 
-def verify(aws: Aws, manifest: Manifest, regions: Sequence[str], names: Sequence[str], as_json: bool) -> int:
-    """Check each entry of the manifest. Returns the exit status."""
-    chosen = {variant.name: variant for variant in variants(manifest, names, manifest.variants)}
+def verify(context: Context, regions: Sequence[str], names: Sequence[str], folder: Path) -> int:
+    """Check the entries of the manifest. Returns the exit status.
+
+    Args:
+        regions, names: of regions and variants; empty for all.
+        folder: of the built zips, with which files are compared.
+    """
+    chosen = {variant.name: variant for variant in variants(context.manifest, names, context.manifest.variants)}
     entries = [
         entry
-        for entry in manifest.published
+        for entry in context.manifest.published
         if (not names or entry.variant in chosen) and (not regions or entry.region in regions)
     ]
     if not entries:
-        raise FleetError("the manifest names nothing published that fits: run ./build.sh publish first")
-    caller = aws.identity(aws.region(entries[0].region)).place
-    found: list[Difference] = []
+        raise ToolError("the manifest has no published entry for these options: run ./build.sh publish first")
+    caller = context.aws.identity(context.aws.region(entries[0].region)).place
+    differences: list[Difference] = []
     for entry in entries:
         if entry.partition != caller.partition:
-            found.append(Difference(entry, "partition", entry.partition, f"credentials of {caller.partition}"))
+            found = f"credentials for {caller.partition}"
+            differences.append(Difference(entry, "partition", entry.partition, found))
             continue
-        found += _check(aws, manifest, chosen.get(entry.variant), entry, caller.account)
-    _print(entries, found, as_json)
-    return 1 if found else 0
+        differences += Verification(context, entry, chosen.get(entry.variant), folder, caller.account).differences()
+    _print(context.output, entries, differences)
+    return 1 if differences else 0
 
 
-def _check(
-    aws: Aws, manifest: Manifest, variant: Variant | None, entry: Published, account: str
-) -> Iterator[Difference]:
-    layers = Layers(aws, aws.region(entry.region))
-    version = LayerVersion.parse(entry.arn)
-    try:
-        info = layers.get(version, account)
-        if isinstance(info, NotUsable):
-            held = "none, it was deleted" if info.deleted else f"not shared with {account}"
-            yield Difference(entry, "layer version", entry.arn, held)
-            return
-        yield from _facts(manifest, variant, entry, info)
-        yield from _bytes(manifest, entry, info)
-        if entry.account == account:  # another's policy cannot be read
-            yield from _permission(entry, layers.grantees(version))
-    except ToolError as error:
-        yield Difference(entry, "download", "the zip", str(error))
-    except AwsError as error:
-        if is_lost_code(error_code(error)):
+class Verification:
+    """The check of one entry.
+
+    Args:
+        account: of the caller.
+    """
+
+    def __init__(self, context: Context, entry: Published, variant: Variant | None, folder: Path, account: str) -> None:
+        self._manifest = context.manifest
+        self._root = context.root
+        self._layers = Layers(context.aws, context.aws.region(entry.region))
+        self._entry = entry
+        self._variant = variant
+        self._folder = folder
+        self._account = account
+
+    def differences(self) -> Iterator[Difference]:
+        """Yield all differences; an error of one entry is one of them, so that the others are checked."""
+        version = LayerVersion.parse(self._entry.arn)
+        try:
+            info = self._layers.get(version, self._account)
+            if isinstance(info, Unavailable):
+                found = "none, it was deleted" if info.is_deleted else f"not shared with {self._account}"
+                yield self._difference("layer version", self._entry.arn, found)
+                return
+            yield from self._metadata(info)
+            yield from self._bytes(info)
+            if self._entry.account == self._account:  # the policy of another account's version cannot be read
+                yield from self._permissions(self._layers.grantees(version))
+        except CredentialsError:
             raise
-        yield Difference(entry, "AWS", "an answer", in_words(error))
+        except AwsError as error:
+            yield self._difference("AWS", "a response", str(error))
+        except ToolError as error:
+            yield self._difference("download", "the zip", str(error))
 
+    def _difference(self, what: str, expected: str, found: str) -> Difference:
+        return Difference(self._entry, what, expected, found)
 
-def _facts(manifest: Manifest, variant: Variant | None, entry: Published, info: LayerInfo) -> Iterator[Difference]:
-    told = b64encode(bytes.fromhex(entry.sha256)).decode()
-    facts = [("sha256", told, info.sha256), ("size", f"{entry.size:,}", f"{info.size:,}")]
-    # The manifest speaks of the version it names; an older one that is still published may have differed.
-    if variant and entry.version == manifest.version:
-        facts += [
-            ("runtimes", _listed(variant.compatible_runtimes), _listed(info.runtimes)),
-            ("architectures", _listed(variant.compatible_architectures), _listed(info.architectures)),
-            ("license", manifest.license, info.license),
-        ]
-    for what, expected, held in facts:
-        if expected != held:
-            yield Difference(entry, what, expected, held or "none")
+    def _metadata(self, info: LayerInfo) -> Iterator[Difference]:
+        entry, variant = self._entry, self._variant
+        sha256 = b64encode(bytes.fromhex(entry.sha256)).decode()
+        rows = [("sha256", sha256, info.sha256), ("size", f"{entry.size:,}", f"{info.size:,}")]
+        # The rest of the manifest describes the present version; an older one may have been different.
+        if variant and entry.version == self._manifest.version:
+            rows += [
+                ("runtimes", _listed(variant.compatible_runtimes), _listed(info.runtimes)),
+                ("architectures", _listed(variant.compatible_architectures), _listed(info.architectures)),
+                ("license", self._manifest.license, info.license),
+            ]
+        for what, expected, found in rows:
+            if expected != found:
+                yield self._difference(what, expected, found or "none")
 
+    def _permissions(self, grantees: set[str]) -> Iterator[Difference]:
+        expected = set(self._entry.sharedWith)
+        for grantee in sorted(expected - grantees):
+            found = "not shared; ./build.sh publish adds the permission"
+            yield self._difference("permission", f"shared with {grantee}", found)
+        for grantee in sorted(grantees - expected):
+            yield self._difference("permission", f"not shared with {grantee}", "shared")
 
-def _listed(names: Sequence[str]) -> str:
-    return " ".join(sorted(names))
+    def _bytes(self, info: LayerInfo) -> Iterator[Difference]:
+        data = download(info.location)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 != self._entry.sha256:
+            yield self._difference("bytes", f"sha256 {self._entry.sha256}", f"sha256 {sha256}")
+        try:
+            files = _files("its zip", data)
+        except ToolError as error:
+            yield self._difference("bytes", "a valid zip file", str(error))
+            return
+        differences = list(_compare(*self._expected_files(), files))
+        for path, expected, found in differences[:_MAX_FILES]:
+            yield self._difference(f"file {path}", expected, found)
+        if len(differences) > _MAX_FILES:
+            yield self._difference("files", "-", f"{len(differences) - _MAX_FILES} more differ")
 
-
-def _permission(entry: Published, held: set[str]) -> Iterator[Difference]:
-    for grantee in sorted(set(entry.sharedWith) - held):
-        yield Difference(entry, "permission", f"shared with {grantee}", "not shared: ./build.sh publish repairs it")
-    for grantee in sorted(held - set(entry.sharedWith)):
-        yield Difference(entry, "permission", f"not shared with {grantee}", "shared")
-
-
-def _bytes(manifest: Manifest, entry: Published, info: LayerInfo) -> Iterator[Difference]:
-    data = download(info.location)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != entry.sha256:
-        yield Difference(entry, "bytes", f"sha256 {entry.sha256}", f"sha256 {sha256}")
-    try:
-        held = _files("its zip", data)
-    except ToolError as error:
-        yield Difference(entry, "bytes", "a zip", str(error))
-        return
-    differences = list(_compare(_reference(manifest, entry), held))
-    for path, expected, found in differences[:_MAX_FILES]:
-        yield Difference(entry, f"file {path}", expected, found)
-    if len(differences) > _MAX_FILES:
-        yield Difference(entry, "files", "-", f"{len(differences) - _MAX_FILES} more differ")
+    def _expected_files(self) -> tuple[dict[str, _File], bool]:
+        """Return the expected files, and whether there may be no others: of the built zip, else of the sources."""
+        built = self._folder / f"layer-{self._entry.variant}.zip"
+        if built.is_file():
+            data = read(built)
+            if hashlib.sha256(data).hexdigest() == self._entry.sha256:
+                return _files(shown(built), data), True
+        if self._entry.version != self._manifest.version:
+            return {}, False
+        layer = self._root / "layer"
+        return {file.path: _File(file.mode, read(layer / file.path)) for file in self._manifest.files}, False
 
 
 @dataclass(frozen=True)
@@ -134,51 +189,44 @@ def _files(name: str, data: bytes) -> dict[str, _File]:
         return {member.path: _File(member.mode or 0, archive.read(member)) for member in archive.files}
 
 
-def _reference(manifest: Manifest, entry: Published) -> tuple[dict[str, _File], bool]:
-    """The files that it should hold, and whether no others: those of the built zip, else those of the sources."""
-    built = ROOT / "dist" / f"layer-{entry.variant}.zip"
-    if built.is_file():
-        data = built.read_bytes()
-        if hashlib.sha256(data).hexdigest() == entry.sha256:
-            return _files(shown(built), data), True
-    if entry.version != manifest.version:
-        return {}, False
-    sources = {file.path: _File(file.mode, _source(file.path)) for file in manifest.files}
-    return sources, False
+def _listed(names: Sequence[str]) -> str:
+    return " ".join(sorted(names))
 
 
-def _source(path: str) -> bytes:
-    return Path(ROOT / "layer" / path).read_bytes()
-
-
-def _compare(reference: tuple[dict[str, _File], bool], held: dict[str, _File]) -> Iterator[tuple[str, str, str]]:
-    expected, is_complete = reference
+def _compare(
+    expected: Mapping[str, _File], is_complete: bool, found: Mapping[str, _File]
+) -> Iterator[tuple[str, str, str]]:
     for path, file in expected.items():
-        if path not in held:
+        if path not in found:
             yield path, str(file), "missing"
-        elif held[path] != file:
-            yield path, str(file), str(held[path])
+        elif found[path] != file:
+            yield path, str(file), str(found[path])
     if is_complete:
-        for path in sorted(set(held) - set(expected)):
-            yield path, "not there", str(held[path])
+        for path in sorted(set(found) - set(expected)):
+            yield path, "missing", str(found[path])
 
 
-def _print(entries: Sequence[Published], found: Sequence[Difference], as_json: bool) -> None:
-    wrong = {difference.entry for difference in found}
-    if as_json:
-        content = {
-            "command": "verify",
-            "entries": [{"arn": entry.arn, "region": entry.region, "right": entry not in wrong} for entry in entries],
-            "differences": [
-                {"arn": each.entry.arn, "what": each.what, "expected": each.expected, "held": each.held}
-                for each in found
-            ],
-        }
-        print(terminal.document(content), flush=True)
-        return
-    if found:
-        rows = [(each.entry.region, each.entry.arn, each.what, each.expected, each.held) for each in found]
-        print(terminal.table(("region", "layer version", "what differs", "expected", "found"), rows), flush=True)
+def _print(out: output.Output, entries: Sequence[Published], differences: Sequence[Difference]) -> None:
+    out.result(lambda: _document(entries, differences), lambda: _lines(entries, differences))
+
+
+def _document(entries: Sequence[Published], differences: Sequence[Difference]) -> dict[str, object]:
+    different = {difference.entry for difference in differences}
+    return {
+        "command": COMMAND.name,
+        "entries": [{"arn": entry.arn, "region": entry.region, "matches": entry not in different} for entry in entries],
+        "differences": [
+            {"arn": each.entry.arn, "what": each.what, "expected": each.expected, "found": each.found}
+            for each in differences
+        ],
+    }
+
+
+def _lines(entries: Sequence[Published], differences: Sequence[Difference]) -> Iterator[str]:
+    different = {difference.entry for difference in differences}
+    if differences:
+        rows = [(each.entry.region, each.entry.arn, each.what, each.expected, each.found) for each in differences]
+        yield output.table(("region", "layer version", "difference", "expected", "found"), rows)
     for entry in entries:
-        if entry not in wrong:
-            print(f"{entry.region}  {entry.arn}  is as the manifest says", flush=True)
+        if entry not in different:
+            yield f"{entry.region}  {entry.arn}  matches the manifest"

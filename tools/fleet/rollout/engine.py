@@ -1,218 +1,216 @@
-"""Carries a plan out: canaries first, then all others, several at a time, until the end or one failure too many."""
+"""Rolls functions out: canaries first, then the others, several at a time, until all are complete or too many failed.
+
+What can go wrong: any call can fail or get no response, the process can die between any two of them, other people
+change the same functions, and one of them may start a second roll-out. The engine keeps three promises:
+
+- Every function ends as planned, as it was before, or as somebody else wanted it; never in a state in between.
+- A failure beyond the limit stops everything. Functions that were begun are completed, no other is begun, and then all
+  are rolled back. The `stop` is in the journal first, so that `--resume` also rolls back after a crash.
+- A resumed roll-out repeats no step that AWS has carried out. The journal shows how far each function came, and the
+  function itself shows whether an open step was carried out.
+
+`_roll_out_function` is the life of one function, from top to bottom: read, lock, apply, wait, probe, alias.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from tools.common.errors import ToolError
-from tools.fleet import FleetError
 from tools.fleet.aws.arns import layer_of
-from tools.fleet.aws.functions import Functions, GoneError, NoAccessError, NotNowError, UnclearError
+from tools.fleet.aws.errors import CredentialsError, NotFound
+from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Alias, Function
 from tools.fleet.aws.session import WORKERS
-from tools.fleet.rollout import plan
-from tools.fleet.rollout.change import FORWARDS, change_layers
-from tools.fleet.rollout.journal import DONE, PUT_BACK, AliasMove, Journal, Record
-from tools.fleet.rollout.plan import Goal, Verdict
-from tools.fleet.rollout.rollback import put_back
-
-_TRIES = 10
-
-
-class Show(Protocol):
-    """Tells somebody how far it is."""
-
-    def __call__(self, name: str, what: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a roll-out goes about it.
-
-    Args:
-        canary: so many functions go first, and one failure among them is one too many.
-        probe: an event that the canaries (without any: all functions) must answer with success.
-        alias: publish a version of each function, and point this alias to it.
-        max_failures: so many functions may fail.
-    """
-
-    canary: int = 0
-    probe: bytes | None = None
-    alias: str | None = None
-    max_failures: int = 0
+from tools.fleet.rollout import steps
+from tools.fleet.rollout.events import Event
+from tools.fleet.rollout.history import DONE, ROLLED_BACK, AliasMove, Record
+from tools.fleet.rollout.journal import Journal
+from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.plan import Targets, Verdict, plan_step
+from tools.fleet.rollout.rollback import Rollback
+from tools.fleet.rollout.steps import MAX_ATTEMPTS, RETRYABLE, Steps
 
 
 class RollOut:
-    """One roll-out, begun or gone on with: what is done is in the journal, and what is not is left to do."""
+    """A roll-out whose plan is in the journal; new or resumed.
 
-    def __init__(self, functions: Functions, journal: Journal, goal: Goal, settings: Settings, show: Show) -> None:
+    Args:
+        targets: the version that each layer of this project is to have.
+        show: receives the name and the outcome of each function.
+        workers: the number of threads.
+    """
+
+    def __init__(
+        self,
+        functions: Functions,
+        journal: Journal,
+        targets: Targets,
+        options: Options,
+        show: Callable[[str, str], None],
+        workers: int = WORKERS,
+    ) -> None:
         self._functions = functions
         self._journal = journal
-        self._goal = goal
-        self._settings = settings
+        self._history = journal.history
+        self._targets = targets
+        self._options = options
         self._show = show
-        self._halt = threading.Event()  # nothing more is begun, what is begun is brought to its end
-        self._lost: NoAccessError | None = None
-        changing = [record.arn for record in journal.history.records.values() if record.verdict == "change"]
-        self._canaries = set(changing[: settings.canary])
+        self._workers = workers
+        self._steps = Steps(functions, journal)
+        self._rollback = Rollback(self._steps, show, workers)
+        self._halt = threading.Event()  # no further function is begun
+        self._credentials_error: CredentialsError | None = None
+        changes = [record.arn for record in self._history.records.values() if record.verdict is Verdict.CHANGE]
+        self._canaries = set(changes[: options.canary])
 
-    def run(self, planned: dict[str, Function]) -> bool:
-        """Bring everything that remains to its end, and tell whether it was the one that was wanted.
+    def run(self, planned: Mapping[str, Function]) -> bool:
+        """Process all pending functions; return True if every one succeeded.
 
         Args:
-            planned: the functions as they were read for the plan, by ARN; others are read anew.
+            planned: the functions as they were read for the plan, by ARN; others are read again.
 
         Raises:
-            NoAccessError: AWS does not listen to this process any more; it can be gone on with.
+            CredentialsError: AWS rejects the credentials; the roll-out can be resumed.
         """
-        history = self._journal.history
-        self._stop_if_too_many(history.stopped)
-        if not history.stopped:
-            remaining = history.remaining
-            self._bring_all([each for each in remaining if each.arn in self._canaries], planned)
-            self._bring_all([each for each in remaining if each.arn not in self._canaries], planned)
-        if self._lost:
-            raise self._lost
-        if history.stopped:
-            if put_back(self._functions, self._journal, self._show):
-                self._journal.write("end", outcome=PUT_BACK)
+        self._stop_if_too_many_failed(self._history.stopped)
+        if not self._history.stopped:
+            pending = self._history.pending
+            self._process([each for each in pending if each.arn in self._canaries], planned)
+            self._process([each for each in pending if each.arn not in self._canaries], planned)
+        if self._credentials_error:
+            raise self._credentials_error
+        if self._history.stopped:
+            if self._rollback.run():
+                self._journal.write(Event.END, outcome=ROLLED_BACK)
             return False
-        unrestored = [record for record in history.touched if record.has_failed]
-        if all([put_back(self._functions, self._journal, self._show, only=record) for record in unrestored]):
-            self._journal.write("end", outcome=DONE)
-        return not history.failed
+        failed = [record for record in self._history.changed if record.has_failed]
+        if all([self._rollback.run(only=record) for record in failed]):
+            self._journal.write(Event.END, outcome=DONE)
+        return not self._history.failed
 
-    def _bring_all(self, records: Sequence[Record], planned: dict[str, Function]) -> None:
+    def _process(self, records: Sequence[Record], planned: Mapping[str, Function]) -> None:
         if self._halt.is_set():
             return
-        with ThreadPoolExecutor(WORKERS) as pool:
-            running = [pool.submit(self._bring, record, planned.get(record.arn)) for record in records]
+        with ThreadPoolExecutor(self._workers) as pool:
+            running = [pool.submit(self._process_function, record, planned.get(record.arn)) for record in records]
             try:
                 for each in running:
                     each.result()
-            except BaseException:  # Ctrl-C: what is begun is brought to its end, and no more
+            except BaseException:  # Ctrl-C too: the threads complete the functions that they have begun
                 self._halt.set()
                 raise
 
-    def _bring(self, record: Record, function: Function | None) -> None:
-        """Bring one function to its end, be that a failure."""
+    def _process_function(self, record: Record, function: Function | None) -> None:
+        """Roll out one function, and record a failure."""
         if self._halt.is_set():
             return
         try:
-            self._advance_or_skip(record, function)
-        except NoAccessError as error:
-            self._lost = error
+            self._roll_out_function(record, function)
+        except CredentialsError as error:
+            self._credentials_error = error
             self._halt.set()
+        except NotFound as error:  # a deleted function is no failure, a missing alias is one
+            if self._exists(record):
+                self._fail(record, str(error))
+            else:
+                self._complete(record, Event.SKIPPED, "it no longer exists")
         except ToolError as error:
             self._fail(record, str(error))
 
-    def _advance_or_skip(self, record: Record, function: Function | None) -> None:
-        """A function that somebody deleted meanwhile is no failure; an alias of one that is there is."""
-        try:
-            self._advance(record, function)
-        except GoneError:
-            if self._exists(record):
-                raise
-            self._end(record, "skipped", "it does not exist any more")
+    # --- One function
+
+    def _roll_out_function(self, record: Record, function: Function | None) -> None:
+        function = function or self._functions.get(record.name)
+        is_ours = self._apply(record, function)
+        self._functions.wait(record.name)
+        self._probe(record)
+        if self._options.alias:
+            self._move_alias(record, self._options.alias)
+        if is_ours or record.changed_at is not None:
+            self._complete(record, Event.DONE)
+        else:
+            self._complete(record, Event.UNCHANGED, "somebody else has done it")
+
+    def _apply(self, record: Record, function: Function) -> bool:
+        """Update the layers, locked by the revision; return True if this roll-out changed them, now or before."""
+        if record.is_open and function.layers == record.new:
+            self._steps.record(record, Event.UPDATED, revision=function.revision)
+        if record.changed_at is not None and function.layers == record.new:
+            return True
+        return self._steps.update(record, function, lambda fresh: self._new_layers(record, fresh), steps.FORWARDS)
+
+    def _new_layers(self, record: Record, fresh: Function) -> tuple[str, ...] | None:
+        """Return the layers that the function, as it is now, is to have; None if it has them."""
+        step = plan_step(fresh, self._targets, self._options)
+        if step.verdict is Verdict.UP_TO_DATE:
+            return None
+        if step.verdict is not Verdict.CHANGE:
+            raise ToolError(step.reason)
+        if self._project_layers(fresh.layers) != self._project_layers(record.old):
+            # Two roll-outs with different targets would overwrite each other for ever.
+            raise ToolError("somebody else gave it another version of the layer: agree on one, and start again")
+        return step.new
+
+    def _project_layers(self, layers: Sequence[str]) -> list[str]:
+        return [arn for arn in layers if (layer := layer_of(arn)) and layer in self._targets]
+
+    def _probe(self, record: Record) -> None:
+        if self._options.probe is not None and (record.arn in self._canaries or not self._canaries):
+            self._functions.probe(record.name, self._options.probe.encode("utf-8", "surrogateescape"))
+
+    def _move_alias(self, record: Record, name: str) -> None:
+        """Publish a version with the new layers, and point the alias to it."""
+        for attempt in range(MAX_ATTEMPTS):
+            alias = self._functions.alias(record.name, name)
+            if record.move and alias.version not in (record.move.old, record.move.new):
+                raise ToolError(f"somebody else pointed {name} to version {alias.version}")
+            with suppress(*RETRYABLE):
+                move = record.move or self._publish(record, alias)
+                if (alias.version, alias.weights) != (move.new, {}):
+                    self._functions.move_alias(record.name, alias, move.new, {})
+                self._steps.record(record, Event.ALIAS_MOVED)
+                return
+            self._functions.wait_while_busy(record.name, attempt)
+        raise ToolError(f"gave up after {MAX_ATTEMPTS} attempts: somebody else keeps changing it or its alias {name}")
+
+    def _publish(self, record: Record, alias: Alias) -> AliasMove:
+        function = self._functions.get(record.name)
+        if plan_step(function, self._targets, self._options).verdict is not Verdict.UP_TO_DATE:
+            raise ToolError("somebody else changed its layers before a version was published")
+        self._steps.record(record, Event.PUBLISH_STARTED, revision=function.revision)
+        version = self._functions.publish_version(record.name, function.revision)
+        fields = {"alias": alias.name, "old": alias.version, "weights": dict(alias.weights), "new": version}
+        self._steps.record(record, Event.ALIAS_MOVE_STARTED, **fields)
+        return AliasMove(alias.name, alias.version, dict(alias.weights), version)
+
+    # --- Outcomes
 
     def _exists(self, record: Record) -> bool:
         try:
             self._functions.get(record.name)
-        except GoneError:
+        except NotFound:
             return False
         return True
 
-    def _advance(self, record: Record, function: Function | None) -> None:
-        function = function or self._functions.get(record.name)
-        if record.is_open and function.layers == record.new:
-            self._note(record, "changed", revision=function.revision)
-        is_ours = record.touched is not None and function.layers == record.new
-        if not is_ours:
-            is_ours = change_layers(
-                self._functions, function, lambda fresh: self._wanted(record, fresh), self._noter(record), FORWARDS
-            )
-        self._functions.wait(record.name)
-        self._probe(record)
-        if self._settings.alias:
-            self._move_alias(record, self._settings.alias)
-        if is_ours or record.touched is not None:
-            self._end(record, "done")
-        else:
-            self._end(record, "same", "somebody else has done it")
-
-    def _wanted(self, record: Record, fresh: Function) -> tuple[str, ...] | None:
-        """The list for a function as it is now; none where it is right."""
-        step = plan.step(fresh, self._goal)
-        if step.verdict is Verdict.RIGHT:
-            return None
-        if step.verdict is not Verdict.CHANGE:
-            raise FleetError(step.reason)
-        if self._ours(fresh.layers) != self._ours(record.old):
-            # To overwrite it could go on for ever, with another roll-out that does the same.
-            raise FleetError(
-                "somebody else gave it another version of the layer meanwhile: agree on one, and begin anew"
-            )
-        return step.new
-
-    def _ours(self, layers: Sequence[str]) -> list[str]:
-        return [arn for arn in layers if (layer := layer_of(arn)) and layer in self._goal.targets]
-
-    def _probe(self, record: Record) -> None:
-        event = self._settings.probe
-        if event is not None and (record.arn in self._canaries or not self._canaries):
-            self._functions.probe(record.name, event)
-
-    def _move_alias(self, record: Record, name: str) -> None:
-        """Publish the function as the roll-out made it, and point the alias to that version."""
-        for tried in range(_TRIES):
-            alias = self._functions.alias(record.name, name)
-            if record.move and alias.version not in (record.move.old, record.move.new):
-                raise FleetError(f"somebody else pointed {name} to version {alias.version} meanwhile")
-            with suppress(NotNowError, UnclearError):
-                move = record.move or self._publish(record, alias)
-                if (alias.version, alias.weights) != (move.new, {}):
-                    self._functions.move_alias(record.name, alias, move.new, {})
-                self._note(record, "alias-moved")
-                return
-            self._functions.come_to_rest(record.name, tried)
-        raise FleetError(f"it or its alias {name} was changed by others each of {_TRIES} times")
-
-    def _publish(self, record: Record, alias: Alias) -> AliasMove:
-        function = self._functions.get(record.name)
-        if plan.step(function, self._goal).verdict is not Verdict.RIGHT:
-            raise FleetError("somebody else changed its layers before a version was published")
-        self._note(record, "publish", revision=function.revision)
-        version = self._functions.publish_version(record.name, function.revision)
-        self._note(record, "alias", alias=alias.name, old=alias.version, weights=alias.weights, new=version)
-        return AliasMove(alias.name, alias.version, dict(alias.weights), version)
+    def _complete(self, record: Record, outcome: Event, reason: str = "") -> None:
+        self._steps.record(record, outcome, **({"reason": reason} if reason else {}))
+        self._show(record.name, reason or outcome.value)
 
     def _fail(self, record: Record, reason: str) -> None:
-        self._note(record, "failed", reason=reason)
+        self._steps.record(record, Event.FAILED, reason=reason)
         self._show(record.name, f"failed: {reason}")
-        self._stop_if_too_many(f"{record.name}: {reason}")
-        if not self._journal.history.stopped:
-            put_back(self._functions, self._journal, self._show, only=record)
+        self._stop_if_too_many_failed(f"{record.name}: {reason}")
+        if not self._history.stopped:
+            self._rollback.run(only=record)
 
-    def _stop_if_too_many(self, reason: str) -> None:
-        """Halt once there is one failure too many; it is in the journal, so that `--resume` puts back too."""
-        history = self._journal.history
-        failed = history.failed
-        if any(record.arn in self._canaries for record in failed) or len(failed) > self._settings.max_failures:
+    def _stop_if_too_many_failed(self, reason: str) -> None:
+        """Stop at the first failure beyond the limit; among canaries, at the first."""
+        failed = self._history.failed
+        if any(record.arn in self._canaries for record in failed) or len(failed) > self._options.max_failures:
             self._halt.set()
-            if not history.stopped:
-                self._journal.write("stop", reason=reason or f"{failed[-1].name}: {failed[-1].reason}")
-
-    def _end(self, record: Record, outcome: str, reason: str = "") -> None:
-        self._note(record, outcome, **({"reason": reason} if reason else {}))
-        self._show(record.name, reason or outcome)
-
-    def _note(self, record: Record, event: str, **fields: Any) -> None:
-        self._journal.write(event, function=record.arn, **fields)
-
-    def _noter(self, record: Record) -> Any:
-        return lambda event, **fields: self._note(record, event, **fields)
+            if not self._history.stopped:
+                self._journal.write(Event.STOP, reason=reason or f"{failed[-1].name}: {failed[-1].reason}")

@@ -1,27 +1,32 @@
-"""How plans, and what became of them, are told: to people in lines, to programs as one object."""
+"""Plans and outcomes: as lines for people, as objects for programs."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tools.common import output as terminal
+from tools.common import output
 from tools.fleet.aws.arns import Place, short
-from tools.fleet.rollout.journal import ROLLBACK, History, Journal, Record
-from tools.fleet.rollout.plan import Goal, Step, Verdict
+from tools.fleet.rollout.events import BACKWARDS, FunctionState
+from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
+from tools.fleet.rollout.journal import Journal
+from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.plan import Step, Targets, Verdict
 
 _NAMES_IN_A_HINT = 5
 
+# --- Plans ------------------------------------------------------------------------------------------------------------
 
-def plan_document(command: str, place: Place, goal: Goal, steps: Sequence[Step]) -> dict[str, Any]:
-    """A plan, for programs."""
+
+def plan_document(options: Options, place: Place, targets: Targets, steps: Sequence[Step]) -> dict[str, Any]:
+    """Return a plan as an object."""
     return {
-        "command": command,
+        "command": options.command,
         "dryRun": True,
         **asdict(place),
-        "targets": [str(version) for version in goal.targets.values()],
+        "targets": [str(version) for version in targets.values()],
         "functions": [
             {
                 "function": step.function.arn,
@@ -37,8 +42,63 @@ def plan_document(command: str, place: Place, goal: Goal, steps: Sequence[Step])
     }
 
 
+def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence[Step]) -> Iterator[str]:
+    """Return a plan as lines: a table of changes, then the other functions, hints, and a summary."""
+    versions = ", ".join(short(str(version), place) for version in targets.values())
+    yield f"{'Attach' if options.is_attach else 'Roll out'} {versions} in {place.region}, account {place.account}"
+    yield ""
+    changes = [step for step in steps if step.verdict is Verdict.CHANGE]
+    if changes:
+        yield from _table([(step.function.name, step.old, step.new, step.reason) for step in changes], place)
+    for step in steps:
+        if step.verdict in (Verdict.SKIPPED, Verdict.BLOCKED):
+            yield f"{step.verdict.value}: {step.function.name}, {step.reason}"
+    yield from _hints(changes)
+    yield summary(steps)
+
+
+def _table(rows: Sequence[tuple[str, Sequence[str], Sequence[str], str]], place: Place) -> Iterator[str]:
+    cells = [
+        (name, _listed(old, place), "→", reason if new == old else _listed(new, place))
+        for name, old, new, reason in rows
+    ]
+    yield output.table(("function", "layers before", "", "layers after"), cells)
+    yield ""
+
+
+def _listed(arns: Sequence[str], place: Place) -> str:
+    return ", ".join(short(arn, place) for arn in arns) or "none"
+
+
+def _hints(steps: Sequence[Step]) -> Iterator[str]:
+    names = defaultdict(list)
+    for step in steps:
+        for hint in step.hints:
+            names[hint].append(step.function.name)
+    for hint, functions in names.items():
+        yield f"hint: {output.shortened(functions, _NAMES_IN_A_HINT)}: {hint}"
+
+
+_VERDICTS = {
+    Verdict.CHANGE: "to change",
+    Verdict.UP_TO_DATE: "up to date",
+    Verdict.SKIPPED: "skipped",
+    Verdict.BLOCKED: "blocked",
+}
+
+
+def summary(steps: Sequence[Step]) -> str:
+    """Return the number of functions of each verdict."""
+    counts = Counter(step.verdict for step in steps)
+    listed = ", ".join(f"{counts[verdict]} {words}" for verdict, words in _VERDICTS.items() if counts[verdict])
+    return f"{output.count(len(steps), 'function')}: {listed}"
+
+
+# --- Outcomes ---------------------------------------------------------------------------------------------------------
+
+
 def results(journal: Journal) -> dict[str, Any]:
-    """What became of each function, for programs."""
+    """Return the outcome of each function as an object."""
     history = journal.history
     return {
         **(asdict(history.place) if history.place else {}),
@@ -51,7 +111,7 @@ def results(journal: Journal) -> dict[str, Any]:
                 "name": record.name,
                 "old": record.old,
                 "new": record.new,
-                "outcome": _outcome(record),
+                "outcome": outcome(record),
                 "reason": record.reason,
             }
             for record in history.records.values()
@@ -59,87 +119,57 @@ def results(journal: Journal) -> dict[str, Any]:
     }
 
 
-def _outcome(record: Record) -> str:
-    if record.verdict != "change":
-        return record.verdict
-    if record.state == "restored" and record.has_failed:
-        return "failed, put back"
-    names = {"restored": "put back", "left": "left alone", "same": "done by others", "planned": "untouched"}
-    return names.get(record.state, record.state)
+_STATES = {
+    FunctionState.PLANNED: "not started",
+    FunctionState.DONE: "done",
+    FunctionState.UNCHANGED: "done by others",
+    FunctionState.SKIPPED: "skipped",
+    FunctionState.FAILED: "failed",
+    FunctionState.ROLLED_BACK: "rolled back",
+    FunctionState.LEFT_ALONE: "left alone",
+}
 
 
-def plan_listing(place: Place, goal: Goal, steps: Sequence[Step]) -> Iterator[str]:
-    """A plan, for people."""
-    versions = ", ".join(short(str(version), place) for version in goal.targets.values())
-    yield f"{'Attach' if goal.attach else 'Roll out'} {versions} in {place.region}, account {place.account}"
-    yield ""
-    changing = [step for step in steps if step.verdict is Verdict.CHANGE]
-    if changing:
-        rows = [(step.function.name, _list(step.old, place), "→", _then(step, place)) for step in changing]
-        yield terminal.table(("function", "layers now", "", "layers then"), rows)
-        yield ""
-    for step in steps:
-        if step.verdict in (Verdict.SKIP, Verdict.BLOCKED):
-            verb = "skipped" if step.verdict is Verdict.SKIP else "cannot be changed"
-            yield f"{verb}: {step.function.name}, {step.reason}"
-    yield from _hints(changing)
-    yield summary([step.verdict.value for step in steps])
+def outcome(record: Record) -> str:
+    """Return the outcome of one function, such as `done` or `failed, rolled back`."""
+    if record.verdict is not Verdict.CHANGE:
+        return _VERDICTS[record.verdict]
+    default = "not rolled back" if record.state in BACKWARDS else "unfinished"
+    words = _STATES.get(record.state, default)
+    return f"failed, {words}" if record.has_failed and record.state is not FunctionState.FAILED else words
 
 
-def _then(step: Step, place: Place) -> str:
-    return step.reason if step.new == step.old else _list(step.new, place)
-
-
-def _list(arns: Sequence[str], place: Place) -> str:
-    return ", ".join(short(arn, place) for arn in arns) or "none"
-
-
-def _hints(steps: Sequence[Step]) -> Iterator[str]:
-    concerned = defaultdict(list)
-    for step in steps:
-        for hint in step.hints:
-            concerned[hint].append(step.function.name)
-    for hint, names in concerned.items():
-        more = f" and {len(names) - _NAMES_IN_A_HINT} more" if len(names) > _NAMES_IN_A_HINT else ""
-        yield f"hint: {', '.join(names[:_NAMES_IN_A_HINT])}{more}: {hint}"
-
-
-_VERDICTS = {"change": "to change", "right": "right already", "skip": "skipped", "blocked": "that cannot be changed"}
-
-
-def summary(verdicts: Sequence[str]) -> str:
-    """How many there are of each verdict of the plan."""
-    counts = {words: verdicts.count(verdict) for verdict, words in _VERDICTS.items()}
-    told = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
-    return f"{terminal.count(len(verdicts), 'function')}: {told}"
-
-
-def outcomes(history: History) -> Iterator[str]:
-    """What became of a roll-out, for people."""
-    counted_as = [_outcome(record) for record in history.records.values()]
+def result_lines(history: History) -> Iterator[str]:
+    """Return the outcome as lines: failures with their reasons, then a summary."""
     for record in history.records.values():
-        if record.has_failed or record.state == "left":
-            yield f"{_outcome(record)}: {record.name}, {record.reason}"
-    if history.stopped and history.stopped != ROLLBACK:
+        if record.has_failed or record.state is FunctionState.LEFT_ALONE:
+            yield f"{outcome(record)}: {record.name}, {record.reason}"
+    if history.stopped and history.stopped != ROLLBACK_REQUESTED:
         yield f"stopped: {history.stopped}"
-    words = {"done": "changed", "right": "right already", "skip": "skipped", "blocked": "not changeable"}
-    counted = (f"{counted_as.count(each)} {words.get(each, each)}" for each in dict.fromkeys(counted_as))
-    yield f"{terminal.count(len(counted_as), 'function')}: {', '.join(counted)}"
+    counts = Counter(outcome(record) for record in history.records.values())
+    listed = ", ".join(f"{number} {'changed' if words == 'done' else words}" for words, number in counts.items())
+    yield f"{output.count(len(history.records), 'function')}: {listed}"
 
 
-def way_back_listing(history: History) -> Iterator[str]:
-    """What a rollback would do, for people."""
-    if not history.place or not history.touched:
-        yield "nothing is to be put back"
-        return
+# --- Rollbacks --------------------------------------------------------------------------------------------------------
+
+
+def rollback_lines(history: History) -> Iterator[str]:
+    """Return as lines what a rollback would do."""
     place = history.place
-    rows = [(each.name, _list(each.new, place), "→", _list(each.old, place)) for each in history.touched]
-    yield f"Put back in {place.region}, account {place.account}, the newest change first"
+    if not place or not history.changed:
+        yield "nothing to roll back"
+        return
+    yield f"Roll back in {place.region}, account {place.account}, newest change first"
     yield ""
-    yield terminal.table(("function", "layers now", "", "layers then"), rows)
+    yield from _table([(each.name, each.new, each.old, _alias_words(each)) for each in history.changed], place)
 
 
-def way_back_document(history: History) -> dict[str, Any]:
-    """What a rollback would do, for programs."""
-    functions = [{"function": each.arn, "old": each.new, "new": each.old} for each in history.touched]
+def _alias_words(record: Record) -> str:
+    return f"its alias {record.move.alias} is restored" if record.move else "unchanged"
+
+
+def rollback_document(history: History) -> dict[str, Any]:
+    """Return as an object what a rollback would do."""
+    functions = [{"function": each.arn, "old": each.new, "new": each.old} for each in history.changed]
     return {"command": "rollback", "dryRun": True, "functions": functions}

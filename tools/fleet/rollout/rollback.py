@@ -1,102 +1,113 @@
-"""Puts back what a roll-out changed, the newest change first, wherever nobody else has changed it since."""
+"""Restores functions that a roll-out changed, newest change first, unless somebody else has changed them since.
+
+Newest first, because the oldest changes have proven themselves the longest: if a rollback is interrupted, the functions
+that remain changed are those. First all updates are sent, then all are waited for: AWS carries out many at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from tools.common.errors import ToolError
-from tools.fleet import FleetError
-from tools.fleet.aws.functions import Functions, GoneError, NoAccessError, NotNowError, UnclearError
+from tools.fleet.aws.errors import CredentialsError, NotFound
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
-from tools.fleet.rollout.change import BACKWARDS, change_layers
-from tools.fleet.rollout.journal import Journal, Record
-
-_TRIES = 10
-
-
-class _LeftError(FleetError):
-    """The function is not as the roll-out left it: whoever changed it since knows better."""
+from tools.fleet.rollout.events import Event
+from tools.fleet.rollout.history import Record
+from tools.fleet.rollout.steps import BACKWARDS, MAX_ATTEMPTS, RETRYABLE, Steps
 
 
-def put_back(
-    functions: Functions, journal: Journal, show: Callable[[str, str], None], only: Record | None = None
-) -> bool:
-    """Put back the changes of the journal (or of ``only`` one function), and tell whether all came to their end.
+class ChangedByOthers(ToolError):
+    """The function is not as the roll-out left it, so it must not be overwritten."""
 
-    First everything is changed, in order; then it is waited for, as AWS Lambda updates many functions at a time.
 
-    Raises:
-        NoAccessError: AWS does not listen to this process any more; `rollback` can be repeated.
+class Rollback:
+    """Restores functions.
+
+    Args:
+        show: receives the name and the outcome of each function.
+        workers: the number of threads that wait for updates.
     """
-    records = [record for record in journal.history.touched if only in (None, record)]
-    begun = [record for record in records if _begin(functions, journal, show, record)]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        ended = list(pool.map(lambda record: _end(functions, journal, show, record), begun))
-    return not any(record.touched is not None for record in records) and all(ended)
+
+    def __init__(self, steps: Steps, show: Callable[[str, str], None], workers: int = WORKERS) -> None:
+        self._steps = steps
+        self._functions = steps.functions
+        self._show = show
+        self._workers = workers
+
+    def run(self, only: Record | None = None) -> bool:
+        """Restore all changed functions, or `only` one; return True if none remains changed.
+
+        Raises:
+            CredentialsError: every further call would fail; the rollback can be repeated.
+        """
+        records = [record for record in self._steps.journal.history.changed if only in (None, record)]
+        started = [record for record in records if self._start(record)]
+        with ThreadPoolExecutor(self._workers) as pool:
+            complete = list(pool.map(self._complete, started))
+        return all(complete) and not any(record.changed_at is not None for record in records)
+
+    def _start(self, record: Record) -> bool:
+        """Restore the alias, and send the update of the layers; return True if it is to be waited for."""
+        self._steps.record(record, Event.ROLLBACK_STARTED)
+        try:
+            self._restore_alias(record)
+            function = self._functions.get(record.name)
+            self._steps.update(record, function, lambda fresh: _old_layers(record, fresh), BACKWARDS)
+        except CredentialsError:
+            raise
+        except (ChangedByOthers, NotFound) as error:
+            self._leave_alone(record, error)
+            return False
+        except ToolError as error:  # not an outcome: the next rollback tries again
+            self._show(record.name, f"not rolled back: {error}")
+            return False
+        return True
+
+    def _complete(self, record: Record) -> bool:
+        try:
+            self._functions.wait(record.name)
+        except CredentialsError:
+            raise
+        except NotFound as error:
+            self._leave_alone(record, error)
+            return True
+        except ToolError as error:
+            self._show(record.name, f"not rolled back: {error}")
+            return False
+        self._steps.record(record, Event.ROLLED_BACK)
+        self._show(record.name, "rolled back")
+        return True
+
+    def _leave_alone(self, record: Record, reason: ToolError) -> None:
+        self._steps.record(record, Event.LEFT_ALONE, reason=str(reason))
+        self._show(record.name, f"left alone: {reason}")
+
+    def _restore_alias(self, record: Record) -> None:
+        """Point the alias to its old version with its old weights; each attempt begins with a read."""
+        move = record.move
+        if move is None or move.is_restored:
+            return
+        for attempt in range(MAX_ATTEMPTS):
+            alias = self._functions.alias(record.name, move.alias)
+            if (alias.version, alias.weights) == (move.old, move.weights):
+                self._steps.record(record, Event.ALIAS_RESTORED)
+                return
+            if alias.version != move.new:
+                raise ChangedByOthers(f"somebody else pointed its alias {move.alias} to version {alias.version}")
+            self._steps.record(record, Event.ALIAS_RESTORE_STARTED, alias=move.alias, old=move.new, new=move.old)
+            with suppress(*RETRYABLE):
+                self._functions.move_alias(record.name, alias, move.old, move.weights)
+                continue
+            self._functions.wait_while_busy(record.name, attempt)
+        raise ToolError(f"gave up after {MAX_ATTEMPTS} attempts: somebody else keeps changing its alias {move.alias}")
 
 
-def _begin(functions: Functions, journal: Journal, show: Callable[[str, str], None], record: Record) -> bool:
-    def note(event: str, **fields: Any) -> None:
-        journal.write(event, function=record.arn, **fields)
-
-    try:
-        _alias_back(functions, record, note)
-        change_layers(functions, functions.get(record.name), lambda fresh: _wanted(record, fresh), note, BACKWARDS)
-    except NoAccessError:
-        raise
-    except (_LeftError, GoneError) as error:
-        note("left", reason=str(error))
-        show(record.name, f"left alone: {error}")
-        return False
-    except ToolError as error:  # not an outcome: `rollback` tries again
-        show(record.name, f"not put back: {error}")
-        return False
-    return True
-
-
-def _wanted(record: Record, fresh: Function) -> tuple[str, ...] | None:
+def _old_layers(record: Record, fresh: Function) -> tuple[str, ...] | None:
     if fresh.layers == record.old:
         return None
     if fresh.layers != record.new:
-        raise _LeftError("somebody else changed its layers since")
+        raise ChangedByOthers("somebody else has changed its layers since")
     return record.old
-
-
-def _end(functions: Functions, journal: Journal, show: Callable[[str, str], None], record: Record) -> bool:
-    try:
-        functions.wait(record.name)
-    except NoAccessError:
-        raise
-    except GoneError as error:
-        journal.write("left", function=record.arn, reason=str(error))
-        show(record.name, f"left alone: {error}")
-        return True
-    except ToolError as error:
-        show(record.name, f"not put back: {error}")
-        return False
-    journal.write("restored", function=record.arn)
-    show(record.name, "put back")
-    return True
-
-
-def _alias_back(functions: Functions, record: Record, note: Callable[..., None]) -> None:
-    move = record.move
-    if move is None or move.is_back:
-        return
-    for tried in range(_TRIES):
-        alias = functions.alias(record.name, move.alias)
-        if (alias.version, alias.weights) == (move.old, move.weights):
-            note("alias-back")
-            return
-        if alias.version != move.new:
-            raise _LeftError(f"somebody else pointed its alias {move.alias} to version {alias.version} since")
-        note("alias-restore", alias=move.alias, old=move.new, new=move.old)
-        with suppress(NotNowError, UnclearError):
-            functions.move_alias(record.name, alias, move.old, move.weights)
-            continue  # and look whether it did
-        functions.come_to_rest(record.name, tried)
-    raise FleetError(f"its alias {move.alias} was changed by others each of {_TRIES} times")

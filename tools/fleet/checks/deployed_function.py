@@ -1,0 +1,235 @@
+"""Checks of a function on AWS Lambda: its configuration, its layers, all zips, and its Function URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tools.common.errors import ToolError
+from tools.common.lambda_facts import MANAGED_PYTHON, OS_ONLY, deprecated_since
+from tools.fleet.aws.account import Account
+from tools.fleet.aws.arns import LayerVersion, layer_of, short
+from tools.fleet.aws.layers import download
+from tools.fleet.aws.models import Function, LayerInfo, Unavailable
+from tools.fleet.checks.finding import Finding
+from tools.fleet.checks.zip_file import FunctionSettings, check_function, check_layer, check_total_size, read_zip
+from tools.fleet.rollout.target_version import published
+from tools.packaging.manifest import Manifest
+
+_WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+_BOOTSTRAP = "/opt/bootstrap"
+
+
+class DeployedFunction:
+    """The checks of one function."""
+
+    def __init__(self, account: Account, manifest: Manifest, function: Function) -> None:
+        self._account = account
+        self._manifest = manifest
+        self._function = function
+        self._update = f"aws lambda update-function-configuration --function-name {function.name}"
+        self._again = f"./build.sh doctor {function.name}"
+        variants = {variant.layer_name: variant for variant in manifest.variants}
+        ours = [
+            (arn, variants[layer.name])
+            for arn in function.layers
+            if (layer := layer_of(arn)) and layer.name in variants
+        ]
+        self._arns = [arn for arn, _ in ours]
+        self._variants = [variant for _, variant in ours]
+        architecture = function.architectures[0]
+        self._settings = FunctionSettings(architecture, function.handler, function.runtime)
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield all findings, the most severe first."""
+        function = self._function
+        if function.is_image:
+            yield Finding(
+                "it runs a container image",
+                "images have no layers, so the runtime must be in the image",
+                "make it a zip function (./build.sh function FOLDER)",
+            )
+            return
+        if function.status == "Failed":
+            yield Finding("its last update failed", "invocations use the version before it", f"{self._update} …")
+        yield from self._runtime()
+        yield from self._layers()
+        yield from self._zips()
+        yield from self._urls()
+
+    # --- Configuration
+
+    def _runtime(self) -> Iterator[Finding]:
+        runtime = self._function.runtime
+        newest = self._manifest.compatible_runtimes[-1]
+        if day := deprecated_since(runtime):
+            yield Finding(
+                f"its runtime {runtime} has been deprecated since {day}",
+                "it gets no security patches, and AWS Lambda will reject updates",
+                f"{self._update} --runtime {'provided.al2023' if runtime.startswith(OS_ONLY) else newest}",
+            )
+        if runtime.startswith(MANAGED_PYTHON):
+            yield from self._managed_python()
+        elif not runtime.startswith(OS_ONLY):
+            yield Finding(
+                f"its runtime is {runtime or 'unknown'}",
+                "the layer runs Python functions",
+                f"{self._update} --runtime {newest}",
+            )
+        elif self._variants and all(variant.name == self._manifest.slim.name for variant in self._variants):
+            yield Finding(
+                f"{runtime} has no Python, and the slim layer contains none",
+                "the function fails with Runtime.PythonNotFound",
+                f"./build.sh attach {self._function.name} --variant NAME, with a self-contained variant",
+            )
+
+    def _managed_python(self) -> Iterator[Finding]:
+        runtime, supported = self._function.runtime, self._manifest.compatible_runtimes
+        if runtime not in supported:
+            yield Finding(
+                f"its runtime is {runtime}",
+                f"the layer runs on {', '.join(supported)}",
+                f"{self._update} --runtime {supported[-1]}",
+            )
+        if self._function.variables.get(_WRAPPER) != _BOOTSTRAP:
+            yield Finding(
+                f"{_WRAPPER} is not {_BOOTSTRAP}",
+                f"{runtime} runs the handler itself, without the layer, and does not stream",
+                f"{self._update} --environment 'Variables={{{self._variables_with_wrapper()}}}'",
+            )
+
+    def _variables_with_wrapper(self) -> str:
+        """Return all variables, because an update replaces all; the values of the others may be secret."""
+        others = sorted(name for name in self._function.variables if name != _WRAPPER)
+        return ",".join([f"{_WRAPPER}={_BOOTSTRAP}", *(f"{name}=…" for name in others)])
+
+    def _layers(self) -> Iterator[Finding]:
+        function = self._function
+        if not self._arns:
+            yield Finding(
+                f"it does not have the layer {self._manifest.name}",
+                "nothing streams without it",
+                f"./build.sh attach {function.name}",
+            )
+        if len(self._arns) > 1:
+            yield Finding(
+                f"it has several layers of this project: {', '.join(map(self._short, self._arns))}",
+                "they overwrite each other's files in /opt; the last one wins",
+                f"{self._update} --layers …, with one of them and all others",
+            )
+        for arn, variant in zip(self._arns, self._variants, strict=True):
+            if not set(function.architectures) <= set(variant.compatible_architectures):
+                yield Finding(
+                    f"{self._short(arn)} is for {', '.join(variant.compatible_architectures)}, "
+                    f"the function runs on {', '.join(function.architectures)}",
+                    "the processor cannot run its Python",
+                    f"./build.sh attach {function.name} --variant NAME, with a variant for this architecture",
+                )
+            yield from self._outdated(arn)
+
+    def _outdated(self, arn: str) -> Iterator[Finding]:
+        version = LayerVersion.parse(arn)
+        entry = published(self._manifest, version.layer)
+        if entry and LayerVersion.parse(entry.arn).number > version.number:
+            yield Finding(
+                f"{self._short(arn)} is outdated, {self._short(entry.arn)} is published",
+                "it lacks the fixes since then",
+                f"./build.sh rollout {self._function.name}",
+            )
+
+    # --- Zips
+
+    def _zips(self) -> Iterator[Finding]:
+        """Check the function's zip and those of all layers, and the sum of their sizes."""
+        function, sizes = self._function, []
+        try:
+            contents = read_zip("its zip", download(self._account.functions.code_location(function.name)))
+            sizes.append(("its zip", contents.unpacked))
+            yield from check_function(contents, self._settings)
+        except ToolError as error:
+            yield Finding("its zip cannot be checked", str(error), self._again)
+        versions = self._account.read_versions(function.layers)
+        for arn in function.layers:
+            yield from self._layer_zip(arn, versions.get(arn), sizes)
+        yield from check_total_size(sizes)
+
+    def _layer_zip(
+        self, arn: str, info: LayerInfo | Unavailable | None, sizes: list[tuple[str, int]]
+    ) -> Iterator[Finding]:
+        name, is_ours = self._short(arn), arn in self._arns
+        without_it = f"{self._update} --layers …, without it"
+        if info is None or isinstance(info, Unavailable):
+            state = "was deleted" if info is None or info.is_deleted else "is not shared with this account"
+            yield Finding(
+                f"{name} {state}",
+                "the function keeps running, but AWS Lambda rejects updates that contain the layer version",
+                f"./build.sh rollout {self._function.name}" if is_ours else without_it,
+            )
+            return
+        try:
+            contents = read_zip(name, download(info.location))
+        except ToolError as error:
+            yield Finding(f"{name} cannot be checked", str(error), self._again)
+            return
+        sizes.append((name, contents.unpacked))
+        if is_ours:
+            yield from check_layer(contents, self._settings.architecture)
+        elif "bootstrap" in contents.modes:
+            yield Finding(
+                f"{name} has a bootstrap of its own",
+                "layers are unpacked one over the other, so the last bootstrap runs",
+                without_it,
+            )
+
+    # --- Function URLs
+
+    def _urls(self) -> Iterator[Finding]:
+        functions, name = self._account.functions, self._function.name
+        for url in functions.url_configurations(name):
+            qualifier = url["FunctionArn"].removeprefix(self._function.arn).lstrip(":") or None
+            option = f" --qualifier {qualifier}" if qualifier else ""
+            mode = url.get("InvokeMode", "BUFFERED")
+            if mode.upper() != "RESPONSE_STREAM":
+                yield Finding(
+                    f"its Function URL {url.get('FunctionUrl', '')} has the InvokeMode {mode}",
+                    "the client receives the whole response at its end",
+                    f"aws lambda update-function-url-config --function-name {name}{option} "
+                    "--invoke-mode RESPONSE_STREAM",
+                )
+            if url.get("AuthType") == "NONE":
+                yield from _permissions(name, option, functions.policy(name, qualifier))
+
+    def _short(self, arn: str) -> str:
+        return short(arn, self._account.place)
+
+
+# AWS Lambda Developer Guide, urls-auth: since October 2025 a public URL needs both.
+_PUBLIC_URL_PERMISSIONS = {
+    "lambda:InvokeFunctionUrl": "--statement-id UrlPolicyInvokeURL --function-url-auth-type NONE",
+    "lambda:InvokeFunction": "--statement-id UrlPolicyInvokeFunction --invoked-via-function-url",
+}
+
+
+def _permissions(name: str, option: str, statements: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    granted = {
+        action
+        for statement in statements
+        if statement.get("Effect", "Allow") == "Allow" and _is_public(statement.get("Principal"))
+        for action in _actions(statement)
+    }
+    for action, options in _PUBLIC_URL_PERMISSIONS.items():
+        if action not in granted:
+            yield Finding(
+                f"its public Function URL lacks the permission {action}",
+                "the client gets 403 Forbidden",
+                f"aws lambda add-permission --function-name {name}{option} --principal '*' --action {action} {options}",
+            )
+
+
+def _is_public(principal: Any) -> bool:
+    return principal == "*" or (isinstance(principal, dict) and principal.get("AWS") == "*")
+
+
+def _actions(statement: dict[str, Any]) -> list[str]:
+    actions = statement.get("Action", [])
+    return [actions] if isinstance(actions, str) else list(actions)

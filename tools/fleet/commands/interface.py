@@ -1,0 +1,76 @@
+"""What a command is, and what it works with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tools.common.cli import Parser
+from tools.common.output import Output
+from tools.common.paths import ROOT
+from tools.fleet.aws.session import WORKERS, Aws, Pace
+from tools.fleet.rollout.journal import Disk
+from tools.packaging import manifest
+from tools.packaging.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything outside a command; tests pass their own.
+
+    Args:
+        root: the checkout, with the manifest, `layer/`, `dist/` and `rollouts/`.
+        connect: makes the connection to AWS; called on first use, so that a command can work without.
+        workers: the number of threads that call AWS.
+    """
+
+    root: Path = ROOT
+    pace: Pace = field(default_factory=Pace)
+    connect: Callable[[Pace], Aws] = Aws
+    disk: Disk = field(default_factory=Disk)
+    workers: int = WORKERS
+
+
+class Context:
+    """What one run of a command works with."""
+
+    def __init__(self, environment: Environment, output: Output) -> None:
+        self.environment = environment
+        self.output = output
+
+    @property
+    def root(self) -> Path:
+        """The checkout."""
+        return self.environment.root
+
+    @cached_property
+    def aws(self) -> Aws:
+        """The connection to AWS."""
+        return self.environment.connect(self.environment.pace)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest of the checkout."""
+        return manifest.load(self.root / manifest.FILE_NAME)
+
+
+EXIT_STATUS = "Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."
+EXIT_STATUS_OF_CHECKS = "Exit status: 0 nothing found, 1 something found, or failed, 2 wrong usage, 130 interrupted."
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `build.sh`.
+
+    Args:
+        run: does the work and returns the exit status; raises `ToolError` for a failure in one line.
+    """
+
+    name: str
+    description: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace, Context], int]
+    exit_status: str = EXIT_STATUS
