@@ -1,4 +1,4 @@
-"""The AWS CLI beside the fleet commands: it runs the fixes of ``doctor`` and reads what ``publish`` has published."""
+"""The AWS CLI with the fleet commands: it runs the fixes of `doctor`, and reads what `publish` has published."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_fixes_of_doctor_fix_the_function(cloud: Cloud) -> None:
     findings = cloud.json("doctor", "hello", status=1)["findings"]
     assert len(findings) == 4
     for finding in findings:
-        _, *words = shlex.split(finding["mend"])
+        _, *words = shlex.split(finding["fix"])
         aws(cloud, *words)
     assert "nothing found" in cloud.done("doctor", "hello")
 

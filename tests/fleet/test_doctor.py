@@ -1,4 +1,4 @@
-"""`doctor` on zips with one fault each, and on functions of the stand-in."""
+"""`doctor`: zips with one fault each, and functions on the stand-in."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from typing import Any
 import pytest
 from support.cloud import ACCOUNT, HANDLER, NAME, OURS, REGION, Cloud, zipped
 
-from tools.fleet.checks import zip_file as findings
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
+from tools.fleet.checks.zip_file import Contents, FunctionSettings, check_function, check_total_size
 
 SOURCE = 'def handler(event, context):\n    yield b"hello"\n'
 X86 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00" + bytes(44)
 ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)
 BOOTSTRAP, RUNTIME = "#!/bin/sh\nexec python3\n", 'VERSION = "0.1.0"\n'
+PACKAGE = "streaming_runtime/__init__.py"
 
 Entries = dict[str, tuple[int | None, str | bytes]]
 
 
 def archive(entries: Entries) -> bytes:
-    """A zip of ``entries``, each with its mode; ``None`` is a file of a system that has none."""
+    """Return a zip of `entries`, each with its mode; None is a file of a system without modes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as held:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
         for name, (mode, data) in entries.items():
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.create_system = 0 if mode is None else 3
             info.external_attr = 0 if mode is None else (mode | (0o40000 if name.endswith("/") else 0o100000)) << 16
-            held.writestr(info, data)
+            opened.writestr(info, data)
     return buffer.getvalue()
 
 
 def layer(**changed: tuple[int | None, str | bytes] | None) -> Entries:
-    """The entries of a sound layer, but those that are ``changed``: None is left out."""
-    sound: Entries = {"bootstrap": (0o755, BOOTSTRAP), "runtime.py": (0o644, RUNTIME)}
-    entries = sound | {name.replace("__", "."): entry for name, entry in changed.items() if entry}
+    """Return the entries of a valid layer with changes; an entry of None is omitted."""
+    valid: Entries = {"bootstrap": (0o755, BOOTSTRAP), "runtime.py": (0o644, RUNTIME), PACKAGE: (0o644, RUNTIME)}
+    entries = valid | {name.replace("__", "."): entry for name, entry in changed.items() if entry}
     return {name: entry for name, entry in entries.items() if changed.get(name.replace(".", "__"), entry)}
 
 
@@ -44,8 +46,8 @@ def below(entries: Entries) -> Entries:
 
 
 ZIPS: dict[str, tuple[Entries, list[str], str]] = {
-    "no run bit": (layer(bootstrap=(0o644, BOOTSTRAP)), [], "bootstrap has mode 0644, and cannot be run"),
-    "made on Windows": (layer(bootstrap=(None, BOOTSTRAP)), [], "bootstrap has no mode at all, and cannot be run"),
+    "no run bit": (layer(bootstrap=(0o644, BOOTSTRAP)), [], "bootstrap has mode 0644, so it cannot be run"),
+    "made on Windows": (layer(bootstrap=(None, BOOTSTRAP)), [], "bootstrap has no mode, so it cannot be run"),
     "unreadable": (layer(runtime__py=(0o600, RUNTIME)), [], "runtime.py cannot be read by all"),
     "closed folder": (layer() | {"cpython/": (0o700, "")}, [], "the folder cpython/ cannot be entered by all"),
     "CRLF": (layer(bootstrap=(0o755, "#!/bin/sh\r\nexit\r\n")), [], "bootstrap has CRLF line ends"),
@@ -56,33 +58,43 @@ ZIPS: dict[str, tuple[Entries, list[str], str]] = {
     "foreign architecture": (
         layer() | {"cpython/bin/python3": (0o755, X86)},
         ["--architecture", "arm64"],
-        "cpython/bin/python3 is made for x86_64, the function runs on arm64",
+        "cpython/bin/python3 is for x86_64, the function runs on arm64",
     ),
     "wheel of another architecture": (
         {"lambda_function.py": (0o644, SOURCE), "numpy/core.so": (0o755, ARM)},
         ["--architecture", "x86_64"],
-        "numpy/core.so is made for arm64, the function runs on x86_64",
+        "numpy/core.so is for arm64, the function runs on x86_64",
     ),
-    "bootstrap in the way": (
+    "conflicting bootstrap": (
         {"lambda_function.py": (0o644, SOURCE), "bootstrap": (0o755, BOOTSTRAP)},
         [],
         "has a bootstrap of its own",
     ),
-    "no Python": ({"index.js": (0o644, "")}, [], "holds no .py file"),
+    "no Python": ({"index.js": (0o644, "")}, [], "contains no .py file"),
     "no module": (
         {"app.py": (0o644, SOURCE)},
         ["--handler", "lambda_function.handler"],
-        "has no lambda_function.py, which the handler lambda_function.handler is in",
+        "has no lambda_function.py for the handler lambda_function.handler",
     ),
     "module in a folder": (
         {"hello/lambda_function.py": (0o644, SOURCE)},
         ["--handler", "lambda_function.handler"],
-        "there is hello/lambda_function.py, so the zip has a folder too many",
+        "the zip has hello/lambda_function.py, one folder too deep",
     ),
     "no function": (
         {"lambda_function.py": (0o644, "def main(event, context): ...\n")},
         ["--handler", "lambda_function.handler"],
-        "lambda_function.py defines no handler",
+        "lambda_function.py does not define handler",
+    ),
+    "no package": (
+        {"bootstrap": (0o755, BOOTSTRAP), "runtime.py": (0o644, RUNTIME)},
+        [],
+        "streaming_runtime/__init__.py is missing",
+    ),
+    "reserved name": (
+        {"lambda_function.py": (0o644, SOURCE), "streaming_runtime.py": (0o644, "")},
+        [],
+        "streaming_runtime.py has the reserved name streaming_runtime",
     ),
     "no dot": ({"app.py": (0o644, SOURCE)}, ["--handler", "app"], "the handler is 'app'"),
 }
@@ -93,44 +105,48 @@ def test_each_fault_of_a_zip_is_one_finding(cloud: Cloud, tmp_path: Path, fault:
     entries, options, what = ZIPS[fault]
     path = tmp_path / "some.zip"
     path.write_bytes(archive(entries))
-    told = cloud.json("doctor", path, *options, status=1)["findings"]
-    assert any(what in finding["what"] for finding in told)
-    assert all(finding[key] for finding in told for key in ("what", "why", "mend"))
+    result = cloud.json("doctor", path, *options, status=1)["findings"]
+    assert any(what in finding["what"] for finding in result)
+    assert all(finding[key] for finding in result for key in ("what", "why", "fix"))
     if fault != "a folder too many":
-        assert len(told) == 1
+        assert len(result) == 1
     assert what in cloud.run("doctor", path, *options).stdout
 
 
-SOUND: dict[str, tuple[Entries, list[str]]] = {
+VALID: dict[str, tuple[Entries, list[str]]] = {
     "layer": (layer() | {"cpython/bin/python3": (0o755, ARM)}, ["--architecture", "arm64"]),
     "handler": ({"pkg/app.py": (0o644, SOURCE)}, ["--handler", "pkg/app.handler"]),
     "handler of a package": ({"app/__init__.py": (0o644, "from app.x import *\n")}, ["--handler", "app.handler"]),
     "assigned handler": ({"app.py": (0o644, "handler = make()\n")}, ["--handler", "app.handler"]),
     "imported handler": ({"app.py": (0o644, "from x import y as handler\n")}, ["--handler", "app.handler"]),
     "conditional handler": ({"app.py": (0o644, "if x:\n    import handler\n")}, ["--handler", "app.handler"]),
-    "bootstrap that nobody runs": (
+    "bootstrap that is not run": (
         {"app.py": (0o644, SOURCE), "bootstrap": (0o755, BOOTSTRAP)},
         ["--handler", "app.handler", "--runtime", "python3.13"],
+    ),
+    "function with the whole runtime": (
+        layer() | {"app.py": (0o644, SOURCE)},
+        ["--handler", "app.handler", "--runtime", "provided.al2023"],
     ),
     "files of Windows": ({"app.py": (None, SOURCE)}, ["--handler", "app.handler"]),
 }
 
 
-@pytest.mark.parametrize("kind", SOUND)
-def test_a_sound_zip_has_no_findings(cloud: Cloud, tmp_path: Path, kind: str) -> None:
-    entries, options = SOUND[kind]
+@pytest.mark.parametrize("kind", VALID)
+def test_a_valid_zip_has_no_findings(cloud: Cloud, tmp_path: Path, kind: str) -> None:
+    entries, options = VALID[kind]
     path = tmp_path / "some.zip"
     path.write_bytes(archive(entries))
     assert cloud.json("doctor", path, *options)["findings"] == []
 
 
-def test_what_is_built_has_no_findings(cloud: Cloud) -> None:
+def test_built_zips_have_no_findings(cloud: Cloud) -> None:
     assert "nothing found" in cloud.done("doctor", "dist/layer-slim.zip")
     assert "nothing found" in cloud.done("doctor", "dist/function.zip", "--handler", "lambda_function.handler")
     assert not cloud.standin.calls  # a zip needs no AWS
 
 
-def test_a_file_that_is_no_zip_is_a_finding(cloud: Cloud, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_is_a_finding(cloud: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "some.zip"
     path.write_bytes(HANDLER[:-30])
     assert "is not a valid zip file" in cloud.json("doctor", path, status=1)["findings"][0]["what"]
@@ -165,15 +181,16 @@ def test_a_zip_bomb_is_a_finding_and_is_not_decompressed(cloud: Cloud, tmp_path:
     assert finding["what"] == f"{path} has 263,192,576 bytes unpacked"
 
 
-def test_sizes_are_weighed() -> None:
-    small = findings.Contents("it", 1, 262_144_000, {}, {}, {})
-    assert not list(findings.of_total([("it", 262_143_999), ("a", 1)]))
-    (finding,) = findings.of_total([("it", 262_144_000), ("a", 1)])
+def test_sizes_above_the_limits_are_findings() -> None:
+    limit = MAX_UNPACKED_BYTES
+    assert not list(check_total_size([("it", limit - 1), ("a", 1)]))
+    (finding,) = check_total_size([("it", limit), ("a", 1)])
     assert "262,144,001 bytes unpacked (it 262,144,000, a 1)" in finding.what
-    (finding,) = findings.of_function(small, None, "a.b", None)
-    assert finding.what == "it has no a.py, which the handler a.b is in"
-    large = findings.Contents("it", 52_428_801, 262_144_001, {}, {}, {"a.py": b"b = 1"})
-    assert len(list(findings.of_function(large, None, "a.b", None))) == 2
+    settings = FunctionSettings(handler="a.b")
+    (finding,) = check_function(Contents("it", 1, limit, {}, {}, {}), settings)
+    assert finding.what == "it has no a.py for the handler a.b"
+    large = Contents("it", MAX_ZIP_BYTES + 1, limit + 1, {}, {}, {"a.py": b"b = 1"})
+    assert len(list(check_function(large, settings))) == 2
 
 
 # Functions
@@ -222,15 +239,15 @@ def test_a_url_without_its_mode_or_permissions_is_found(cloud: Cloud) -> None:
     cloud.done("publish")
     cloud.function("hello", [f"{OURS}:1"])
     open_url(cloud, "BUFFERED", ())
-    told = cloud.json("doctor", "hello", status=1)["findings"]
-    assert [finding["what"].split()[-1] for finding in told] == [
+    result = cloud.json("doctor", "hello", status=1)["findings"]
+    assert [finding["what"].split()[-1] for finding in result] == [
         "BUFFERED",
         "lambda:InvokeFunctionUrl",
         "lambda:InvokeFunction",
     ]
-    assert told[0]["mend"].endswith("--function-name hello --invoke-mode RESPONSE_STREAM")
-    assert told[1]["mend"].endswith("--function-url-auth-type NONE")
-    assert told[2]["mend"].endswith("--invoked-via-function-url")
+    assert result[0]["fix"].endswith("--function-name hello --invoke-mode RESPONSE_STREAM")
+    assert result[1]["fix"].endswith("--function-url-auth-type NONE")
+    assert result[2]["fix"].endswith("--invoked-via-function-url")
 
 
 BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -240,9 +257,13 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "al2": (
         {"Runtime": "provided.al2"},
-        ["its runtime provided.al2 is past its end, since 2026-07-31", "provided.al2 has no Python, and the slim"],
+        ["its runtime provided.al2 has been deprecated since 2026-07-31", "provided.al2 has no Python, and the slim"],
     ),
-    "old Python": ({"Runtime": "python3.9"}, ["its runtime python3.9 is past its end", "its runtime is python3.9"]),
+    "old Python": ({"Runtime": "python3.9"}, ["its runtime python3.9 has been deprecated", "its runtime is python3.9"]),
+    "python3.10": (
+        {"Runtime": "python3.10"},
+        ["its runtime python3.10 has been deprecated since 2026-10-31", "its runtime is python3.10"],
+    ),
     "shadowed": (
         {
             "Runtime": "provided.al2023",
@@ -253,7 +274,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no handler": ({"Handler": "app.main"}, ["its zip has no app.py"]),
     "foreign program": (
         {"Code": {"ZipFile": archive({"lambda_function.py": (0o644, SOURCE), "x.so": (0o755, ARM)})}},
-        ["its zip: x.so is made for arm64, the function runs on x86_64"],
+        ["its zip: x.so is for arm64, the function runs on x86_64"],
     ),
 }
 
@@ -263,36 +284,35 @@ def test_each_fault_of_a_function_is_found(cloud: Cloud, fault: str) -> None:
     options, expected = BROKEN[fault]
     cloud.done("publish")
     cloud.function("hello", [f"{OURS}:1"], **options)
-    told = cloud.json("doctor", "hello", status=1)["findings"]
-    assert len(told) == len(expected)
-    for finding, what in zip(told, expected, strict=True):
+    result = cloud.json("doctor", "hello", status=1)["findings"]
+    assert len(result) == len(expected)
+    for finding, what in zip(result, expected, strict=True):
         assert finding["what"].startswith(what)
-    assert "secret" not in str(told)
+    assert "secret" not in str(result)
 
 
-def test_a_layer_that_is_missing_behind_or_deleted_is_found(cloud: Cloud) -> None:
+def test_a_missing_outdated_or_deleted_layer_is_found(cloud: Cloud) -> None:
     cloud.layer(count=1)
     cloud.done("publish")
     cloud.function("hello", [])
     assert found(cloud) == [f"it does not have the layer {NAME}"]
-    cloud.function("behind", [f"{OURS}:1"])
+    cloud.function("outdated", [f"{OURS}:1"])
     cloud.client().delete_layer_version(LayerName=NAME, VersionNumber=1)
-    assert found(cloud, "behind") == [f"{NAME}:1 is behind, {NAME}:2 is published", f"{NAME}:1 was deleted"]
-    assert cloud.refusal("doctor", "nobody").startswith("there is no function nobody in eu-central-1")
+    assert found(cloud, "outdated") == [f"{NAME}:1 is outdated, {NAME}:2 is published", f"{NAME}:1 was deleted"]
+    assert cloud.refusal("doctor", "nobody").startswith("the function nobody does not exist in eu-central-1")
 
 
-def test_a_layer_that_brings_a_bootstrap_of_its_own_is_found(streaming: Cloud) -> None:
+def test_another_layer_with_a_bootstrap_is_found(streaming: Cloud) -> None:
     (other,) = streaming.layer("other", files={"bootstrap": BOOTSTRAP})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(other)
     assert found(streaming) == ["other:1 has a bootstrap of its own"]
 
 
-def test_the_total_with_all_layers_is_weighed(streaming: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "MAX_UNPACKED_BYTES", 1_000_000)
-    (large,) = streaming.layer("large", files={"zeros": bytes(999_999)})
+def test_the_total_size_with_all_layers_is_checked(streaming: Cloud) -> None:
+    (large,) = streaming.layer("large", files={"zeros": bytes(MAX_UNPACKED_BYTES - 1000)})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(large)
     (what,) = found(streaming)
-    assert what.startswith("the function and its layers have 1,") and "(large:1 1,000,0" in what
+    assert what.startswith("the function and its layers have 262,") and "(large:1 262,14" in what
 
 
 def test_bad_input_is_one_line(cloud: Cloud) -> None:
