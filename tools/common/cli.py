@@ -43,10 +43,17 @@ def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> in
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return closed_pipe
     except (ToolError, OSError) as error:
-        sys.stderr.write(_line(program, str(error)))
+        sys.stderr.write(_line(program, _describe(error)))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _describe(error: ToolError | OSError) -> str:
+    """Return the text of an error; that of an operating system error without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _line(program: str, message: str) -> str:

@@ -155,11 +155,17 @@ def _listing(entries: list[archive.Entry]) -> Iterator[str]:
 
 
 def _folded_listing(entries: list[archive.Entry]) -> Iterator[str]:
-    """Yield one line for each file near the top, and one for all files of a folder further down."""
-    for place, files in itertools.groupby(entries, lambda entry: "/".join(entry.path.split("/")[:_LISTED_DEPTH])):
+    """Yield one line for each file, but one line for all bytecode of a folder and for all files of a deep folder."""
+    for place, files in itertools.groupby(entries, _listed_place):
         together = list(files)
         size = sum(len(entry.data) for entry in together)
-        if together[0].path == place:
-            yield f"  {together[0].mode:04o} {size:>11,}  {place}"
+        if len(together) == 1:
+            yield f"  {together[0].mode:04o} {size:>11,}  {together[0].path}"
         else:
             yield f"       {size:>11,}  {place}/ ({count(len(together), 'file')})"
+
+
+def _listed_place(entry: archive.Entry) -> str:
+    parts = entry.path.split("/")
+    depth = parts.index("__pycache__") + 1 if "__pycache__" in parts else len(parts)
+    return "/".join(parts[: min(depth, _LISTED_DEPTH)])
