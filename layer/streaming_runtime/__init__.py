@@ -10,6 +10,7 @@ this file. `/opt` is not on `sys.path`; the modules are found through the folder
 """
 
 import _imp
+import gc
 import marshal
 import os
 import sys
@@ -405,5 +406,11 @@ def _base64(data: bytes) -> bytes:
 
 
 _this = sys.modules[__name__]
+
+# Executing the start modules allocates thousands of objects and frees none. The collections that this triggers would
+# take a tenth of a cold start. Afterwards the objects are frozen, so that no later collection traverses them.
+gc.disable()
 for _name in START_MODULES:
     _loaded[_name] = _execute(_name)  # bootstrap compares the versions, and can still refuse to start
+gc.freeze()
+gc.enable()
