@@ -78,12 +78,15 @@ def test_lines_of_the_log_begin_a_line_after_an_unfinished_response_on_the_same_
             yield b"one"
             wait()
             print("two")
+            wait()
             yield b"three"
     """)
     with Program("--function", function.path, merged=True) as program:
         program.read_through(b"one")
         function.release()
-        assert program.read_through(b"END ") == b"\ntwo\nthree\nEND "
+        assert program.read_through(b"two\n") == b"\ntwo\n"
+        function.release()
+        assert program.read_through(b"END ") == b"three\nEND "
 
 
 def test_an_init_error_is_logged_between_start_and_end(make_function: MakeFunction) -> None:
