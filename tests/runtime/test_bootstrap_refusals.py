@@ -94,12 +94,12 @@ def refusal(function: FunctionProcess, error_type: str, introduction: str, prefi
     assert request.line == f"POST {prefix}/2018-06-01/runtime/init/error HTTP/1.1"
     assert request.headers["lambda-runtime-function-error-type"] == error_type
     assert request.headers["content-type"] == "application/json"
-    said = document.pop("errorMessage")
+    message = document.pop("errorMessage")
     assert document == {"errorType": error_type, "requestId": "", "stackTrace": []}
     lines = [line for line in function.stderr.splitlines() if not re.search("Killed|Segmentation fault", line)]
-    assert (function.stdout, lines) == ("", [said])  # with those, shells tell themselves how a process has ended
-    assert said.startswith(introduction)
-    return said.removeprefix(introduction)
+    assert (function.stdout, lines) == ("", [message])  # shells print those lines when a process is killed
+    assert message.startswith(introduction)
+    return message.removeprefix(introduction)
 
 
 # Faults of the interpreter in a self-contained layer. Each returns a pattern of the cause in the refusal.
@@ -125,7 +125,7 @@ def ends_with_an_error(opt: Path) -> str:
     return r"\(status 7\)"
 
 
-def says_too_much(opt: Path) -> str:
+def prints_too_much(opt: Path) -> str:
     bundle(opt, f"#!/bin/sh\necho '\"{'word ' * 100}\"'\necho more\nexit 7\n")
     return rf"\(\?{'word ' * 59}word\)"
 
@@ -163,7 +163,7 @@ def is_a_dangling_link(opt: Path) -> str:
 
 
 FAULTS = [
-    *(is_not_executable, is_empty, is_plain_text, ends_with_an_error, says_too_much, is_killed, needs_a_library),
+    *(is_not_executable, is_empty, is_plain_text, ends_with_an_error, prints_too_much, is_killed, needs_a_library),
     *(needs_a_newer_glibc, needs_another_loader, is_a_folder, is_a_dangling_link),
 ]
 
@@ -176,10 +176,10 @@ def test_the_refusal_of_a_bundled_interpreter_that_does_not_start_contains_the_c
     function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")])
     name = f"python3.13-{NAMES[HERE]}"
     introduction = f"python-streaming-runtime {VERSION} ({name}, {opt}/cpython/bin/python3): "
-    said = refusal(function, "Runtime.PythonNotStarted", introduction)
-    assert said.startswith("the Python in this layer does not start")
-    assert re.search(cause, said), said
-    assert said.endswith(f"attach layer-{name}.zip to provided.al2023, as the last layer")
+    message = refusal(function, "Runtime.PythonNotStarted", introduction)
+    assert message.startswith("the Python in this layer does not start")
+    assert re.search(cause, message), message
+    assert message.endswith(f"attach layer-{name}.zip to provided.al2023, as the last layer")
 
 
 def test_the_refusal_of_a_bundled_interpreter_for_another_architecture_names_both(
@@ -235,10 +235,12 @@ def test_the_refusal_without_any_python_names_the_layer_to_attach(
         variables["AWS_LAMBDA_EXEC_WRAPPER"] = wrapper.replace("itself", str(opt / "bootstrap"))
     function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")], variables=variables)
     introduction = f"python-streaming-runtime {VERSION} (slim, no Python): "
-    said = refusal(function, "Runtime.PythonNotFound", introduction)
-    assert said.startswith("no Python found (looked for cpython/bin/python3 beside bootstrap, /var/lang/bin/python3,")
-    assert f"attach layer-python3.13-{NAMES[HERE]}.zip, which contains Python, instead of this layer" in said
-    assert (", and AWS_LAMBDA_EXEC_WRAPPER does not change that:" in said) == (wrapper is not None)
+    message = refusal(function, "Runtime.PythonNotFound", introduction)
+    assert message.startswith(
+        "no Python found (looked for cpython/bin/python3 beside bootstrap, /var/lang/bin/python3,"
+    )
+    assert f"attach layer-python3.13-{NAMES[HERE]}.zip, which contains Python, instead of this layer" in message
+    assert (", and AWS_LAMBDA_EXEC_WRAPPER does not change that:" in message) == (wrapper is not None)
 
 
 @pytest.mark.parametrize("poster", ["curl", "bash"])
@@ -275,8 +277,8 @@ def test_a_first_argument_that_is_a_path_but_not_a_program_is_refused(
     path = str(tmp_path / argument)
     variables = {"PATH": tools(tmp_path / "bin", "curl")}
     command = [str(opt / "bootstrap"), path, "/var/runtime/bootstrap.py"]
-    said = refusal(runtime(HANDLER, command=command, variables=variables), "Runtime.InvalidWrapper", INTRODUCTION)
-    assert said.startswith(f"the first argument of bootstrap names a file that {fault}, {path};")
+    message = refusal(runtime(HANDLER, command=command, variables=variables), "Runtime.InvalidWrapper", INTRODUCTION)
+    assert message.startswith(f"the first argument of bootstrap names a file that {fault}, {path};")
 
 
 def test_without_arguments_and_without_python_nothing_is_started(
@@ -302,9 +304,9 @@ def test_a_python_that_does_not_start_with_pythonhome_is_reported(
         bundle(opt, f"#!/bin/sh\n{START}\n")
         arguments = [""]
     function = runtime(HANDLER, layer=opt, arguments=arguments, variables={"PYTHONHOME": "/nonesuch"})
-    said = refusal(function, "Runtime.PythonNotStarted", f"python-streaming-runtime {VERSION} (")
-    assert "): this Python does not start with PYTHONHOME=/nonesuch (init_fs_encoding: " in said
-    assert said.endswith("): remove the variable")
+    message = refusal(function, "Runtime.PythonNotStarted", f"python-streaming-runtime {VERSION} (")
+    assert "): this Python does not start with PYTHONHOME=/nonesuch (init_fs_encoding: " in message
+    assert message.endswith("): remove the variable")
 
 
 def test_a_pythonhome_with_which_python_starts_is_kept(runtime: Callable[..., FunctionProcess], opt: Path) -> None:
@@ -357,16 +359,16 @@ def test_a_python_older_than_3_11_is_refused_with_its_version(
     if way == "wrapped":
         variables["AWS_LAMBDA_EXEC_WRAPPER"] = wrapper(tmp_path)
     function = runtime(HANDLER, layer=opt, arguments=arguments, variables=variables)
-    said = refusal(function, "Runtime.PythonTooOld", f"python-streaming-runtime {VERSION} (")
+    message = refusal(function, "Runtime.PythonTooOld", f"python-streaming-runtime {VERSION} (")
     version = ".".join(map(str, OLD_PYTHONS[old]))
-    assert f"needs Python 3.11 or newer, found {version}: use a managed python3.11 or newer runtime, or" in said
-    assert said.endswith(f"with layer-python3.13-{NAMES[HERE]}.zip instead of this layer")
+    assert f"needs Python 3.11 or newer, found {version}: use a managed python3.11 or newer runtime, or" in message
+    assert message.endswith(f"with layer-python3.13-{NAMES[HERE]}.zip instead of this layer")
 
 
 # Files that another layer has overwritten
 
 
-SPOILT = {
+REPLACEMENTS = {
     "missing": (None, "ModuleNotFoundError: No module named 'runtime'"),
     "older": ("VERSION = '0.0.9'\n", "runtime.py has VERSION '0.0.9'"),
     "foreign": ("import json\n", "runtime.py has VERSION None"),
@@ -377,30 +379,30 @@ SPOILT = {
 }
 
 
-def spoil(opt: Path, kind: str) -> str:
+def replace_runtime(opt: Path, kind: str) -> str:
     """Replace runtime.py. Return the cause in the refusal."""
-    text, said = SPOILT[kind]
+    text, message = REPLACEMENTS[kind]
     (opt / "runtime.py").unlink()
     if text is not None:
         (opt / "runtime.py").write_text(text)
-    return said
+    return message
 
 
-@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("kind", REPLACEMENTS)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["", "wrapped"])
 def test_a_runtime_of_another_version_never_runs(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, kind: str, wrapped: bool
 ) -> None:
-    cause = spoil(opt, kind)
+    cause = replace_runtime(opt, kind)
     variables = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin"}
     if wrapped:
         variables["AWS_LAMBDA_EXEC_WRAPPER"] = wrapper(tmp_path)
     else:
         shutil.rmtree(opt / "__pycache__")  # it would be run in the place of its source, which is as good
     function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables)
-    said = refusal(function, "Runtime.LayerConflict", f"python-streaming-runtime {VERSION} (slim, ")
-    assert f"the files beside bootstrap do not all belong to this version ({cause}" in said
-    assert said.endswith(
+    message = refusal(function, "Runtime.LayerConflict", f"python-streaming-runtime {VERSION} (slim, ")
+    assert f"the files beside bootstrap do not all belong to this version ({cause}" in message
+    assert message.endswith(
         "another layer has overwritten or hidden some of them; attach one version of this layer only, as the last layer"
     )
 
@@ -421,8 +423,8 @@ def test_the_refusal_is_json_and_one_line_for_any_characters_in_a_path(
     function = runtime(HANDLER, command=[*shell, str(opt / "bootstrap")], variables=variables)
     plain = f"{tmp_path}/a ?b? ?n $(exit) `exit` %s '??' ???/opt/cpython/bin/python3"
     introduction = f"python-streaming-runtime {VERSION} (python3.13-{NAMES[HERE]}, {plain}): "
-    said = refusal(function, "Runtime.PythonNotStarted", introduction)
-    assert said.startswith(f"the Python in this layer does not start ({str(tmp_path)[:20]}")
+    message = refusal(function, "Runtime.PythonNotStarted", introduction)
+    assert message.startswith(f"the Python in this layer does not start ({str(tmp_path)[:20]}")
 
 
 def test_the_layer_works_with_any_characters_in_its_path(
@@ -435,8 +437,8 @@ def test_the_layer_works_with_any_characters_in_its_path(
     assert runtime(HANDLER, layer=opt, arguments=[""], variables=variables).respond().body == b"answered"
     wrapper(tmp_path / ODD, 0o644)
     function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables)
-    said = refusal(function, "Runtime.InvalidWrapper", f"python-streaming-runtime {VERSION} (python3.13-")
-    assert "names a file that is not executable, " in said
+    message = refusal(function, "Runtime.InvalidWrapper", f"python-streaming-runtime {VERSION} (python3.13-")
+    assert "names a file that is not executable, " in message
 
 
 # A Runtime API that does not work
@@ -446,9 +448,9 @@ def test_bootstrap_ends_if_the_runtime_api_is_silent_or_gone(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path
 ) -> None:
     bundle(opt, "")
-    with socket.socket() as nobody:  # bound, but not listening
-        nobody.bind(("127.0.0.1", 0))
-        gone = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as unused:  # bound, but not listening
+        unused.bind(("127.0.0.1", 0))
+        gone = f"127.0.0.1:{unused.getsockname()[1]}"
         addresses = ["{host}:{port}", gone, "", "127.0.0.1", "http://"]
         functions = [
             runtime(HANDLER, layer=opt, arguments=[""], address=address, variables={"PATH": path})
@@ -489,7 +491,7 @@ def test_bootstrap_needs_no_tools_and_tries_only_a_bundled_interpreter_first(
 def bare_root() -> Root:
     """Return the root file system without Python. A test can mount its own /etc/pki/tls."""
     if not debian_stand_ins.is_prepared():
-        pytest.skip("there are no stand-ins below .venv: ./build.sh test makes them, or says why it cannot")
+        pytest.skip("there are no stand-ins in .venv; ./build.sh test makes them, or prints why it cannot")
     root = Root(debian_stand_ins.root(debian_stand_ins.X86_64))
     if (reason := root_file_system.unavailable_reason(root)) is not None:
         pytest.skip(reason)
@@ -523,10 +525,12 @@ def test_only_the_bundled_interpreter_gets_the_certificates_of_the_system_unless
     managed = ["/opt/python3.13", "/var/runtime/bootstrap.py"]
     given = [f"{name}={value}" for name, value in variables.items()]
     for arguments, found in (([], expected), (managed, given)):
-        assert said_in(bare_root, tmp_path, ["/opt/bootstrap", *arguments], variables, opt, tls) == found
+        assert output_in(bare_root, tmp_path, ["/opt/bootstrap", *arguments], variables, opt, tls) == found
 
 
-def said_in(root: Root, folder: Path, command: list[str], variables: dict[str, str], opt: Path, tls: Path) -> list[str]:
+def output_in(
+    root: Root, folder: Path, command: list[str], variables: dict[str, str], opt: Path, tls: Path
+) -> list[str]:
     namespaces = Namespaces(root)
     log = folder / "log"
     with log.open("wb") as output:

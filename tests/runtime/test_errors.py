@@ -295,8 +295,8 @@ def test_causes_contexts_and_group_members_are_in_the_log_and_in_the_xray_cause(
     types = [each["type"] for each in cause["exceptions"]]
     assert types == ["ExceptionGroup", "FileNotFoundError", "ValueError", "KeyError"]
     assert function.stdout.count("\n") == 1
-    for said in ("Related: FileNotFoundError", "Related: ValueError: one", "Related: KeyError: 'two'"):
-        assert said in function.stdout
+    for line in ("Related: FileNotFoundError", "Related: ValueError: one", "Related: KeyError: 'two'"):
+        assert line in function.stdout
 
 
 def test_errors_that_cause_each_other_are_reported_once(runtime):

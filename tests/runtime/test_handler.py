@@ -291,7 +291,7 @@ def test_the_import_path_is_in_the_order_of_the_managed_runtime(runtime, layer):
 
 
 @pytest.mark.parametrize(
-    ("files", "handler", "error_type", "said"),
+    ("files", "handler", "error_type", "message"),
     [
         ({"x.py": ""}, "lambda_function.handler", "Runtime.ImportModuleError", "must contain lambda_function.py"),
         ({"m.py": "import nonesuch"}, "m.handler", "Runtime.ImportModuleError", "add it to the function's zip"),
@@ -308,11 +308,11 @@ def test_the_import_path_is_in_the_order_of_the_managed_runtime(runtime, layer):
         ({"m.py": "import sys; sys.exit(0)"}, "m.handler", "Runtime.ExitError", "sys.exit(0)"),
     ],
 )
-def test_a_function_that_cannot_be_loaded_is_an_init_error(runtime, files, handler, error_type, said):
+def test_a_function_that_cannot_be_loaded_is_an_init_error(runtime, files, handler, error_type, message):
     function = runtime(files, variables={"_HANDLER": handler})
     request, document = function.read_init_error()
     assert document["errorType"] == error_type
-    assert said in document["errorMessage"]
+    assert message in document["errorMessage"]
     expected = error_type if error_type.startswith("Runtime.") else f"Function.{error_type}"
     assert request.headers["lambda-runtime-function-error-type"] == expected
     assert function.wait() == 1

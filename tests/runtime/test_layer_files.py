@@ -139,7 +139,7 @@ DAMAGES = {
     "errors.py is missing": "",
     "sys.modules is empty": "sys.modules.clear()",
     "sys.meta_path is empty": "sys.meta_path.clear()",
-    "sys.path and sys.path_hooks are empty": "sys.path.clear(); sys.path_hooks.clear()",
+    "sys.path and sys.path_hooks are empty": "sys.path[:] = sys.path_hooks[:] = []",
     "__import__ fails": "builtins.__import__ = None",
     "open files are at their limit": "resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
 }
@@ -147,7 +147,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the first byte", "after the first byte"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_the_type_and_message_of_an_error_arrive_whatever_is_damaged(runtime, opt, damage, late):
+def test_the_type_and_message_of_an_error_arrive_with_any_damage(runtime, opt, damage, late):
     if damage == "errors.py is missing":
         (opt / "streaming_runtime" / "errors.py").unlink()
     function = runtime(

@@ -3,7 +3,7 @@ environment of the service.
 
 The interpreter is the stand-in that `debian_stand_ins.py` makes of Debian's CPython. Users get python-build-standalone,
 which comes from a host that tests must not depend on. Both have the same layout, and the same code fetches, trims and
-packs them. What these tests show of libraries and sizes holds for Debian's build only.
+packs them. Libraries and sizes are those of Debian's build.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PACKAGES = (*debian_stand_ins.PYTHON_PACKAGES, *debian_stand_ins.LIBRARIES)
 
 pytestmark = pytest.mark.skipif(
     not debian_stand_ins.is_prepared(),
-    reason="there are no stand-ins below .venv: ./build.sh test makes them, or says why it cannot",
+    reason="there are no stand-ins in .venv; ./build.sh test makes them, or prints why it cannot",
 )
 
 

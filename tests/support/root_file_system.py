@@ -57,7 +57,7 @@ ENVIRONMENT = {
     "_HANDLER": "lambda_function.handler",
 }
 USER, GROUP = 993, 990
-API_PORT, EMULATOR_PORT = 9001, 8080  # the Runtime Interface Emulator's, nobody else's in a network of its own
+API_PORT, EMULATOR_PORT = 9001, 8080  # of the Runtime Interface Emulator
 INVOKE = "/2015-03-31/functions/function/invocations"
 
 # The kernel then runs every aarch64 program of the user namespace with the emulator. It opens that one now (F).
@@ -224,8 +224,8 @@ def unavailable_reason(root: Root) -> str | None:
             status = namespaces.process.wait(WAIT)
         finally:
             namespaces.close()
-        said = " ".join(Path(log.name).read_text(errors="replace").split()) or f"status {status}"
-        return f"the system does not allow namespaces with a root file system: {said}" if status else None
+        output = " ".join(Path(log.name).read_text(errors="replace").split()) or f"status {status}"
+        return f"the system does not allow namespaces with a root file system: {output}" if status else None
 
 
 def find_emulator() -> Path:
