@@ -91,6 +91,7 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
         watch = handler.AgentWatch(output)
         handler.set_up_site(is_wrapped=__name__ == "__main__")
         handler.set_import_path()
+        handler.process_path_files(output)
         output.follow_logging()
         loaded = watch.handler()
         if is_requested(GRACEFUL_SHUTDOWN):

@@ -4,7 +4,7 @@ import builtins
 import os
 import sys
 
-from streaming_runtime import LAYER_FOLDER, ContractError, describe, describe_type, import_standard, load
+from streaming_runtime import LAYER_FOLDER, ContractError, describe, import_standard, load
 from streaming_runtime.invocation import LambdaContext, function_configuration
 from streaming_runtime.log import ImportHook
 
@@ -53,10 +53,30 @@ def set_import_path() -> None:
 
     The folder of the layer itself is removed. A folder that occurs twice, because of PYTHONPATH, keeps its first place.
     """
-    task_root = os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
-    site_packages = f"/opt/python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     interpreter = [path for path in sys.path if path and os.path.abspath(path) != LAYER_FOLDER]
-    sys.path[:] = dict.fromkeys([task_root, site_packages, "/opt/python", *interpreter])
+    sys.path[:] = dict.fromkeys([task_root(), *dependency_folders(), *interpreter])
+
+
+def process_path_files(log: "Log") -> None:
+    """Process the `.pth` files that the managed runtime processes. Where there are none, this lists the folders only.
+
+    With PYTHONPATH, the managed runtime leaves those of dependency layers out.
+    """
+    for folder in [task_root(), *([] if "PYTHONPATH" in os.environ else dependency_folders())]:
+        try:
+            found = [name for name in os.listdir(folder) if name.endswith(".pth")]
+        except OSError:
+            continue
+        if found:
+            load("path_files").process(folder, found, log)
+
+
+def task_root() -> str:
+    return os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
+
+
+def dependency_folders() -> "list[str]":
+    return [f"/opt/python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages", "/opt/python"]
 
 
 # --- Loading the handler ----------------------------------------------------------------------------------------------
@@ -198,11 +218,8 @@ class Handler:
         else:
             if hasattr(kind, "__await__") and hasattr(kind, "close"):
                 result.close()  # type: ignore[attr-defined]  # otherwise Python warns about a coroutine that was never awaited
-            raise ContractError(
-                "InvalidHandler",
-                f"the handler returned {describe_type(result)}, but must be a generator of bytes: "
-                "use yield instead of return, for example: yield json.dumps(result).encode()",
-            )
+            error: ContractError = load("prelude").not_a_stream(result)
+            raise error
 
     def in_context(self, function: "Callable[..., None]", *arguments: "Any") -> None:
         """Call a function in a `contextvars` context of its own: a copy of the one that the import of the module left.

@@ -4,7 +4,7 @@
 it.
 """
 
-from streaming_runtime import ContractError, load, text_of
+from streaming_runtime import ContractError, describe_type, load, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ MAX_PRELUDE_BYTES = 16 * 1024
 DELIMITER_BYTES = 8
 
 KEYS = ("statusCode", "headers", "cookies", "multiValueHeaders")
+
+# The statements that stream a response as Mangum, the resolvers of Powertools and apig-wsgi return it.
+STREAM_RESPONSE = f"""\
+yield {{key: result[key] for key in {KEYS} if result.get(key)}}
+yield base64.b64decode(result["body"]) if result.get("isBase64Encoded") else (result.get("body") or "").encode()"""
 
 
 def encode(head: "dict[Any, Any]") -> bytes:
@@ -59,3 +64,14 @@ def is_field(value: object) -> bool:
 
 def invalid(message: str) -> ContractError:
     return ContractError("InvalidResponseHead", f"the dict that the handler yielded first {message}")
+
+
+def not_a_stream(result: object) -> ContractError:
+    """Return the error about a handler that returned a value instead of yielding chunks."""
+    found = describe_type(result)
+    message = f"the handler returned {found}, but must be a generator of bytes: use yield instead of return"
+    if isinstance(result, dict) and "statusCode" in result:
+        return ContractError(
+            "InvalidHandler", f"{message}; these two lines stream an HTTP response that is a dict:\n{STREAM_RESPONSE}"
+        )
+    return ContractError("InvalidHandler", f"{message}, for example: yield json.dumps(result).encode()")

@@ -171,6 +171,34 @@ def test_a_returned_value_is_an_error_that_suggests_yield(runtime, result, shown
         assert shown in document["errorMessage"] and "use yield" in document["errorMessage"]
 
 
+@pytest.mark.parametrize(
+    ("result", "body"),
+    [
+        (
+            {"statusCode": 201, "headers": {"x-a": "1"}, "body": "t\u00e4xt", "isBase64Encoded": False},
+            "t\u00e4xt".encode(),
+        ),
+        ({"statusCode": 201, "headers": {"x-a": "1"}, "body": "/wA=", "isBase64Encoded": True}, b"\xff\0"),
+        ({"statusCode": 201, "headers": {"x-a": "1"}, "body": None, "cookies": [], "multiValueHeaders": {}}, b""),
+        ({"statusCode": 201, "headers": {"x-a": "1"}}, b""),
+    ],
+)
+def test_the_error_about_a_response_dict_shows_two_lines_that_stream_it(runtime, result, body):
+    _, document = runtime(f"def handler(event, context):\n    return {result!r}\n").fail()
+    message, *lines = document["errorMessage"].splitlines()
+    assert "use yield" in message and "json.dumps" not in message and len(lines) == 2
+    code = [
+        "import base64",
+        "def handler(event, context):",
+        f"    result = {result!r}",
+        *(f"    {line}" for line in lines),
+    ]
+    response = runtime("\n".join(code)).respond()
+    head, _, *chunks = response.chunks
+    assert json.loads(head) == {"statusCode": 201, "headers": {"x-a": "1"}, "cookies": []}
+    assert b"".join(chunks) == body
+
+
 def test_a_coroutine_is_an_error_without_a_warning_of_python(runtime):
     function = runtime(
         """

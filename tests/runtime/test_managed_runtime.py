@@ -174,6 +174,19 @@ def test_the_sdk_comes_from_the_function_then_from_dependency_layers_then_from_t
     assert result_of(start(code)) == expected
 
 
+@pytest.mark.parametrize("search_path", [None, "/var/runtime"])
+def test_path_files_of_dependency_layers_are_processed_without_pythonpath(
+    start: Start, python: Interpreter, places: dict[str, Path], search_path: str | None
+) -> None:
+    for folder in ("/opt/python", python.dependencies):
+        path = places["/opt"] / folder.removeprefix("/opt/")
+        (path / "vendored").mkdir()
+        (path / "vendored.pth").write_text("vendored\n")
+    entries = result_of(start(handler("sys.path"), variables={"PYTHONPATH": search_path}))
+    vendored = [] if search_path else [f"{python.dependencies}/vendored", "/opt/python/vendored"]
+    assert entries[entries.index(f"/var/lang/lib/python{python.version}/site-packages") + 1 :] == vendored
+
+
 def test_the_boto3_of_the_managed_runtime_works(start: Start, python: Interpreter, places: dict[str, Path]) -> None:
     for name in SDK:
         spec = importlib.util.find_spec(name)
