@@ -217,7 +217,7 @@ class RuntimeApi:
 
     def _ask_for_invocation(self) -> "Invocation | None":
         connection = self.connection
-        connection.renew()
+        connection.renew(is_repeatable=True)
         connection.send(self._next_request)
         response = connection.read_response()
         if response.status == 204:

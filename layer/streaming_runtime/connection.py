@@ -10,15 +10,17 @@ What can go wrong here, and how each case is handled:
 - A signal handler may raise in the middle of a chunk. The framing of that connection is then lost: it is closed.
 - The function may fork. The child shares the socket, and two processes on one connection would mix their bytes.
 - The function may close descriptors that it does not own, and its next file or socket gets the same number. The
-  connection is at a high number, which the usual ranges do not reach. Its identity is checked before each request and
+  connection is at a high number, which the usual ranges do not reach. Its identity is checked before each response and
   after each failed send. It is not checked for each chunk, which would cost as much as sending it: a number that is
-  reused in the middle of a stream goes unnoticed.
+  reused by another socket in the middle of a stream goes unnoticed.
 - The peer may vanish without closing the connection. TCP keep-alive ends the wait for it. A live server can be silent
   for as long as it likes: its kernel answers the probes.
 """
 
+import sys
+
 from streaming_runtime import Descriptor, NotDelivered, RuntimeApiError, Terminated, duplicate_high, import_standard
-from streaming_runtime.http1 import ProtocolError, ResponseParser
+from streaming_runtime.http1 import HEAD_READ_BYTES, ProtocolError, ResponseParser
 
 # The C parts of `socket` and `signal` suffice: their Python parts import `enum` and `selectors`, which take longer than
 # the rest of a cold start.
@@ -41,6 +43,12 @@ SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait; 
 TCP_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_SYNCNT": 2}
 PEEK_NOW = socket.MSG_DONTWAIT | socket.MSG_PEEK
 
+# Linux 4.1, struct tcp_info of linux/tcp.h: tcpi_state, and tcpi_bytes_received, unread bytes included.
+TCP_INFO = getattr(socket, "TCP_INFO", 0) if sys.platform == "linux" else 0
+TCP_INFO_BYTES = 136
+BYTES_RECEIVED = slice(128, 136)
+ESTABLISHED = 1
+
 
 class _NotConnected:
     """Takes the place of a socket that is not open."""
@@ -49,6 +57,7 @@ class _NotConnected:
         raise OSError("not connected")
 
     recv: "Any" = send
+    getsockopt: "Any" = send
     sendmsg: "Any" = send
 
     def close(self) -> None:
@@ -92,33 +101,55 @@ class Connection:
         self._socket: socket.socket | _NotConnected = _NOT_CONNECTED
         self._descriptor: Descriptor | None = None
         self._parser = ResponseParser()
+        self._bytes_read = 0  # from this socket
         self._early_response: Response | None = None  # received before the request was complete
         self.exit_request: Terminated | None = None
         self.disowned = False
 
     # Before a request
 
-    def renew(self) -> None:
+    def renew(self, is_repeatable: bool = False) -> None:
         """Make sure that the connection is open and carries no stray bytes; otherwise open a new one.
 
         Call it before a request, never within an exchange: a second connection could deliver a response twice.
         Raises NotDelivered if no connection can be opened.
+
+        Args:
+            is_repeatable: the request is sent again if this connection turns out to be closed, so the kernel is not
+                asked about it, which takes as long as sending a chunk.
         """
-        if self.is_stale():
+        if self._parser.is_last or self._parser.received or not (is_repeatable or self._is_idle()):
             self.close()
         if self._socket is _NOT_CONNECTED:
             self._open()
 
     def is_stale(self) -> bool:
-        if self._parser.is_last or self._parser.received or not self._is_ours():
-            return True
+        """Return whether the connection is closed, or carries stray bytes."""
+        return bool(self._parser.is_last or self._parser.received or not self._is_idle())
+
+    def _is_idle(self) -> bool:
+        """Return whether the socket is ours, its connection is open and nothing is unread.
+
+        A receive that finds nothing raises, which takes several times as long as TCP_INFO. So first compare the state,
+        and the bytes that have arrived with those that were read; it is no other socket if they are equal. The receive
+        decides where that fails: on other systems, and for a connection that is not idle.
+        """
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES)
+            if info[0] == ESTABLISHED and int.from_bytes(info[BYTES_RECEIVED], sys.byteorder) == self._bytes_read:
+                return True
+        except (OSError, IndexError):
+            pass
+        return self._is_ours() and self._has_nothing_to_read()
+
+    def _has_nothing_to_read(self) -> bool:
         try:
             self._socket.recv(1, PEEK_NOW)
         except BlockingIOError:
-            return False  # open, and nothing to read
-        except OSError:
             return True
-        return True  # closed, or bytes that belong to no request: they would be parsed as the next response
+        except OSError:
+            return False
+        return False  # closed, or bytes that belong to no request: they would be parsed as the next response
 
     def _is_ours(self) -> bool:
         """Return whether the socket's number still refers to the socket. If not, it is neither used nor closed."""
@@ -145,7 +176,7 @@ class Connection:
                 _set_options(sock)
                 try:
                     sock.connect(address)
-                    self._socket, self._descriptor = sock, Descriptor(sock.fileno())
+                    self._socket, self._descriptor, self._bytes_read = sock, Descriptor(sock.fileno()), 0
                     return
                 except OSError as error:
                     sock.close()
@@ -168,10 +199,10 @@ class Connection:
         Raises NotDelivered if the other side closed the connection or refused the request; the connection is closed.
         """
         try:
-            if isinstance(frame, bytes):
+            if type(frame) is bytes:  # faster than isinstance
                 sent = self._socket.send(frame, SEND_NOW)
             else:
-                sent = self._socket.sendmsg(frame, [], SEND_NOW)
+                sent = self._socket.sendmsg(frame, [], SEND_NOW)  # type: ignore[arg-type]
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -179,10 +210,11 @@ class Connection:
         except BaseException:  # raised by a signal handler, perhaps in the middle of a chunk
             self.close()
             raise
-        if not isinstance(frame, bytes):
-            self._send_rest_of_each(frame, sent)
-        elif sent != len(frame):
-            self._send_rest(memoryview(frame)[sent:])
+        if type(frame) is bytes:
+            if sent != len(frame):
+                self._send_rest(memoryview(frame)[sent:])
+        else:
+            self._send_rest_of_each(frame, sent)  # type: ignore[arg-type]
 
     def _send_rest_of_each(self, buffers: "tuple[Buffer, ...]", sent: int) -> None:
         for buffer in buffers:
@@ -265,12 +297,22 @@ class Connection:
         return response
 
     def _receive(self, parser: ResponseParser) -> "Response":
+        if not parser.received:
+            try:
+                parser.received = self._read(HEAD_READ_BYTES)
+            except OSError as error:
+                raise ProtocolError(str(error)) from None
+            whole = parser.whole_response()
+            if whole is not None:
+                return whole
+            if not parser.received:
+                raise ProtocolError("the Runtime API closed the connection")
         parsing = parser.response()
         try:
             size = next(parsing)
             while True:
                 try:
-                    data = self._socket.recv(size)
+                    data = self._read(size)
                 except OSError as error:
                     size = parsing.throw(ProtocolError(str(error)))
                 else:
@@ -278,3 +320,8 @@ class Connection:
         except StopIteration as done:
             response: Response = done.value
             return response
+
+    def _read(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        self._bytes_read += len(data)
+        return data

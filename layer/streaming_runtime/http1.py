@@ -53,9 +53,11 @@ def chunk(data: "Buffer", head: bytes = b"") -> "Frame":
     The caller skips empty data: a chunk of size 0 ends the body.
     """
     size = len(data)
-    if size <= MAX_COPIED_CHUNK:
+    if size > MAX_COPIED_CHUNK:
+        return b"%b%x\r\n" % (head, size), data, b"\r\n"
+    if head:
         return b"%b%x\r\n%b\r\n" % (head, size, data)  # type: ignore[str-format]
-    return b"%b%x\r\n" % (head, size), data, b"\r\n"
+    return b"%x\r\n%b\r\n" % (size, data)  # type: ignore[str-format]
 
 
 def last_chunk(trailers: bytes) -> bytes:
@@ -122,6 +124,24 @@ class ResponseParser:
     def __init__(self) -> None:
         self.received = b""
         self.is_last = False
+
+    def whole_response(self) -> "Response | None":
+        """Consume `received` if it is one response with a Content-Length and nothing else; otherwise return None.
+
+        Most responses of the Runtime API arrive in one piece. Without the generators, parsing takes less time.
+        """
+        data = self.received
+        stop = data.find(b"\r\n\r\n") + 4
+        if stop < 4:
+            return None
+        head = ResponseHead(data[:stop])
+        get = head.get
+        if head.status < 200 or head.is_http_1_0 or get(CONTENT_LENGTH) != str(len(data) - stop):
+            return None
+        if get(TRANSFER_ENCODING) is not None or get(CONNECTION) is not None:
+            return None
+        self.received = b""
+        return Response(head, data[stop:])
 
     def response(self) -> "Generator[int, bytes, Response]":
         """Parse the next final response; interim ones (1xx) are skipped (RFC 9110, 15.2).
