@@ -128,8 +128,13 @@ find_fleet_venv() {
   trap - EXIT
 }
 
+needs_boto3() { # not for a help text, nor for the doctor of a zip
+  ! asks_for_help "$@" && ! { [ "$1" = doctor ] && [ -f "${2-}" ]; }
+}
+
 # -P: a module in the caller's folder cannot shadow boto3.
 run_fleet() {
+  needs_boto3 "$@" || run_tool tools.fleet "$@"
   python=$(find_python)
   find_fleet_venv
   export PYTHONPATH="$root"

@@ -180,6 +180,26 @@ FAILURES = {
 }
 
 
+WITH_SECRETS = {name: answer for name, (answer, _) in FAILURES.items()} | {
+    "another file": b"text",
+    "another hash": ARCHIVE,
+    "user and password": ARCHIVE,
+}
+
+
+@pytest.mark.parametrize("kind", WITH_SECRETS)
+def test_no_message_contains_the_secrets_of_an_address(checkout: Checkout, server: WebServer, kind: str) -> None:
+    signature = "?X-Amz-Signature=abc123"
+    url = server.serve(f"{PATH}{signature}", WITH_SECRETS[kind])
+    shown = url.removesuffix(signature)
+    if kind == "user and password":
+        url = url.replace("http://", "http://user:abc123@")
+    options = ["--sha256", "0" * 64] if kind == "another hash" else []
+    refusal = checkout.refusal(*OPTIONS, "--interpreter", url, *options)
+    assert shown in refusal
+    assert "abc123" not in refusal and "Signature" not in refusal
+
+
 @pytest.mark.parametrize("kind", FAILURES)
 def test_what_cannot_be_fetched_is_named_and_nothing_is_kept(
     checkout: Checkout, server: WebServer, tmp_path: Path, kind: str

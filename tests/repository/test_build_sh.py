@@ -261,6 +261,14 @@ def test_a_command_for_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_p
     assert (result.returncode, result.stderr, sandbox.calls()) == (0, "", [tool])
 
 
+def test_help_and_the_doctor_of_a_zip_need_no_boto3(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "layer.zip").touch()
+    for words in (["rollout", "--help"], ["doctor", "layer.zip", "--json"]):
+        result = sandbox.run(*words, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert sandbox.calls() == [f"python3 -P -S -X utf8 -m tools.fleet {' '.join(words)}"]
+
+
 @pytest.mark.usefixtures("on_linux")
 def test_the_tests_and_the_commands_for_aws_have_environments_of_their_own(sandbox: Sandbox) -> None:
     sandbox.run("report")
@@ -308,7 +316,7 @@ def test_a_roll_out_survives_tests_and_an_update_of_boto3_that_start_while_it_ru
 
 
 def test_a_boto3_that_cannot_be_installed_is_one_line_and_leaves_no_environment(sandbox: Sandbox) -> None:
-    result = sandbox.run("doctor", "x.zip", PIP_FAILS="yes")
+    result = sandbox.run("doctor", "function-name", PIP_FAILS="yes")
     assert result.returncode == 1
     log = sandbox.checkout.root / ".venv-fleet/pip.log"
     assert result.stderr.splitlines()[1:] == [

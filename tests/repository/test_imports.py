@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 from support.checkout import ROOT
@@ -27,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "main.py": {"tools/emulator"},
 }
 
-# Imports in functions, each with the reason why it is not at the top of the file. All are in the emulator, because
+# Imports in functions, each with the reason why it is not at the top of the file. Most are in the emulator, because
 # people wait for the first byte of `python3 main.py`.
+NO_AWS = "help texts and the doctor of a zip work without boto3"
 LATE_IMPORTS = {
     ("tools/emulator/cli.py", "tools.emulator.run"): "loaded while the supervisor process starts",
     ("tools/emulator/run.py", "tools.emulator.serving"): "one invocation does not need the endpoints",
@@ -44,6 +46,11 @@ LATE_IMPORTS = {
     ("tools/emulator/sandbox/supervisor_process.py", "shutil"): "it would take half of the start of the supervisor",
     ("tools/emulator/sandbox/supervisor_process.py", "ctypes"): "only Linux needs it",
     ("tools/emulator/sandbox/supervisor_process.py", "tools.emulator.sandbox.namespaces"): "only --isolate needs it",
+    ("tools/fleet/aws/session.py", "boto3"): NO_AWS,
+    ("tools/fleet/aws/session.py", "botocore.config"): NO_AWS,
+    ("tools/fleet/aws/session.py", "botocore.exceptions"): NO_AWS,
+    ("tools/fleet/aws/errors.py", "botocore"): NO_AWS,
+    ("tools/fleet/aws/errors.py", "botocore.parsers"): NO_AWS,
 }
 
 
@@ -151,3 +158,9 @@ def test_the_layer_imports_only_what_its_first_response_needs_at_the_top() -> No
 @pytest.mark.parametrize("file", [file for file in FILES if file != "main.py"])
 def test_no_file_is_too_long(file: str) -> None:
     assert len((ROOT / file).read_bytes().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("folder", sorted({str(Path(file).parent) for file in FILES if file.startswith("tools/")}))
+def test_every_package_has_a_map(folder: str) -> None:
+    if (ROOT / folder / "__init__.py").is_file():
+        assert ast.get_docstring(FILES[f"{folder}/__init__.py"]), f"{folder}/__init__.py has no docstring"
