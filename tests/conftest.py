@@ -1,4 +1,4 @@
-"""What the tests share: the layer as `./build.sh` makes it, unpacked, and processes of it."""
+"""Fixtures of all tests: the built layer, functions that run on it, a stand-in for AWS, and local servers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A shell starts its background jobs with SIGINT ignored, and what is ignored stays so in all that the tests start.
+# A shell starts background jobs with SIGINT ignored, and all processes of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The slim layer, built and unpacked as Lambda does it, modes and all."""
+    """The slim layer, built by `./build.sh` and unpacked with its modes, like on Lambda."""
     folder = tmp_path_factory.mktemp("layer")
     subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
     return unpack(folder / "dist" / "layer-slim.zip", folder / "opt")
@@ -34,7 +34,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., FunctionProcess]]:
-    """Starts functions on the layer: `runtime(code, variables=...)`. They are ended with the test."""
+    """Starts functions on the layer: `runtime(code, variables=...)`. They end with the test."""
     started: list[FunctionProcess] = []
 
     def start(code: str | dict[str, str], **options: Any) -> FunctionProcess:

@@ -20,6 +20,7 @@ import ssl
 import struct
 import subprocess
 import tarfile
+import textwrap
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,8 +212,13 @@ def result_of(runtime: FunctionProcess, event: object = None) -> Any:
 
 def handler(statements: str) -> str:
     """Return a function whose handler yields its variable `result` as JSON."""
-    body = "".join(f"    {line}\n" for line in statements.strip("\n").split("\n"))
-    return f"import json, os, sys\n\ndef handler(event, context):\n{body}    yield json.dumps(result).encode()\n"
+    return f"""
+import json, os, sys
+
+def handler(event, context):
+{textwrap.indent(statements.strip(), "    ")}
+    yield json.dumps(result).encode()
+"""
 
 
 STEPWISE = """
