@@ -61,6 +61,7 @@ class Options(NamedTuple):
         memory: MB.
         cors: None: the Function URLs have no CORS configuration.
         reload: whether to load changed files again.
+        snapstart: whether environments are held between their init phase and their first invocation.
         api_only: whether a developer starts the process.
     """
 
@@ -73,6 +74,7 @@ class Options(NamedTuple):
     memory: int
     variables: tuple[tuple[str, str], ...]
     isolate: bool
+    snapstart: bool
     serve: bool
     host: str
     port: int
@@ -104,6 +106,7 @@ def parse(arguments: list[str]) -> Options:
         memory=given.memory,
         variables=tuple(((given.env_file or {}) | dict(given.env or [])).items()),
         isolate=given.isolate,
+        snapstart=given.snapstart,
         serve=serve,
         host="127.0.0.1" if given.host is None else given.host,
         port=9000 if given.port is None else given.port,
@@ -172,6 +175,11 @@ def add_function_options(add: Callable[..., object]) -> None:
     add("--memory", type=megabytes, default=128, metavar="MB", help=memory_help)
     add("--env", type=variable, action="append", metavar="NAME=VALUE", help="an environment variable; repeatable")
     add("--env-file", type=env_file, metavar="FILE", help="lines of NAME=VALUE, overridden by --env")
+    add(
+        "--snapstart",
+        action="store_true",
+        help="run hooks as SnapStart does: hold each process after its init phase, and continue it with a request",
+    )
 
 
 def add_serving_options(add: Callable[..., object]) -> None:
@@ -223,8 +231,9 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
         raise UsageError("more than one --function needs --serve")
     if given.api_only and several:
         raise UsageError("--api-only supports one --function")
-    if given.api_only and given.isolate:
-        raise UsageError("--isolate is for processes that the emulator starts; --api-only starts none")
+    for option in ("isolate", "snapstart"):
+        if given.api_only and getattr(given, option):
+            raise UsageError(f"--{option} is for processes that the emulator starts; --api-only starts none")
 
 
 def by_name(functions: list[tuple[str, Path]]) -> dict[str, Path]:

@@ -21,10 +21,16 @@ class Report:
     Args:
         init: seconds of the init phase, for the first invocation of an environment.
         peak: KiB, the most memory of the process; None: unknown.
+        restore: seconds from the restore to the first invocation, with SnapStart. The line shows it in place of `init`.
     """
 
     def __init__(
-        self, function: FunctionConfiguration, invocation: Invocation, init: float | None, peak: int | None
+        self,
+        function: FunctionConfiguration,
+        invocation: Invocation,
+        init: float | None,
+        peak: int | None,
+        restore: float | None = None,
     ) -> None:
         ended = invocation.ended or 0
         started = invocation.started if invocation.started is not None else ended
@@ -32,14 +38,16 @@ class Report:
         self._invocation = invocation
         self._duration = ended - started
         self._init = init
+        self._restore = restore
         self._first_byte = None if invocation.first_byte is None else invocation.first_byte - started
         self._peak = None if peak is None else math.ceil(peak / 1024)
         self._document = None if invocation.error is None else invocation.error.document
 
     @property
     def _billed(self) -> int:
-        """Milliseconds; the init phase is billed too (https://aws.amazon.com/lambda/pricing/)."""
-        return math.ceil((self._duration + (self._init or 0)) * 1000)
+        """Milliseconds; the init phase, or the restore, is billed too (https://aws.amazon.com/lambda/pricing/)."""
+        before = self._init if self._restore is None else self._restore
+        return math.ceil((self._duration + (before or 0)) * 1000)
 
     @property
     def _error_type(self) -> str:
@@ -63,7 +71,9 @@ class Report:
         ]
         if self._peak is not None:
             fields.append(f"Max Memory Used: {self._peak} MB")
-        if self._init is not None:
+        if self._restore is not None:
+            fields.append(f"Restore Duration: {self._restore * 1000:.2f} ms")
+        elif self._init is not None:
             fields.append(f"Init Duration: {self._init * 1000:.2f} ms")
         if self._first_byte is not None:
             fields.append(f"Time To First Byte: {self._first_byte * 1000:.2f} ms")
@@ -91,6 +101,8 @@ class Report:
             "memorySizeMB": self._function.memory,
             "maxMemoryUsedMB": self._peak,
         }
+        if self._restore is not None:
+            values["restoreDurationMs"] = round(self._restore * 1000, 2)
         if self._document is not None:
             values |= {"errorType": self._error_type, "error": self._document}
         return json.dumps(values, ensure_ascii=False)

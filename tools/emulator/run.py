@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import PYTHON, FunctionConfiguration
 from tools.emulator.deployment.sources import FunctionCode
 from tools.emulator.endpoints.bandwidth import limit_bandwidth
+from tools.emulator.execution.environment import INIT_TIMEOUT
 from tools.emulator.execution.invocation import InvocationFailed
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.options import Options, default_event_bytes, parse
 from tools.emulator.sandbox.supervisor_client import Supervisor
 
 DONE, FAILED = 0, 1
+SNAPSTART_INIT_TIMEOUT = 130.0  # seconds, or the function's timeout if that is longer (lambda-runtime-environment)
 
 
 def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervisor | OSError) -> int:
@@ -67,10 +70,14 @@ def make_pool(
         memory=options.memory,
         variables=options.variables,
         isolated=options.isolate,
+        snapstart=options.snapstart,
     )
     if configuration.bundled_python is not None and not configuration.os_only:
         console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
-    pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code)
+    if options.snapstart:
+        note_snapstart_limits(configuration, console)
+    init_timeout = max(SNAPSTART_INIT_TIMEOUT, options.timeout) if options.snapstart else INIT_TIMEOUT
+    pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
     def on_change(changed: str) -> None:
         console.note(f"{name}: {changed} has changed; the next request uses it")
@@ -79,6 +86,15 @@ def make_pool(
     if reload:
         code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
     return pool
+
+
+def note_snapstart_limits(configuration: FunctionConfiguration, console: Console) -> None:
+    """Name what runs here, but not on the service (https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html)."""
+    name = configuration.name
+    if configuration.os_only:
+        console.note(f"{name}: Lambda does not offer SnapStart for OS-only runtimes with zip files")
+    elif sys.version_info < (3, 12):
+        console.note(f"{name} runs on {PYTHON}; Lambda offers SnapStart for python3.12 and later")
 
 
 def invoke_once(pool: EnvironmentPool, console: Console, event: bytes, throttle: bool) -> int:

@@ -39,6 +39,9 @@ def serve(pools: dict[str, EnvironmentPool], console: Console, options: Options,
         if options.api_only:
             console.note(attach_command(router.authority, next(iter(pools.values()))))
         announce(first_lines(router, pools, options))
+        if options.snapstart:
+            for pool in pools.values():
+                pool.prepare()
         while not supervisor.gone.wait(SIGNAL_INTERVAL):
             pass
         raise ToolError("the process that starts the execution environments was killed; start main.py again")

@@ -46,6 +46,7 @@ class FunctionConfiguration(NamedTuple):
         memory: in MB; reported to the function, not enforced.
         variables: the environment variables in the function's configuration.
         isolated: whether its processes see the two folders as /opt and /var/task, read-only.
+        snapstart: whether its environments are held between their init phase and their first invocation.
     """
 
     name: str
@@ -56,6 +57,7 @@ class FunctionConfiguration(NamedTuple):
     memory: int = 128
     variables: tuple[tuple[str, str], ...] = ()
     isolated: bool = False
+    snapstart: bool = False
 
     @property
     def arn(self) -> str:

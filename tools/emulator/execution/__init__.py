@@ -6,6 +6,7 @@
     function_log    the output of a process, and the end of it that `LogType: Tail` returns
     environment     an environment: a process and the invocations that it serves
     attached        an environment whose process a developer starts
+    snapstart       an environment that is held between its init phase and its first invocation
     pool            the environments of one function: reuse, limit, replacement after a change of the code
 
 Each imports those above it. They import `http1`, `deployment`, `sandbox` and `console`; only `endpoints` and the

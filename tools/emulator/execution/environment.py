@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tools.emulator.execution.runtime_api import RuntimeApiServer
 
 INIT_TIMEOUT = 10.0  # seconds from the start of the process to its first `next`
+RESTORE_TIMEOUT = 10.0  # seconds from a restore to `next` (snapstart-runtime-hooks)
 EXIT_TIMEOUT = 1.0  # seconds for a runtime to exit after it has reported an init error
 
 
@@ -128,7 +129,8 @@ class Environment:
         if invocation.started is None:
             self._write_start(invocation)
         self._log.drain()
-        report = Report(self._function, invocation, self._take_init_duration(invocation.ended), self._peak_memory())
+        init, restore = self._take_init_duration(invocation.ended), self._take_restore_duration()
+        report = Report(self._function, invocation, init, self._peak_memory(), restore)
         tail = self._log.add_to_tail(report.text())
         self._console.report(report)
         self._log.clear_tail()
@@ -141,6 +143,10 @@ class Environment:
 
     def _take_init_duration(self, now: float) -> float | None:
         """Seconds from the start of the process to its first `next`, or to its end; None if it was reported before."""
+        return None
+
+    def _take_restore_duration(self) -> float | None:
+        """Seconds from a restore to `next`; None without SnapStart, or if it was reported before."""
         return None
 
     def _peak_memory(self) -> int | None:
@@ -228,6 +234,10 @@ class ExecutionEnvironment(Environment):
         super().on_violation(message)
         self.retire()
 
+    def _variables(self, runtime_api: str, temporary: str) -> dict[str, str]:
+        """The environment variables of the process."""
+        return self._function.environment(runtime_api, temporary)
+
     def _start_process(self, supervisor: Supervisor, runtime_api: str) -> Process:
         root, temporary = self._folder / "root", self._folder / "tmp"
         for folder in (root, temporary):
@@ -238,7 +248,7 @@ class ExecutionEnvironment(Environment):
         try:
             return supervisor.start(
                 command,
-                function.environment(runtime_api, str(temporary)),
+                self._variables(runtime_api, str(temporary)),
                 function.visible_folders[1],
                 log,
                 function.isolation(root, temporary),
@@ -253,11 +263,14 @@ class ExecutionEnvironment(Environment):
             os.close(log)
             self._log.follow()
 
-    def _serve_runtime_api(self, listener: socket.socket) -> None:
+    def _make_api(self, listener: socket.socket) -> RuntimeApiServer:
         # Imported here, while the process starts: at the top it would delay the first byte of `main.py` by 10 ms.
         from tools.emulator.execution.runtime_api import RuntimeApiServer
 
-        self._api = RuntimeApiServer(self._function.arn, self, listener)
+        return RuntimeApiServer(self._function.arn, self, listener)
+
+    def _serve_runtime_api(self, listener: socket.socket) -> None:
+        self._api = self._make_api(listener)
         seconds = self._function.timeout if self._on_init_timeout is None else self._init_timeout
         with self._lock:
             if self._deadline is None:  # otherwise the runtime has failed already, which has set another one

@@ -19,17 +19,23 @@ https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
 from tools.emulator.deployment.sources import FunctionCode, Layout
 from tools.emulator.execution.deadlines import Deadlines
-from tools.emulator.execution.environment import INIT_TIMEOUT, Environment, ExecutionEnvironment
+from tools.emulator.execution.environment import (
+    INIT_TIMEOUT,
+    RESTORE_TIMEOUT,
+    Environment,
+    ExecutionEnvironment,
+)
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.sandbox.supervisor_client import ENDING, Supervisor
 
@@ -52,6 +58,7 @@ class EnvironmentPool:
         concurrency: the largest number of concurrent invocations.
         code: the layers and the function's code, which can change; None: they never change.
         init_timeout: seconds for an init phase.
+        restore_timeout: seconds from a restore to the first invocation, with SnapStart.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class EnvironmentPool:
         concurrency: int = 10,
         code: FunctionCode | None = None,
         init_timeout: float = INIT_TIMEOUT,
+        restore_timeout: float = RESTORE_TIMEOUT,
     ) -> None:
         self.configuration = configuration
         self._console = console
@@ -69,6 +77,7 @@ class EnvironmentPool:
         self._concurrency = concurrency
         self._code = code
         self._init_timeout = init_timeout
+        self._restore_timeout = restore_timeout
         self._deadlines = Deadlines(lambda error: console.error(f"a time limit cannot be enforced: {error!r}"))
         self._numbers = itertools.count(1)
         self._change = threading.Condition()
@@ -120,6 +129,17 @@ class EnvironmentPool:
             self._all[environment] = None
             self._idle.append(environment)
         return environment.api
+
+    def prepare(self) -> None:
+        """Start an environment before the first request. An error is logged; the first request will get it too."""
+        with self._change:
+            self._starting += 1
+        try:
+            environment = self._start()
+        except InvocationFailed as failure:
+            self._console.failure(failure.document)
+        else:
+            self._return(environment)
 
     def retire_environments(self) -> None:
         """Retire all environments: none of them serves another invocation."""
@@ -177,7 +197,12 @@ class EnvironmentPool:
         configuration = self.configuration
         if layout is not None:
             configuration = configuration._replace(layer=layout.layer, task_root=layout.task_root)
-        return ExecutionEnvironment(
+        make: Callable[..., Environment] = ExecutionEnvironment
+        if configuration.snapstart:
+            from tools.emulator.execution.snapstart import SnapStartEnvironment  # only --snapstart needs it
+
+            make = functools.partial(SnapStartEnvironment, restore_timeout=self._restore_timeout)
+        return make(
             configuration,
             self._console,
             self._supervisor,

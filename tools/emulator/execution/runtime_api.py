@@ -45,6 +45,8 @@ class State(enum.Enum):
     """The state of a runtime, worded for messages."""
 
     INITIALIZING = "initializing, and has not called next"
+    HELD = "waiting for its restore"
+    RESTORING = "restored, and has not called next"
     IDLE = "waiting for an invocation"
     INVOKED = "processing an invocation, and has not responded"
     RESPONDING = "in the middle of a response"
@@ -54,11 +56,14 @@ class State(enum.Enum):
 
 # For each call: the states in which it is legal, and the state after it.
 TRANSITIONS = {
-    "next": ({State.INITIALIZING, State.IDLE, State.RESPONDED}, State.IDLE),
+    "next": ({State.INITIALIZING, State.RESTORING, State.IDLE, State.RESPONDED}, State.IDLE),
     "response": ({State.INVOKED}, State.RESPONDING),
     "end of the response": ({State.RESPONDING}, State.RESPONDED),
     "error": ({State.INVOKED}, State.RESPONDED),
-    "init/error": ({State.INITIALIZING}, State.STOPPED),
+    "init/error": ({State.INITIALIZING, State.RESTORING}, State.STOPPED),
+    "restore/next": ({State.INITIALIZING}, State.HELD),
+    "restore": ({State.HELD}, State.RESTORING),
+    "restore/error": ({State.RESTORING}, State.STOPPED),
 }
 
 
@@ -186,7 +191,7 @@ class RuntimeApiServer:
             except Violation as violation:
                 return self._refuse(connection, violation)
             except InvocationEnded:
-                return _send_error(connection, 410, "InvokeTimeout", "Invoke timeout")
+                return send_error(connection, 410, "InvokeTimeout", "Invoke timeout")
             request = None
 
     def _dispatch(self, connection: Connection, request: Request) -> None:
@@ -276,7 +281,7 @@ class RuntimeApiServer:
         error = (self._streamed if mode else self._buffered)(connection, request, invocation)
         self._transition("end of the response")
         invocation.finish(error)
-        _send_accepted(connection)
+        send_accepted(connection)
 
     def _streamed(self, connection: Connection, request: Request, invocation: Invocation) -> InvocationFailed | None:
         """Pass on the chunks. Returns the error in the trailers, if there is one."""
@@ -305,14 +310,14 @@ class RuntimeApiServer:
         document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
         self._transition("error")
         invocation.finish(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
-        _send_accepted(connection)
+        send_accepted(connection)
 
     def _init_error(self, connection: Connection, request: Request) -> None:
         document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
         self._transition("init/error")
-        self._fail_environment(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
+        self.fail_environment(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
         self._events.on_init_error()
-        _send_accepted(connection)
+        send_accepted(connection)
 
     def _refuse(self, connection: Connection, violation: Violation) -> None:
         message = f"the runtime violated a rule of the Runtime API: {violation}"
@@ -323,9 +328,9 @@ class RuntimeApiServer:
                 if self.state is not State.STOPPED:
                     self.state = State.RESPONDED
         else:
-            self._fail_environment(failure)
+            self.fail_environment(failure)
         self._events.on_violation(message)
-        _send_error(connection, violation.status, violation.error_type, str(violation))
+        send_error(connection, violation.status, violation.error_type, str(violation))
 
     def _fail_invocation(self, failure: InvocationFailed) -> None:
         """Fail the invocation that the runtime is processing, unless it has ended."""
@@ -333,7 +338,7 @@ class RuntimeApiServer:
         if invocation is not None and invocation.started is not None:
             invocation.finish(failure)
 
-    def _fail_environment(self, failure: InvocationFailed) -> None:
+    def fail_environment(self, failure: InvocationFailed) -> None:
         """Fail the invocation that was handed over, or the one that will be."""
         with self._change:
             if self._failure is None and not self._attached:
@@ -372,15 +377,15 @@ def parse_error_report(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _send_accepted(connection: Connection) -> None:
-    _send_json(connection, 202, {"status": "OK"})
+def send_accepted(connection: Connection) -> None:
+    send_json(connection, 202, {"status": "OK"})
 
 
-def _send_error(connection: Connection, status: int, error_type: str, message: str) -> None:
-    _send_json(connection, status, {"errorMessage": message, "errorType": error_type})
+def send_error(connection: Connection, status: int, error_type: str, message: str) -> None:
+    send_json(connection, status, {"errorMessage": message, "errorType": error_type})
 
 
-def _send_json(connection: Connection, status: int, document: dict[str, str]) -> None:
+def send_json(connection: Connection, status: int, document: dict[str, str]) -> None:
     body = json.dumps(document).encode()
     phrase = http.HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

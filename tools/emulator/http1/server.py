@@ -61,6 +61,13 @@ class Server:
                     connection.socket.shutdown(socket.SHUT_RDWR)
             self._change.wait_for(lambda: not self._connections, drain_timeout)
 
+    def close_connections(self, besides: Connection) -> None:
+        """Shut down every connection except one; continue to accept new ones."""
+        with self._change:
+            for connection in self._connections - {besides}:
+                with contextlib.suppress(OSError):
+                    connection.socket.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         while True:
             try:

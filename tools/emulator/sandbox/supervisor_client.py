@@ -38,6 +38,13 @@ class Process:
         """Have the process and all its descendants killed, without waiting for it."""
         self._supervisor.send("kill", self.pid)
 
+    def suspend(self) -> None:
+        """Have the process and all its descendants stopped until `resume`, without waiting for it."""
+        self._supervisor.send("suspend", self.pid)
+
+    def resume(self) -> None:
+        self._supervisor.send("resume", self.pid)
+
     def kill(self) -> None:
         """Kill the process and all its descendants, and wait for its end."""
         self.request_kill()

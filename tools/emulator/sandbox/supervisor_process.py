@@ -19,7 +19,7 @@ A message is four bytes of length and a marshalled tuple. `marshal` is safe here
 interpreter; importing `json` would take as long as all the rest of the start.
 
     to it:    ("start", number, command, environment, folder, isolation), with the descriptor of the log
-              ("kill", pid)
+              ("kill", pid), ("suspend", pid), ("resume", pid)
     from it:  ("started", number, pid), ("failed", number, errno, file)
               ("ended", pid, status, peak): status as in `subprocess`; memory in KiB
 """
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # importing `typing` takes longer than the rest of the start
     from typing import Any, NoReturn
 
 LINUX = sys.platform == "linux"
+SIGNALS = {"kill": signal.SIGKILL, "suspend": signal.SIGSTOP, "resume": signal.SIGCONT}  # by message
 CHANNEL = 3  # the descriptor of the socket
 _ANCILLARY_BYTES = 4096  # far more than one descriptor needs
 _PR_SET_PDEATHSIG = 1
@@ -92,7 +93,7 @@ class Supervisor:
             if message[0] == "start":
                 self._start(*message[1:])
             elif message[1] in self._environments:
-                self._kill(message[1])
+                signal_family(message[1], SIGNALS[message[0]])
         return bool(data)
 
     def _send(self, *message: Any) -> None:
@@ -138,13 +139,6 @@ class Supervisor:
                 kill_group(pid)  # the processes that it leaves in its group
                 peak = usage.ru_maxrss if LINUX else usage.ru_maxrss // 1024
                 self._send("ended", pid, os.waitstatus_to_exitcode(status), peak)
-
-    def _kill(self, pid: int) -> None:
-        """Kill an environment with all its descendants, also those that have left its session."""
-        family = descendants(pid)
-        kill_group(pid)
-        for each in family:
-            kill(each)
 
     def _end(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -231,13 +225,21 @@ def parent_of(pid: str) -> int:
         return 0
 
 
-def kill_group(pid: int) -> None:
-    kill(-pid)
+def signal_family(pid: int, number: int) -> None:
+    """Signal an environment and all its descendants, also those that have left its session."""
+    family = descendants(pid)
+    kill_group(pid, number)
+    for each in family:
+        kill(each, number)
 
 
-def kill(pid: int) -> None:
+def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
+    kill(-pid, number)
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return
 
