@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tools.common.archives import Archive, Member, open_zip
 from tools.common.errors import ToolError
+from tools.common.lambda_facts import MAX_UNPACKED_BYTES
 
 HINT = "create it again"
 
@@ -43,6 +44,13 @@ def unpack(path: Path, folder: Path) -> None:
                 check_link(path, folder, member.path)
     except (OSError, ValueError) as error:
         raise ToolError(f"{path} cannot be unpacked: {getattr(error, 'strerror', None) or error}") from None
+
+
+def check_size(size: int) -> None:
+    """Raise ToolError if the function and its layers together are above the service's limit."""
+    if size > MAX_UNPACKED_BYTES:
+        limit = f"the limit is {MAX_UNPACKED_BYTES:,}"
+        raise ToolError(f"the function and its layers have {size:,} bytes unpacked; {limit}")
 
 
 def check_paths(archive: Archive) -> None:
