@@ -197,33 +197,40 @@ def test_extra_bytes_after_an_acceptance_are_not_the_response_to_next(runtime):
     function = runtime(ECHO)
     function.read_response(function.invoke(1))
     function.peer.send(FORGED + invocation(b"forged", b"666"))
+    first, function.peer = function.peer, None  # stays open
     function.connect()
     assert function.respond(2).body == b"2"
     assert function.stderr == ""
+    first.close()
 
 
 def test_extra_bytes_after_an_invocation_are_not_the_acceptance_of_its_response(runtime):
     function = runtime(ECHO)
     function.expect_next()
     function.peer.send(invocation(b"one", b"1") + b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    first, function.peer = function.peer, None  # stays open
     function.connect()
     assert function.read_response("one").body == b"1"
     function.accept()
     function.expect_next()
     assert function.stderr == ""
+    first.close()
 
 
 def test_bytes_that_arrive_while_the_handler_runs_are_not_the_acceptance_of_its_response(runtime, tmp_path):
     function = runtime(WAITING)
     gate = Gate(tmp_path)
     request_id = function.invoke({"gate": gate.path})
+    pipe = os.open(gate.path, os.O_WRONLY)  # returns once the handler waits
     function.peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-    gate.open()
+    os.close(pipe)
+    first, function.peer = function.peer, None  # stays open
     function.connect()
     assert function.read_response(request_id).body == b"part"
     function.accept()
     function.expect_next()
     assert function.stderr == ""
+    first.close()
 
 
 # No connection at the start of a response
