@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import enum
-import http
 import json
 import re
 import socket
@@ -387,6 +386,5 @@ def send_error(connection: Connection, status: int, error_type: str, message: st
 
 def send_json(connection: Connection, status: int, document: dict[str, str]) -> None:
     body = json.dumps(document).encode()
-    phrase = http.HTTPStatus(status).phrase
-    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.write(head.encode() + body)
