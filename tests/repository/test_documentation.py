@@ -15,6 +15,8 @@ from support import documents
 from support.checkout import ROOT
 from support.documents import PAGES, Block
 
+from tools.fleet.rollout import events
+
 LANGUAGES = {"console", "sh", "python", "text", "yaml", "hcl", "json", "mermaid"}
 FLEET_COMMANDS = ("publish", "verify", "report", "rollout", "attach", "rollback", "prune", "doctor")
 LAYER = "\n".join(path.read_text() for path in (ROOT / "layer").rglob("*") if path.is_file() and path.suffix != ".pyc")
@@ -129,6 +131,11 @@ def test_the_fleet_page_names_every_option_of_its_commands() -> None:
     for command in FLEET_COMMANDS:
         missing = {option for option in options("-m", "tools.fleet", command) - general if option not in text}
         assert missing <= {"--architecture", "--runtime"}, command  # of doctor, for a zip file
+
+
+def test_the_diagrams_of_the_fleet_page_are_those_of_the_transition_tables() -> None:
+    blocks = documents.blocks("mermaid", ["docs/fleet.md"])
+    assert "\n\n".join(f"```mermaid\n{block.text}```" for block in blocks) == events.diagram()
 
 
 # Names of the layer

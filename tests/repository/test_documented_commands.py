@@ -330,7 +330,7 @@ def test_the_fleet_commands_of_a_page_work_one_after_the_other(cloud: Cloud, pag
         words = shlex.split(command.text)[1:]
         journals = sorted((cloud.checkout.root / "rollouts").glob("*.jsonl"))
         words = [str(journals[-1]) if word.startswith("rollouts/") else word for word in words]
-        result = cloud.run(*words, answer="y\n")
+        result = cloud.run(*words, stdin="y\n")
         allowed = (0, 1) if words[0] == "doctor" else (0,)  # the function of the test has no URL
         assert result.returncode in allowed, f"{command}\n{result.stdout}{result.stderr}"
         assert "Traceback" not in result.stderr
