@@ -1,0 +1,263 @@
+"""Journals: the table of events, FORMAT 1, durability, and its diagrams in the documentation."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.checkout import ROOT
+from support.lambda_in_memory import BEFORE, OTHER, OURS, MemoryDisk, Region
+
+from tools.common.errors import ToolError
+from tools.common.output import Output
+from tools.fleet.commands import rollback, rollout
+from tools.fleet.commands.interface import Context, Environment
+from tools.fleet.rollout import events, journal
+from tools.fleet.rollout.events import Event, FunctionState, IllegalEvent, RollOutState, next_state
+from tools.fleet.rollout.journal import Disk, Journal
+from tools.fleet.rollout.options import Options
+
+# --- The table of events
+
+
+def test_the_diagrams_of_the_documentation_are_those_of_the_table() -> None:
+    assert events.diagram() in (ROOT / "docs/fleet.md").read_text()
+
+
+def test_every_event_is_in_the_table_and_every_state_can_be_reached() -> None:
+    assert {event for _, event in events.TRANSITIONS} == set(Event)
+    reached = {*events.TRANSITIONS.values(), RollOutState.EMPTY, FunctionState.PLANNED}
+    assert reached == {*RollOutState, *FunctionState}
+
+
+@given(st.lists(st.sampled_from(Event), max_size=12))
+def test_any_sequence_of_events_is_allowed_or_refused_in_one_line(sequence: list[Event]) -> None:
+    state = FunctionState.PLANNED
+    for event in sequence:
+        try:
+            state = next_state(state, event)
+        except IllegalEvent as error:
+            assert str(error) == f"the event {event.value} is not allowed in the state {state.value}"
+
+
+def accepted_journal(path: Path) -> Journal:
+    written = Journal.create(path, Options(all_using=True, to="2"), MemoryDisk())
+    written.write(Event.ACCOUNT, partition="aws", region="eu-central-1", account="123456789012", targets={})
+    written.write(Event.PLANNED, function="a", name="a", verdict="change", reason="", old=["1"], new=["2"])
+    written.write(Event.ACCEPTED)
+    return written
+
+
+def test_an_illegal_event_is_not_written(tmp_path: Path) -> None:
+    written = accepted_journal(tmp_path / "journal")
+    before = written.path.read_bytes()
+    for event in (Event.ROLLED_BACK, Event.UPDATED, Event.BEGIN):
+        with pytest.raises(IllegalEvent, match="is not allowed in the state"):
+            written.write(event, function="a")
+    assert written.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"event": "vanished", "function": "a"}, "the event 'vanished' is unknown"),
+        ({"event": "updated", "function": "a"}, "the event updated is not allowed in the state planned"),
+        ({"event": "accepted"}, "the event accepted is not allowed in the state running"),
+    ],
+)
+@pytest.mark.parametrize("command", ["rollback", "resume"])
+def test_a_journal_with_an_illegal_event_is_refused_before_aws_is_called(
+    tmp_path: Path, line: dict[str, Any], problem: str, command: str
+) -> None:
+    written = accepted_journal(tmp_path / "journal")
+    written.close()
+    with written.path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    context = Context(Environment(connect=no_aws, disk=MemoryDisk()), Output())
+    with pytest.raises(ToolError) as refusal:
+        if command == "rollback":
+            rollback.roll_back(context, written.path, yes=True)
+        else:
+            rollout.resume(context, Options(yes=True), written.path)
+    assert str(refusal.value) == f"{written.path}: line 5: {problem}; use the file that a roll-out wrote"
+
+
+def no_aws(*_: Any) -> Any:
+    raise AssertionError("AWS was called")
+
+
+def test_function_events_are_refused_before_the_plan_is_accepted_and_after_the_end(tmp_path: Path) -> None:
+    written = Journal.create(tmp_path / "journal", Options(), MemoryDisk())
+    with pytest.raises(IllegalEvent, match="update-started is not allowed in the state begun"):
+        written.write(Event.UPDATE_STARTED, function="a", old=[], new=[])
+    ended = accepted_journal(tmp_path / "ended")
+    ended.write(Event.END, outcome="done")
+    with pytest.raises(IllegalEvent, match="update-started is not allowed in the state ended"):
+        ended.write(Event.UPDATE_STARTED, function="a", old=[], new=[])
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_text(json.dumps({"event": "begin", "format": 3, "options": {}}) + "\n")
+    with pytest.raises(ToolError, match="line 1: the format 3 is unknown to this version"):
+        journal.read(path)
+
+
+# --- Durability
+
+
+def test_every_event_is_on_the_disk_before_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`os.fsync` is observed here: with the real `Disk`, the file has no line that was not flushed."""
+    flushed: dict[int, int] = {}
+
+    def flush(file: int) -> None:
+        status = os.fstat(file)
+        flushed[status.st_ino] = status.st_size
+
+    monkeypatch.setattr(os, "fsync", flush)
+    path = tmp_path / "journals" / "journal"
+    region = Region({"f": [f"{OURS}:1"]})
+
+    def check(operation: str, name: str) -> None:
+        assert flushed[path.stat().st_ino] == path.stat().st_size, operation
+
+    region.on_call = check
+    context = Context(
+        Environment(connect=lambda pace: region, disk=Disk()),  # type: ignore[arg-type,return-value]
+        Output(out=io.StringIO(), err=io.StringIO()),
+    )
+    assert rollout.roll_out(context, Options(all_using=True, to="2", yes=True), path) == 0
+    assert path.parent.stat().st_ino in flushed  # the folder contains the name of the file
+    check("end", "")
+
+
+def test_a_full_disk_is_one_line_before_aws_is_called(tmp_path: Path) -> None:
+    class FullDisk(MemoryDisk):
+        def write(self, file: int, data: bytes) -> int:
+            if b"update-started" in data:
+                raise OSError(28, "No space left on device")
+            return super().write(file, data)
+
+    region = Region({"f": [f"{OURS}:1"]})
+    context = Context(
+        Environment(connect=lambda pace: region, disk=FullDisk()),  # type: ignore[arg-type,return-value]
+        Output(out=io.StringIO(), err=io.StringIO()),
+    )
+    with pytest.raises(OSError, match="No space left on device"):
+        rollout.roll_out(context, Options(all_using=True, to="2", yes=True), tmp_path / "journal")
+    assert region.updates == []
+
+
+# --- FORMAT 1: journals that version 0.1.0 wrote, each with the state of the functions at that moment
+
+FORMAT_1 = Path(__file__).with_name("journals_format_1")
+BEFORE_ROLL_OUT = {
+    "f-00": [f"{OURS}:1"],
+    "f-01": [BEFORE, f"{OURS}:1"],
+    "f-02": [f"{OURS}:1", OTHER],
+    "f-03": [BEFORE, f"{OURS}:1", OTHER],
+}
+AFTER_ROLL_OUT = {
+    name: [arn.replace(f"{OURS}:1", f"{OURS}:2") for arn in arns] for name, arns in BEFORE_ROLL_OUT.items()
+}
+
+
+class StoredRollOut:
+    """A journal of FORMAT 1 in a temporary folder, and the functions as it left them."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.path = folder / "journal.jsonl"
+        shutil.copy(FORMAT_1 / f"{name}.jsonl", self.path)
+        state = json.loads((FORMAT_1 / f"{name}.region.json").read_text())
+        self.region = Region(state["functions"])
+        self.region.revisions = state["revisions"]
+        self.region.published = {(function, version): layers for function, version, layers in state["published"]}
+        self.region.aliases = state["aliases"]
+
+    def context(self) -> Context:
+        environment = Environment(connect=lambda pace: self.region, disk=MemoryDisk())  # type: ignore[arg-type,return-value]
+        return Context(environment, Output(out=io.StringIO(), err=io.StringIO()))
+
+    def resume(self) -> int:
+        return rollout.resume(self.context(), Options(), self.path)
+
+    def roll_back(self) -> int:
+        return rollback.roll_back(self.context(), self.path, yes=True)
+
+    def layers(self) -> dict[str, list[str]]:
+        return {name: self.region.functions[name] for name in BEFORE_ROLL_OUT}
+
+    def alias_versions(self) -> set[str]:
+        return {self.region.aliases[name]["FunctionVersion"] for name in BEFORE_ROLL_OUT}
+
+
+NAMES = sorted(path.stem for path in FORMAT_1.glob("*.jsonl"))
+INTERRUPTED = [name for name in NAMES if name.startswith("interrupted-")]
+ROLLING_BACK = [name for name in NAMES if name.startswith("rolling-back-")]
+
+
+def test_there_are_journals_in_every_state() -> None:
+    assert len(INTERRUPTED) >= 4 and len(ROLLING_BACK) >= 4
+    assert {"complete", "failed", "tolerated", "rolled-back"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", INTERRUPTED)
+def test_an_interrupted_roll_out_of_format_1_is_resumed_and_then_rolled_back(name: str, tmp_path: Path) -> None:
+    stored = StoredRollOut(name, tmp_path)
+    before = len(stored.region.updates)
+    assert stored.resume() == 0
+    assert stored.layers() == AFTER_ROLL_OUT
+    assert stored.alias_versions() == {"2"}
+    assert len(stored.region.updates) - before <= len(BEFORE_ROLL_OUT)
+    assert stored.roll_back() == 0
+    assert stored.layers() == BEFORE_ROLL_OUT
+    assert stored.alias_versions() == {"1"}
+
+
+@pytest.mark.parametrize("name", [*INTERRUPTED, *ROLLING_BACK, "complete"])
+def test_every_roll_out_of_format_1_is_rolled_back(name: str, tmp_path: Path) -> None:
+    stored = StoredRollOut(name, tmp_path)
+    assert stored.roll_back() == 0
+    assert stored.layers() == BEFORE_ROLL_OUT
+    assert stored.alias_versions() == {"1"}
+
+
+@pytest.mark.parametrize("name", ROLLING_BACK)
+def test_resume_completes_a_rollback_of_format_1(name: str, tmp_path: Path) -> None:
+    stored = StoredRollOut(name, tmp_path)
+    history = journal.read(stored.path)
+    if not history.outcome:
+        assert stored.resume() == 1
+        assert stored.layers() == BEFORE_ROLL_OUT
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("rolled-back", "rolled back"), ("failed", "rolled back")])
+def test_a_complete_rollback_of_format_1_has_nothing_to_do(name: str, outcome: str, tmp_path: Path) -> None:
+    stored = StoredRollOut(name, tmp_path)
+    assert journal.read(stored.path).outcome == outcome
+    assert stored.roll_back() == 0 and stored.resume() == 1
+    assert stored.region.updates == [] and stored.layers() == BEFORE_ROLL_OUT
+
+
+def test_a_roll_out_of_format_1_with_a_tolerated_failure_is_rolled_back(tmp_path: Path) -> None:
+    stored = StoredRollOut("tolerated", tmp_path)
+    assert stored.layers() == AFTER_ROLL_OUT | {"f-02": BEFORE_ROLL_OUT["f-02"]}
+    assert stored.roll_back() == 0
+    assert stored.layers() == BEFORE_ROLL_OUT
+
+
+def test_a_resumed_journal_of_format_1_continues_in_format_2(tmp_path: Path) -> None:
+    stored = StoredRollOut("interrupted-after-update", tmp_path)
+    lines = stored.path.read_bytes().splitlines()
+    assert stored.resume() == 0
+    after = [json.loads(line) for line in stored.path.read_bytes().splitlines()]
+    assert after[: len(lines)] == [json.loads(line) for line in lines]
+    assert after[len(lines)]["upgrade"] == 2
+    assert {line["event"] for line in after[len(lines) + 1 :]} <= {event.value for event in Event}
