@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tools.common.errors import ToolError
+from tools.common.urls import redact
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _INVALID = {
@@ -40,7 +41,7 @@ class AwsError(ToolError):
     """
 
     def __init__(self, text: str, code: str = "", status: int = 0, is_retry: bool = False) -> None:
-        super().__init__(text)
+        super().__init__(redact(text))  # endpoints can contain a user and a password
         self.code = code
         self.status = status
         self.is_retry = is_retry

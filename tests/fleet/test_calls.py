@@ -1,0 +1,217 @@
+"""Calls to AWS: their pace, their errors, and commands that make none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError, ConnectionClosedError, NoCredentialsError
+from support.cloud import HANDLER, OURS, Cloud
+from support.lambda_standin import Call
+
+from tools.fleet.aws import errors
+from tools.fleet.aws.errors import record_response, translated
+from tools.fleet.aws.layers import download
+from tools.fleet.aws.session import Pace, Pacer
+
+THROTTLED = {"ResponseMetadata": {"HTTPStatusCode": 429}}
+
+
+class Clock:
+    """A clock that only `sleep` advances."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+# --- The pacer
+
+
+def test_requests_are_an_interval_apart_and_a_429_delays_all_threads() -> None:
+    clock = Clock()
+    pacer = Pacer(Pace(sleep=clock.sleep, clock=clock))
+    starts = []
+    for _ in range(3):
+        pacer.wait()
+        starts.append(clock.now)
+    assert starts == [100.0, 100.125, 100.25]
+    pacer.record(parsed_response=THROTTLED)
+    other = threading.Thread(target=pacer.wait)
+    other.start()
+    other.join()
+    assert clock.now == 101.25
+
+
+def test_a_late_thread_does_not_shorten_the_interval_of_the_next() -> None:
+    clock = Clock()
+    late = iter([0.5])
+    pacer = Pacer(Pace(sleep=lambda seconds: clock.sleep(seconds + next(late, 0)), clock=clock))
+    starts = []
+    for _ in range(3):
+        pacer.wait()
+        starts.append(clock.now)
+    assert starts == [100.0, 100.625, 100.75]
+
+
+def test_a_throttled_roll_out_pauses_before_its_next_request(cloud: Cloud) -> None:
+    cloud.layer(count=2)
+    cloud.function("f", [f"{OURS}:1"])
+    cloud.standin.calls.clear()
+    pauses: list[float] = []
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.sleep(seconds)
+
+    first: list[Call] = []
+
+    def throttle(call: Call) -> int | None:
+        if call.operation == "UpdateFunctionConfiguration" and not first:
+            first.append(call)
+            return 429
+        return None
+
+    cloud.standin.faults.on = throttle
+    pace = Pace(between_requests=0, after_throttling=7, between_polls=0, sleep=sleep, clock=clock)
+    assert cloud.run("rollout", "f", "--to", "2", "--yes", pace=pace).returncode == 0
+    assert 7 in pauses
+
+
+# --- Errors
+
+
+def response(status: int, code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AnOperation")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (response(404, "ResourceNotFoundException"), errors.NotFound),
+        (response(409, "ResourceConflictException"), errors.Conflict),
+        (response(412, "PreconditionFailedException"), errors.PreconditionFailed),
+        (response(429, "TooManyRequestsException"), errors.Throttled),
+        (response(403, "AccessDeniedException"), errors.AccessDenied),
+        (response(403, "ExpiredTokenException"), errors.CredentialsExpired),
+        (response(403, "UnrecognizedClientException"), errors.CredentialsError),
+        (response(500, "ServiceException"), errors.OutcomeUnknown),
+        (response(400, "InvalidParameterValueException"), errors.AwsError),
+        (NoCredentialsError(), errors.CredentialsError),
+        (ConnectionClosedError(endpoint_url="http://127.0.0.1"), errors.OutcomeUnknown),
+    ],
+)
+def test_each_error_of_boto3_has_its_exception(error: Exception, kind: type[errors.AwsError]) -> None:
+    with pytest.raises(errors.AwsError) as caught, translated():
+        raise error
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+
+
+def test_other_exceptions_are_not_translated() -> None:
+    with pytest.raises(ZeroDivisionError), translated():
+        raise ZeroDivisionError
+
+
+def test_an_error_after_a_lost_response_is_marked_as_a_retry() -> None:
+    with pytest.raises(errors.PreconditionFailed) as caught, translated():
+        record_response(exception=ConnectionError())
+        raise response(412, "PreconditionFailedException")
+    assert caught.value.is_retry
+    with pytest.raises(errors.PreconditionFailed) as caught, translated():
+        raise response(412, "PreconditionFailedException")
+    assert not caught.value.is_retry
+
+
+# --- Secrets
+
+
+def test_messages_contain_neither_the_signature_nor_the_password_of_a_url(cloud: Cloud) -> None:
+    with pytest.raises(Exception, match="cannot be downloaded") as caught:
+        download("s3://user:password@bucket/key?X-Amz-Signature=secret")
+    assert "password" not in str(caught.value) and "secret" not in str(caught.value)
+    message = cloud.refusal(
+        "report", AWS_ENDPOINT_URL="http://user:password@127.0.0.1:1/?key=secret", AWS_MAX_ATTEMPTS="1"
+    )
+    assert "127.0.0.1:1" in message
+    assert "password" not in message and "secret" not in message
+
+
+def test_a_region_that_fails_is_reported_without_secrets(cloud: Cloud) -> None:
+    cloud.standin.faults.on = lambda call: "before" if call.service == "lambda" else None
+    url = cloud.standin.url.replace("http://", "http://user:password@")
+    result = cloud.run("publish", AWS_ENDPOINT_URL=url)
+    assert result.returncode == 1
+    assert "password" not in result.stdout + result.stderr
+
+
+# --- Aliases
+
+
+def test_the_weights_of_an_alias_are_cleared_and_restored(cloud: Cloud, tmp_path: Path) -> None:
+    """A weighted alias would otherwise keep sending a part of the requests to an old version."""
+    cloud.layer(count=2)
+    cloud.function("f", [f"{OURS}:1"])
+    client = cloud.client()
+    first = client.publish_version(FunctionName="f")["Version"]
+    client.update_function_configuration(FunctionName="f", Layers=[])
+    client.get_function(FunctionName="f")
+    client.get_function(FunctionName="f")
+    second = client.publish_version(FunctionName="f")["Version"]
+    client.update_function_configuration(FunctionName="f", Layers=[f"{OURS}:1"])
+    client.create_alias(
+        FunctionName="f",
+        Name="live",
+        FunctionVersion=first,
+        RoutingConfig={"AdditionalVersionWeights": {second: 0.25}},
+    )
+
+    def weights() -> dict[str, float]:
+        routing = client.get_alias(FunctionName="f", Name="live").get("RoutingConfig") or {}
+        return routing.get("AdditionalVersionWeights", {})
+
+    assert weights() == {second: 0.25}
+    journal = tmp_path / "journal"
+    cloud.done("rollout", "f", "--to", "2", "--yes", "--publish-alias", "live", "--journal", journal)
+    assert weights() == {}
+    cloud.done("rollback", journal, "--yes")
+    assert client.get_alias(FunctionName="f", Name="live")["FunctionVersion"] == first
+    assert weights() == {second: 0.25}
+
+
+# --- Without boto3
+
+
+@pytest.mark.parametrize("words", [["rollout", "--help"], ["publish", "--help"], ["doctor", "function.zip"]])
+def test_commands_that_do_not_call_aws_work_without_boto3(cloud: Cloud, words: list[str]) -> None:
+    (cloud.checkout.root / "function.zip").write_bytes(HANDLER)
+    result = without_boto3(cloud, *words)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_command_that_needs_boto3_names_the_fix(cloud: Cloud) -> None:
+    result = without_boto3(cloud, "report")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "build.sh: error: boto3 is not installed: run the command through ./build.sh, which installs it\n"
+    )
+
+
+def without_boto3(cloud: Cloud, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with an interpreter that has no installed packages."""
+    return subprocess.run(
+        [sys.executable, "-P", "-S", "-m", "tools.fleet", *words],
+        cwd=cloud.checkout.root,
+        env=cloud.environment,
+        capture_output=True,
+        text=True,
+    )
