@@ -160,6 +160,15 @@ def test_a_buffered_response_is_passed_on_whole(runtime: Runtime) -> None:
     assert caller.response() == b"words"
 
 
+def test_each_response_has_a_status_line_with_a_reason(runtime: Runtime) -> None:
+    client, invocation, _ = runtime.receive()
+    client.send_request(respond(invocation), body=b"words")
+    assert client.read_head()[0] == "HTTP/1.1 202 OK"
+    other = runtime.connect()
+    other.send_request(f"GET {API}/nothing HTTP/1.1")
+    assert other.read_head()[0] == "HTTP/1.1 404 Refused"
+
+
 def test_one_connection_serves_one_invocation_after_another(runtime: Runtime) -> None:
     client = runtime.connect()
     for n in range(5):

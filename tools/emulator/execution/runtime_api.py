@@ -386,5 +386,6 @@ def send_error(connection: Connection, status: int, error_type: str, message: st
 
 def send_json(connection: Connection, status: int, document: dict[str, str]) -> None:
     body = json.dumps(document).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    reason = "OK" if status < 300 else "Refused"  # `http.HTTPStatus` would delay the first byte by 1 ms
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.write(head.encode() + body)
