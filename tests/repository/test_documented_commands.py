@@ -336,6 +336,9 @@ def test_the_fleet_commands_of_a_page_work_one_after_the_other(cloud: Cloud, pag
         assert "Traceback" not in result.stderr
         if words[0] == "rollout":
             assert cloud.fleet() == {"hello-stream": [f"{OURS}:3"]}
+            if page == "docs/fleet.md" and "--resume" not in words:
+                (shown,) = documents.blocks("text", [page])
+                assert shown.text.rpartition("\nChange")[0] in result.stdout
         if words[0] == "rollback":
             assert cloud.fleet() == {"hello-stream": [f"{OURS}:1"]}
 
