@@ -25,7 +25,7 @@ def zipped(*entries: tuple[str, int], data: bytes = b"x") -> bytes:
     return buffer.getvalue()
 
 
-def test_what_was_packed_is_read_back() -> None:
+def test_a_packed_zip_is_read_back() -> None:
     entries = [archive.Entry("a", 0o755, b"1"), archive.Entry("b/c", 0o644, b"2")]
     assert archive.unpack("a.zip", archive.pack(reversed(entries))) == entries
 
@@ -49,13 +49,13 @@ def test_what_was_packed_is_read_back() -> None:
     ],
     ids=["no zip", "damaged", "folder", "link", "private", "setuid", "large"],
 )
-def test_a_zip_that_would_not_work_on_aws_lambda_is_refused(data: bytes, message: str) -> None:
+def test_a_zip_that_does_not_work_on_aws_lambda_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ToolError) as refusal:
         archive.unpack("a.zip", data)
     assert str(refusal.value) == message
 
 
-def test_a_zip_with_a_path_in_it_twice_is_refused() -> None:
+def test_a_zip_that_contains_a_path_twice_is_refused() -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         data = zipped(("a", 0o100644), ("a", 0o100644))
     with pytest.raises(PackagingError, match=r"a\.zip contains a path twice"):

@@ -46,9 +46,7 @@ IMPORT = (
 )
 
 
-def test_bytecode_is_used_instead_of_the_source_whatever_that_says(
-    opt: Callable[..., Path], pythons: Pythons, version: str
-) -> None:
+def test_bytecode_is_used_instead_of_a_changed_source(opt: Callable[..., Path], pythons: Pythons, version: str) -> None:
     folder = opt()
     before = {path: path.stat().st_mtime for path in folder.rglob("*")}
     result = pythons.run(version, "-v", "-c", IMPORT.format(str(folder)))
@@ -92,7 +90,7 @@ print(set(names(code)))
 """
 
 
-def test_bytecode_is_of_the_source_and_knows_where_aws_lambda_unpacks_it(
+def test_bytecode_matches_the_source_and_contains_its_path_on_aws_lambda(
     opt: Callable[..., Path], pythons: Pythons, version: str
 ) -> None:
     result = pythons.run(version, "-c", INSPECT, opt() / pyc(version), ROOT / "layer/runtime.py")
@@ -108,7 +106,7 @@ def test_bytecode_folders_in_the_layer_are_left_out(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("choice", [THIS_VERSION, f"{THIS_VERSION},{THIS_VERSION}"])
-def test_only_the_bytecode_asked_for_is_made(checkout: Checkout, pythons: Pythons, choice: str) -> None:
+def test_only_the_requested_bytecode_is_compiled(checkout: Checkout, pythons: Pythons, choice: str) -> None:
     report = checkout.build("--bytecode", choice, PATH=pythons.path)
     assert list(contents(checkout.dist / "layer-slim.zip")) == sorted([*pycs(THIS_VERSION), *FILES])
     assert report.count("bytecode for ") == 1
@@ -121,7 +119,7 @@ def test_the_order_of_the_versions_does_not_matter(checkout: Checkout, pythons: 
     assert set(report.splitlines()) <= set(first[0].splitlines())
 
 
-def test_the_report_says_which_interpreters_were_found_and_which_not(checkout: Checkout, pythons: Pythons) -> None:
+def test_the_report_lists_found_and_missing_interpreters(checkout: Checkout, pythons: Pythons) -> None:
     report = checkout.build(PATH=pythons.path).splitlines()
     for version in VERSIONS:
         found = f"bytecode for {version}  by {pythons[version]}"
@@ -137,7 +135,7 @@ def test_the_interpreters_are_recorded_without_paths(checkout: Checkout, pythons
     assert checkout.dist.joinpath("INTERPRETERS").read_text() == expected
 
 
-def test_a_layer_without_bytecode_has_no_record_of_interpreters(checkout: Checkout, folder: Path) -> None:
+def test_a_layer_without_bytecode_is_not_listed_in_interpreters(checkout: Checkout, folder: Path) -> None:
     checkout.build()
     assert checkout.dist.joinpath("INTERPRETERS").is_file()
     checkout.build("function", folder)

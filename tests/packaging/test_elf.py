@@ -30,7 +30,7 @@ GLIBC = st.tuples(st.just(2), st.integers(0, 99))
     runpath=st.none() | NAME,
     versions=st.dictionaries(NAME, st.lists(GLIBC, min_size=1, max_size=4), max_size=3),
 )
-def test_what_a_file_says_is_read(machine, loader, needed, rpath, runpath, versions) -> None:
+def test_the_headers_of_a_file_are_read(machine, loader, needed, rpath, runpath, versions) -> None:
     wanted = {name: [f"GLIBC_{major}.{minor}" for major, minor in each] for name, each in versions.items()}
     newest = max((each for several in versions.values() for each in several), default=None)
     data = elf(machine, loader, needed, rpath, runpath, wanted)
@@ -49,28 +49,28 @@ def test_what_a_file_says_is_read(machine, loader, needed, rpath, runpath, versi
     ],
     ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )
-def test_the_newest_glibc_that_a_symbol_is_wanted_of_counts(versions: list[str], newest: object) -> None:
+def test_the_newest_glibc_version_of_a_symbol_counts(versions: list[str], newest: object) -> None:
     assert parse(elf(versions={"libc.so.6": versions})).glibc == newest
 
 
-def test_another_machine_is_told_by_its_number() -> None:
+def test_another_machine_is_shown_by_its_number() -> None:
     assert parse(elf(243)).machine == "machine 243"  # EM_RISCV
 
 
-def test_a_program_without_a_dynamic_section_asks_for_nothing() -> None:
+def test_a_program_without_a_dynamic_section_needs_no_library() -> None:
     assert parse(elf()) == Elf("x86_64", None, (), None, None, None)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or HERE == 0, reason="there is no such ELF program here")
-def test_the_interpreter_that_runs_this_has_mapped_what_it_asks_for() -> None:
-    said = parse(Path("/proc/self/exe").read_bytes())
+def test_the_running_interpreter_has_mapped_the_libraries_that_it_needs() -> None:
+    parsed = parse(Path("/proc/self/exe").read_bytes())
     mapped = {Path(path) for path in re.findall(r" (/\S+)$", Path("/proc/self/maps").read_text(), re.MULTILINE)}
-    assert said.machine == NAMES[HERE]
-    assert said.loader is None or Path(said.loader).resolve() in mapped
-    for library in said.needed:  # libc.so.6 may be a link to libc-2.31.so
+    assert parsed.machine == NAMES[HERE]
+    assert parsed.loader is None or Path(parsed.loader).resolve() in mapped
+    for library in parsed.needed:  # libc.so.6 may be a link to libc-2.31.so
         assert any(path.name.startswith(library.partition(".so")[0]) for path in mapped)
-    if (libc := platform.libc_ver())[0] == "glibc" and said.glibc:
-        assert said.glibc <= tuple(map(int, libc[1].split(".")[:2]))
+    if (libc := platform.libc_ver())[0] == "glibc" and parsed.glibc:
+        assert parsed.glibc <= tuple(map(int, libc[1].split(".")[:2]))
 
 
 # What is none
@@ -89,13 +89,13 @@ PLAIN = program(X86_64, loader=LOADERS[X86_64], rpath="$ORIGIN/../lib", runpath=
     ],
     ids=["empty", "script", "32 bits", "big-endian", "header alone"],
 )
-def test_what_cannot_be_loaded_on_aws_lambda_is_refused(data: bytes, message: str) -> None:
+def test_a_file_that_aws_lambda_cannot_load_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(InvalidElf) as refusal:
         parse(data)
     assert str(refusal.value) == message
 
 
-def test_a_file_that_ends_early_is_refused_wherever_it_ends() -> None:
+def test_a_file_truncated_at_any_byte_is_refused() -> None:
     for length in range(len(PLAIN)):
         with pytest.raises(InvalidElf):
             parse(PLAIN[:length])

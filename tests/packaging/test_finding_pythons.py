@@ -50,7 +50,7 @@ def test_a_python3_of_the_version_will_do(checkout: Checkout, bare: dict[str, st
     assert f"bytecode for {THIS_VERSION}  by {bare['PATH']}/python3\n" in checkout.build(**bare)
 
 
-def test_an_interpreter_that_is_asked_for_and_missing_is_named(checkout: Checkout, bare: dict[str, str]) -> None:
+def test_a_requested_interpreter_that_is_missing_is_named(checkout: Checkout, bare: dict[str, str]) -> None:
     refusal = checkout.refusal("--bytecode", f"{THIS_VERSION},{MISSING}", **bare)
     assert refusal == (
         f"no final release of CPython {MISSING} on PATH or in pyenv: install it, or remove it from --bytecode"
@@ -71,7 +71,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("kind", UNFIT)
-def test_an_interpreter_that_is_asked_for_and_unfit_is_named(
+def test_a_requested_interpreter_that_is_unsuitable_is_named(
     checkout: Checkout, bare: dict[str, str], kind: str
 ) -> None:
     text, answers, fault = UNFIT[kind]
@@ -86,7 +86,7 @@ def test_an_interpreter_that_cannot_compile_the_layer_is_an_error(checkout: Chec
     assert checkout.refusal(**bare) == f"the layer cannot be compiled: {python} fails: SyntaxError: oh"
 
 
-def test_an_interpreter_that_hangs_is_given_up_with_all_it_started(
+def test_an_interpreter_that_hangs_is_killed_with_its_children(
     tmp_path: Path,
 ) -> None:
     python = fake(tmp_path / "python3.14", f"#!/bin/sh\nsleep 60 >{tmp_path}/alive &\nwait\n")
@@ -101,7 +101,7 @@ def test_an_interpreter_that_hangs_is_given_up_with_all_it_started(
     assert str(refusal.value) == f"{python} does not end within 0.5 s"
 
 
-def test_interpreters_are_looked_for_on_path_before_pyenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interpreters_are_searched_on_path_before_pyenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken, first, second, here = (tmp_path / name for name in ("broken", "first", "second", "here"))
     in_order = [
         fake(second / "python3.99"),
@@ -123,7 +123,7 @@ def test_interpreters_are_looked_for_on_path_before_pyenv(monkeypatch: pytest.Mo
         interpreters.find("3.99")
 
 
-def test_pyenv_is_where_its_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pyenv_root_is_the_folder_of_pyenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     python = fake(tmp_path / "versions" / "3.99.1" / "bin" / "python3.99")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert interpreters.find("3.99").path == str(python)

@@ -15,7 +15,7 @@ from support.built_zips import FILES, MEBIBYTE, contents, modes
 from support.checkout import ROOT, Checkout
 
 
-def test_the_sample_function_zip_holds_the_handler_and_nothing_of_the_runtime(checkout: Checkout) -> None:
+def test_the_sample_function_zip_contains_only_the_handler(checkout: Checkout) -> None:
     checkout.build()
     assert modes(checkout.dist / "function.zip") == {"lambda_function.py": "-rw-r--r--"}
 
@@ -39,7 +39,7 @@ def test_a_zip_stores_its_files_uncompressed_with_one_date_and_no_folders(checko
             assert info.date_time == (1980, 1, 1, 0, 0, 0)
 
 
-def test_the_report_gives_path_size_checksum_and_modes(checkout: Checkout, folder: Path) -> None:
+def test_the_report_contains_path_size_checksum_and_modes(checkout: Checkout, folder: Path) -> None:
     data = (folder / "app.py").read_bytes()
     report = checkout.build("function", folder)
     zipped = (checkout.dist / "hello.zip").read_bytes()
@@ -60,7 +60,7 @@ def test_a_long_listing_is_cut(checkout: Checkout, folder: Path) -> None:
     assert "  and 21 more\n" in report
 
 
-def test_a_function_zip_is_named_after_its_folder_however_that_is_written(checkout: Checkout, folder: Path) -> None:
+def test_a_function_zip_is_named_after_its_folder_in_every_spelling(checkout: Checkout, folder: Path) -> None:
     (folder.parent / "link").symlink_to(folder)
     for word in ("hello", "hello/", "./hello/.", "link"):
         assert "/hello.zip  " in checkout.build("function", word, cwd=folder.parent)
@@ -82,7 +82,7 @@ def test_programs_get_run_bits_and_everything_else_does_not(checkout: Checkout, 
     }
 
 
-def test_hidden_files_and_bytecode_stay_out_of_a_function_zip(checkout: Checkout, folder: Path) -> None:
+def test_a_function_zip_contains_no_hidden_files_and_no_bytecode(checkout: Checkout, folder: Path) -> None:
     for name in (".env", ".git/config", "__pycache__/note.txt", "old.pyc", "pkg/.DS_Store"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
@@ -90,13 +90,13 @@ def test_hidden_files_and_bytecode_stay_out_of_a_function_zip(checkout: Checkout
     assert list(contents(checkout.dist / "hello.zip")) == ["app.py"]
 
 
-def test_a_text_with_crlf_line_ends_is_packed_as_it_is(checkout: Checkout, folder: Path) -> None:
+def test_a_text_with_crlf_line_ends_is_packed_unchanged(checkout: Checkout, folder: Path) -> None:
     (folder / "table.csv").write_bytes(b"a,b\r\n")
     checkout.build("function", folder)
     assert contents(checkout.dist / "hello.zip")["table.csv"] == b"a,b\r\n"
 
 
-def test_a_package_called_bootstrap_is_no_program(checkout: Checkout, folder: Path) -> None:
+def test_a_package_called_bootstrap_is_allowed(checkout: Checkout, folder: Path) -> None:
     (folder / "bootstrap").mkdir()
     (folder / "bootstrap" / "__init__.py").touch()
     checkout.build("function", folder)
@@ -190,7 +190,7 @@ def test_a_folder_named_like_the_layer_is_refused(checkout: Checkout, folder: Pa
 
 
 @pytest.mark.parametrize("name", ["back\\slash", "line\nend"])
-def test_a_folder_whose_name_a_checksum_list_cannot_hold_is_refused(
+def test_a_folder_whose_name_a_checksum_list_cannot_contain_is_refused(
     checkout: Checkout, folder: Path, name: str
 ) -> None:
     folder = folder.rename(folder.parent / name)

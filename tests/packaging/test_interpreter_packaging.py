@@ -1,4 +1,4 @@
-"""The zips that ``./build.sh layer`` makes, of CPythons of a few files: what is in them, and what is told of them."""
+"""The zips of ``./build.sh layer``, from CPythons with a few files: their content, the report and the record."""
 
 from __future__ import annotations
 
@@ -83,13 +83,8 @@ FILES = {
 }
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout.at(tmp_path / "checkout")
-
-
 def packed(folder: Path, **options: object) -> Path:
-    """An archive in ``folder`` of the usual tree, or of one that the options tell of."""
+    """An archive in ``folder`` of the usual tree, or of the tree that the options describe."""
     path = folder / "cpython.tar.gz"
     path.write_bytes(archive(cpython(**options) if options else TREE))
     return path
@@ -112,7 +107,7 @@ def contents(path: Path) -> dict[str, bytes]:
 # What is in them
 
 
-def test_the_zip_holds_the_runtime_and_the_trimmed_interpreter_with_its_bytecode(built: Path) -> None:
+def test_the_zip_contains_the_runtime_and_the_trimmed_interpreter_with_bytecode(built: Path) -> None:
     assert set(contents(built)) == FILES
 
 
@@ -126,7 +121,7 @@ def test_every_entry_is_a_deflated_regular_file_that_all_may_read(built: Path) -
             assert info.date_time == (1980, 1, 1, 0, 0, 0)
 
 
-def test_what_is_packed_is_not_changed(built: Path) -> None:
+def test_packed_files_are_unchanged(built: Path) -> None:
     inside = contents(built)
     assert inside["cpython/bin/python3"] == TREE[PROGRAM]
     assert inside["cpython/lib/libz.so.1"] == TREE["lib/libz.so.1.3.1"]
@@ -161,7 +156,7 @@ def test_every_source_has_bytecode_that_is_never_compared_with_it(built: Path) -
         assert {each.co_filename for each in code_objects(code)} == {f"/opt/{path}"}
 
 
-def test_a_file_that_is_no_valid_python_goes_without_bytecode(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_file_that_is_not_valid_python_gets_no_bytecode(checkout: Checkout, tmp_path: Path) -> None:
     faulty = {"syntax": b"def\n", "null": b"\0", "encoding": b"# coding: x\n"}
     tree = packed(tmp_path, files={f"{LIBRARY}/{name}.py": source for name, source in faulty.items()})
     report = checkout.build("layer", *OPTIONS, "--interpreter", tree)
@@ -173,7 +168,7 @@ def test_a_file_that_is_no_valid_python_goes_without_bytecode(checkout: Checkout
         assert f"cpython/{LIBRARY}/__pycache__/{name}.{TAG}.pyc" not in inside
 
 
-def test_a_file_that_nests_too_deep_to_be_compiled_does_not_stop_the_build(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_file_nested_too_deep_for_the_compiler_does_not_stop_the_build(checkout: Checkout, tmp_path: Path) -> None:
     deep = {"unary": b"-" * 200_000 + b"1\n", "binary": b"1" + b"+1" * 200_000 + b"\n"}
     tree = packed(tmp_path, files={f"{LIBRARY}/{name}.py": source for name, source in deep.items()})
     checkout.build("layer", *OPTIONS, "--interpreter", tree)
@@ -193,7 +188,7 @@ def test_two_copies_built_under_different_circumstances_give_the_same_bytes(tmp_
     assert one == other
 
 
-def test_an_interpreter_makes_the_same_bytes_wherever_it_comes_from(checkout: Checkout, tmp_path: Path) -> None:
+def test_the_source_of_an_interpreter_does_not_change_the_bytes(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path)
     folder = unpack({**TREE, f"{LIBRARY}/copy.py": TREE[f"{LIBRARY}/os.py"]}, tmp_path / "folder")
     sha256 = f", sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
@@ -202,7 +197,7 @@ def test_an_interpreter_makes_the_same_bytes_wherever_it_comes_from(checkout: Ch
         url = server.serve("/cpython.tar.gz?token=1", file.read_bytes())
         archives = {place: f"{place}{sha256}" for place in (str(file), file.as_uri())}
         archives[f"FILE://{file}"] = f"{file.as_uri()}{sha256}"
-        archives[url] = f"{url.removesuffix('?token=1')}{sha256}"  # a query may hold a signature
+        archives[url] = f"{url.removesuffix('?token=1')}{sha256}"  # a query may contain a signature
         for place, name in {**archives, str(folder): str(folder), "../folder": str(folder)}.items():
             report = checkout.build("layer", *OPTIONS, "--interpreter", place)
             record = (checkout.dist / "INTERPRETERS").read_text()
@@ -213,16 +208,16 @@ def test_an_interpreter_makes_the_same_bytes_wherever_it_comes_from(checkout: Ch
     assert all(result == results[0] for result in results)
 
 
-def test_the_library_that_deflates_is_named(built: Path, tmp_path: Path) -> None:
+def test_the_deflating_library_is_named(built: Path, tmp_path: Path) -> None:
     runtime = zlib.ZLIB_RUNTIME_VERSION
     kind = "zlib-ng, as zlib" if "ng" in runtime or hasattr(zlib, "ZLIBNG_VERSION") else "zlib"
     assert f"{ZIP}  deflated  {kind} {runtime}\n" in built.with_name("INTERPRETERS").read_text()
 
 
-# What is told of them
+# The report and the record
 
 
-def test_the_report_and_the_record_say_what_it_is_made_of(checkout: Checkout, tmp_path: Path) -> None:
+def test_the_report_and_the_record_list_all_inputs(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path)
     report = checkout.build("layer", *OPTIONS, "--interpreter", file)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -238,7 +233,7 @@ def test_the_report_and_the_record_say_what_it_is_made_of(checkout: Checkout, tm
     assert f"\ndeflated     by {deflated.rpartition('  ')[2]}; another library produces other bytes\n" in report
 
 
-def test_a_dry_run_says_what_a_build_would_do_and_writes_nothing(checkout: Checkout, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_report_and_writes_nothing(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path)
     before = checkout.files()
     plan = checkout.build("layer", *OPTIONS, "--interpreter", file, "-n")
@@ -246,7 +241,7 @@ def test_a_dry_run_says_what_a_build_would_do_and_writes_nothing(checkout: Check
     assert plan.replace("would write ", "") == checkout.build("layer", *OPTIONS, "--interpreter", file)
 
 
-def test_an_interpreter_that_runs_nowhere_here_is_compiled_by_one_that_does(checkout: Checkout, tmp_path: Path) -> None:
+def test_another_interpreter_compiles_one_that_does_not_run_here(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path, machine=ELSEWHERE)
     report = checkout.build("layer", "--python", VERSION, "--arch", NAMES[ELSEWHERE], "--interpreter", file)
     assert f"\nbytecode     by CPython {platform.python_version()}, because the bundled one " in report
@@ -254,7 +249,7 @@ def test_an_interpreter_that_runs_nowhere_here_is_compiled_by_one_that_does(chec
     assert contents(checkout.dist / f"layer-{name}.zip")["cpython/VARIANT"] == f"{name}\n".encode()
 
 
-def test_what_its_libraries_are_missing_for_is_left_out_and_named(checkout: Checkout, tmp_path: Path) -> None:
+def test_modules_whose_libraries_are_missing_are_left_out_and_named(checkout: Checkout, tmp_path: Path) -> None:
     unusable = f"{LIBRARY}/lib-dynload/readline.{TAG}.so"
     newest = module(needed="libreadline.so.8", versions={"libc.so.6": ["GLIBC_2.99"]})
     file = packed(tmp_path, files={unusable: newest, MODULE: module()})
@@ -275,7 +270,7 @@ def test_what_its_libraries_are_missing_for_is_left_out_and_named(checkout: Chec
         ("2.34", ("--target", "provided.al2023"), "provided.al2023"),
     ],
 )
-def test_the_runtimes_that_have_the_glibc_it_needs_are_named(
+def test_the_runtimes_with_a_new_enough_glibc_are_named(
     checkout: Checkout, tmp_path: Path, glibc: str, options: tuple[str, ...], runtimes: str
 ) -> None:
     file = packed(tmp_path, glibc=glibc)
@@ -321,7 +316,7 @@ def script(path: Path, text: str) -> Path:
 
 
 @runs_here
-def test_an_interpreter_that_runs_here_makes_its_own_bytecode(checkout: Checkout, tmp_path: Path) -> None:
+def test_an_interpreter_that_runs_here_compiles_itself(checkout: Checkout, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     own = script(tmp_path / "python", f'echo "$*" >>{calls}\nexec {THIS_PYTHON} "$@"\n')
     file = packed(tmp_path, files={PROGRAM: launcher(own)})
@@ -331,7 +326,7 @@ def test_an_interpreter_that_runs_here_makes_its_own_bytecode(checkout: Checkout
 
 
 @runs_here
-def test_modules_that_it_lacks_are_named(checkout: Checkout, tmp_path: Path) -> None:
+def test_missing_modules_are_named(checkout: Checkout, tmp_path: Path) -> None:
     own = script(
         tmp_path / "python",
         f"""for last; do :; done
@@ -344,7 +339,7 @@ case $last in *sqlite3*) printf 'sqlite3\\nlzma\\n' ;; *) exec {THIS_PYTHON} "$@
 
 
 @runs_here
-def test_an_interpreter_that_fails_here_is_told_of(checkout: Checkout, tmp_path: Path) -> None:
+def test_an_interpreter_that_fails_here_is_reported(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path, files={PROGRAM: launcher(script(tmp_path / "python", "echo 'no encodings' >&2; exit 1"))})
     report = checkout.build("layer", *OPTIONS, "--interpreter", file, "-n")
     assert (
@@ -364,7 +359,7 @@ OTHERS = {
 
 @runs_here
 @pytest.mark.parametrize("kind", OTHERS)
-def test_an_interpreter_that_turns_out_to_be_another_is_refused(checkout: Checkout, tmp_path: Path, kind: str) -> None:
+def test_an_interpreter_of_another_version_is_refused(checkout: Checkout, tmp_path: Path, kind: str) -> None:
     text, found = OTHERS[kind]
     file = packed(tmp_path, files={PROGRAM: launcher(script(tmp_path / "python", text))})
     assert checkout.refusal("layer", *OPTIONS, "--interpreter", file) == (
@@ -387,10 +382,10 @@ def test_without_a_python_of_its_version_it_cannot_be_compiled(checkout: Checkou
     )
 
 
-def test_ctrl_c_ends_what_compiles(checkout: Checkout, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_compiler(checkout: Checkout, tmp_path: Path) -> None:
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
-    # More than a pipe holds: it is written once the build waits for what the compiler prints.
+    # More than the buffer of a pipe: it is written while the build waits for the output of the compiler.
     compiler = f"head -c 1000000 /dev/zero; sh -c 'echo $$; exec sleep 600' >{fifo} & wait"
     script(
         tmp_path / f"python{VERSION}",
@@ -425,7 +420,7 @@ def test_ctrl_c_ends_what_compiles(checkout: Checkout, tmp_path: Path) -> None:
 # INTERPRETERS and SHA256SUMS
 
 
-def test_zips_of_one_folder_are_told_of_together_until_they_are_removed(checkout: Checkout, tmp_path: Path) -> None:
+def test_the_lists_cover_all_zips_of_the_folder_until_they_are_removed(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "hello").mkdir()
     (tmp_path / "hello" / "app.py").touch()
     foreign = f"layer-python{VERSION}-{NAMES[ELSEWHERE]}.zip"
@@ -434,19 +429,19 @@ def test_zips_of_one_folder_are_told_of_together_until_they_are_removed(checkout
         checkout.build("layer", "--python", VERSION, "--arch", arch, "--interpreter", packed(tmp_path, machine=machine))
     checkout.build("--bytecode", VERSION)
     layers = sorted([ZIP, foreign])
-    assert told(checkout) == (
+    assert listed(checkout) == (
         {layers[0]: 3, layers[1]: 3, "layer-slim.zip": 1},
         {*layers, "layer-slim.zip", "function.zip"},
     )
     (checkout.dist / foreign).unlink()
     checkout.build("function", tmp_path / "hello")
-    assert told(checkout) == ({ZIP: 3, "layer-slim.zip": 1}, {ZIP, "layer-slim.zip", "function.zip", "hello.zip"})
+    assert listed(checkout) == ({ZIP: 3, "layer-slim.zip": 1}, {ZIP, "layer-slim.zip", "function.zip", "hello.zip"})
     report = checkout.build("layer", *OPTIONS, "--interpreter", packed(tmp_path))
     assert report.endswith("\ndist/SHA256SUMS  4 zips\ndist/INTERPRETERS\n")
-    assert told(checkout)[0] == {ZIP: 3, "layer-slim.zip": 1}
+    assert listed(checkout)[0] == {ZIP: 3, "layer-slim.zip": 1}
 
 
-def told(checkout: Checkout) -> tuple[dict[str, int], set[str]]:
+def listed(checkout: Checkout) -> tuple[dict[str, int], set[str]]:
     """How many lines ``INTERPRETERS`` has of each zip, and the zips that ``SHA256SUMS`` has, all of them right."""
     names = [line.split()[0] for line in (checkout.dist / "INTERPRETERS").read_text().splitlines()]
     sums = dict(reversed(line.split()) for line in (checkout.dist / "SHA256SUMS").read_text().splitlines())

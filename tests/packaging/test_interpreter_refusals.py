@@ -41,13 +41,8 @@ Refusal = Callable[..., str]
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout.at(tmp_path / "checkout")
-
-
-@pytest.fixture
 def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    """Runs the command behind ``build.sh`` in this process, which must refuse in one line, and gives that line."""
+    """Runs the command behind ``build.sh`` in this process, which must refuse in one line, and returns that line."""
 
     def refuse(*words: str | Path, status: int = 1, limits: Limits = LIMITS) -> str:
         monkeypatch.chdir(tmp_path)
@@ -108,7 +103,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         {"loader": "/nix/store/ld-linux.so.2"},
         "bin/python3 needs the loader /nix/store/ld-linux.so.2, which will be missing on AWS Lambda: use another build",
     ),
-    "a loader that is not brought": (
+    "a loader that is missing": (
         {**BROUGHT, "files": {"lib/libc.so.6": module(needed="libc.so.6")}},
         "bin/python3 needs the loader /opt/cpython/lib/ld.so, which will be missing on AWS Lambda: use another build",
     ),
@@ -193,7 +188,7 @@ def test_the_zip_of_the_last_build_is_kept(checkout: Checkout, tmp_path: Path) -
     checkout.refusal(*OPTIONS, "--interpreter", file)
 
 
-# What is no interpreter
+# Files that are not an interpreter
 
 GIVE = "use an install_only archive of python-build-standalone"
 OTHER = {path.replace(VERSION, "3.9"): content for path, content in cpython().items()}
@@ -223,7 +218,7 @@ NONE: dict[str, tuple[bytes, str]] = {
         archive(cpython({PROGRAM: Link("/usr/bin/python3")})),
         " contains no bin/python3: use a complete archive",
     ),
-    "with a name that no zip can hold": (
+    "with a name that no zip can contain": (
         archive(cpython({f"{LIBRARY}/a\nb.py": b""})),
         f": '{LIBRARY}/a\\nb.py' cannot be a name in a zip: use printable UTF-8",
     ),
@@ -249,7 +244,7 @@ MEMBERS: dict[str, tuple[tarfile.TarInfo, str]] = {
 
 
 @pytest.mark.parametrize("fault", [*NONE, *MEMBERS])
-def test_what_is_no_interpreter_is_refused(refusal: Refusal, tmp_path: Path, fault: str) -> None:
+def test_a_file_that_is_not_an_interpreter_is_refused(refusal: Refusal, tmp_path: Path, fault: str) -> None:
     if fault in MEMBERS:
         extra, message = MEMBERS[fault]
         data = archive(cpython(), "python", "gz", extra)
@@ -282,21 +277,21 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FOLDERS)
-def test_a_folder_that_is_no_interpreter_is_refused(refusal: Refusal, tmp_path: Path, fault: str) -> None:
+def test_a_folder_without_an_interpreter_is_refused(refusal: Refusal, tmp_path: Path, fault: str) -> None:
     make, message = FOLDERS[fault]
     (tmp_path / "folder").mkdir()
     make(tmp_path / "folder")
     assert refusal(*OPTIONS, "--interpreter", "folder") == f"folder{message}"
 
 
-def test_a_file_that_is_not_there_is_refused(refusal: Refusal) -> None:
+def test_a_missing_file_is_refused(refusal: Refusal) -> None:
     assert refusal(*OPTIONS, "--interpreter", "nowhere.tar") == "cannot read nowhere.tar: No such file or directory"
 
 
 # Its hash
 
 
-def test_an_archive_must_have_the_hash_that_is_given(checkout: Checkout, tmp_path: Path) -> None:
+def test_an_archive_must_have_the_given_hash(checkout: Checkout, tmp_path: Path) -> None:
     file = tmp_path / "a.tar.gz"
     file.write_bytes(archive(cpython()))
     right, wrong = hashlib.sha256(file.read_bytes()).hexdigest(), "0" * 64
@@ -327,21 +322,21 @@ def test_a_folder_has_no_hash(refusal: Refusal, tmp_path: Path) -> None:
         (Limits(unpacked_bytes=100_000), "{file} has {} bytes unpacked, the limit is 100,000: remove files"),
     ],
 )
-def test_what_is_too_large_for_aws_lambda_is_refused(
+def test_a_layer_that_is_too_large_for_aws_lambda_is_refused(
     refusal: Refusal, tmp_path: Path, limits: Limits, message: str
 ) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(archive(cpython({f"{LIBRARY}/random": os.urandom(200_000)})))
-    said = refusal(*OPTIONS, "--interpreter", file, limits=limits)
-    assert re.sub(r"(?<=has )[\d,]+", "{}", said) == message.replace("{file}", str(file))
+    refused = refusal(*OPTIONS, "--interpreter", file, limits=limits)
+    assert re.sub(r"(?<=has )[\d,]+", "{}", refused) == message.replace("{file}", str(file))
 
 
-def test_bytecode_counts_among_what_is_unpacked(refusal: Refusal, tmp_path: Path) -> None:
+def test_bytecode_counts_in_the_unpacked_size(refusal: Refusal, tmp_path: Path) -> None:
     file = tmp_path / "a.tar"
     file.write_bytes(archive(cpython()))
     size = sum(path.stat().st_size for path in (ROOT / "layer").rglob("*.py")) + 60_000
-    said = refusal(*OPTIONS, "--interpreter", file, limits=Limits(unpacked_bytes=size))  # enough without bytecode
-    assert said.startswith(f"layer-python{VERSION}-{NAMES[HERE]}.zip has ")
+    refused = refusal(*OPTIONS, "--interpreter", file, limits=Limits(unpacked_bytes=size))  # enough without bytecode
+    assert refused.startswith(f"layer-python{VERSION}-{NAMES[HERE]}.zip has ")
 
 
 # Wrong usage

@@ -120,7 +120,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_what_no_function_runs_is_left_out_and_nothing_else(rule: str) -> None:
+def test_only_files_that_no_function_runs_are_left_out(rule: str) -> None:
     left_out, kept = RULES[rule]
     contents = {path: module() if path.endswith(".so") else path.encode() for path in (*left_out, *kept)}
     assert set(added(contents)) == set(kept)
@@ -132,7 +132,7 @@ def test_the_interpreter_has_one_name() -> None:
     assert [path for path in files if path.startswith("bin/")] == ["bin/python3"]
 
 
-def test_a_folder_for_extension_modules_is_always_there() -> None:
+def test_there_is_always_a_folder_for_extension_modules() -> None:
     assert PLACEHOLDER in bundled(distribution.from_archive("a.tar", archive(cpython())))
     own = f"{LIB}/lib-dynload/_struct.so"
     assert PLACEHOLDER not in bundled(distribution.from_archive("a.tar", archive(cpython({own: module()}))))
@@ -147,7 +147,7 @@ def test_a_link_to_a_file_becomes_a_copy() -> None:
     assert added(links) == dict.fromkeys(links, source)
 
 
-def test_a_library_is_kept_by_the_name_that_it_is_asked_for_by() -> None:
+def test_a_library_is_kept_under_the_name_that_the_loader_needs() -> None:
     library = module(data=b"library")
     files = {
         "lib/libz.so": Link("libz.so.1"),
@@ -160,7 +160,7 @@ def test_a_library_is_kept_by_the_name_that_it_is_asked_for_by() -> None:
     assert kept["lib/libz.so.1"] == library
 
 
-def test_a_library_that_is_asked_for_by_two_names_is_kept_by_both() -> None:
+def test_a_library_that_is_needed_under_two_names_is_kept_under_both() -> None:
     files = {
         "lib/libz.so.1": Link("libz.so.1.3.1"),
         "lib/libz.so.1.3.1": module(data=b"library"),
@@ -170,7 +170,7 @@ def test_a_library_that_is_asked_for_by_two_names_is_kept_by_both() -> None:
     assert set(added(files)) == set(files)
 
 
-def test_a_library_that_nothing_asks_for_is_kept_by_its_own_name() -> None:
+def test_a_library_that_nothing_needs_is_kept_under_its_own_name() -> None:
     files = {"lib/libz.so.1": Link("libz.so.1.3.1"), "lib/libz.so.1.3.1": module(data=b"library")}
     assert list(added(files)) == ["lib/libz.so.1.3.1"]
 
@@ -237,12 +237,12 @@ def licenses(files: Mapping[str, Any]) -> dict[str, bytes]:
     return {path: data for path, data in kept.items() if path.startswith("licenses/")}
 
 
-def test_licenses_that_come_along_are_kept_but_for_copies() -> None:
+def test_licenses_in_the_archive_are_kept_without_copies() -> None:
     own = {"licenses/a.txt": b"one", "licenses/b.txt": b"two", "licenses/c.txt": b"one"}
     assert licenses(own) == {"licenses/a.txt": b"one", "licenses/b.txt": b"two"}
 
 
-def test_where_none_come_along_those_of_python_build_standalone_do() -> None:
+def test_an_archive_without_licenses_gets_those_of_python_build_standalone() -> None:
     ours = (ROOT / "tools/packaging/interpreter/licenses/python-build-standalone.txt", ROOT / "LICENSE")
     expected = {"licenses/python-build-standalone.txt": ours[0], "licenses/Apache-2.0.txt": ours[1]}
     assert licenses({"LICENSE.txt": b"of Python"}) == {path: file.read_bytes() for path, file in expected.items()}
@@ -267,7 +267,7 @@ KINDS = ("", "gz", "bz2", "xz")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("top", ["python", "python/install", ".", "./a", ""])
-def test_an_archive_of_any_depth_and_compression_gives_what_a_folder_gives(tmp_path: Path, kind: str, top: str) -> None:
+def test_an_archive_of_any_depth_and_compression_is_read_like_a_folder(tmp_path: Path, kind: str, top: str) -> None:
     folder = distribution.from_folder(unpack(RICH, tmp_path / "a"))
     assert bundled(distribution.from_archive("a.tar", archive(RICH, top, kind))) == bundled(folder)
 
@@ -280,7 +280,7 @@ def test_links_of_a_folder_may_be_absolute(tmp_path: Path) -> None:
     assert f"{LIB}/out.py" not in files
 
 
-def test_the_outermost_of_several_is_taken() -> None:
+def test_the_outermost_interpreter_is_used() -> None:
     inner = {f"share/copy/{path}": content for path, content in cpython({f"{LIB}/os.py": b"another"}).items()}
     both = archive({**inner, **cpython()})
     assert bundled(distribution.from_archive("a.tar", both)) == bundled(
@@ -324,7 +324,7 @@ def test_a_damaged_archive_is_refused_or_read_but_never_breaks_the_build(
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_content_that_was_damaged_is_refused_wherever_that_was(kind: str) -> None:
+def test_content_damaged_at_any_byte_is_refused(kind: str) -> None:
     for place in range(0, len(SAMPLES[kind]), 29):
         data = bytearray(SAMPLES[kind])
         data[place] ^= 0x55

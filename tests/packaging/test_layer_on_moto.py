@@ -1,6 +1,6 @@
-"""One layer version under three functions, as the control plane of AWS Lambda holds it.
+"""One layer version under three functions, as the control plane of AWS Lambda stores it.
 
-moto stands in for the service. It stores what it is told and answers in the service's shape, so these tests show
+moto stands in for the service. It stores its input and responds in the format of the service, so these tests show
 that the zips, the manifest's fields and the order of the calls fit the API. They do not show what moto does not do:
 it enforces no limit of size, length or number, no layer permission and no revision, every update is complete at
 once, the conditions of a policy are kept as given, and no function runs, so nothing here streams.
@@ -77,7 +77,7 @@ def post(url: str, body: object) -> None:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[boto3.Session]:
-    """A session that knows nothing of the machine's AWS settings and proxies."""
+    """A session without the machine's AWS settings and proxies."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -144,14 +144,14 @@ def code_sha256(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
-def test_the_layer_is_published_to_the_byte(deployment: Deployment) -> None:
+def test_the_published_layer_has_the_same_bytes(deployment: Deployment) -> None:
     held = deployment.client.get_layer_version(LayerName=MANIFEST["name"], VersionNumber=1)
     zipped = deployment.zips["layer-slim"]
     assert held["Content"]["CodeSha256"] == code_sha256(zipped)
     assert held["Content"]["CodeSize"] == len(zipped)
 
 
-def test_the_layer_carries_what_the_manifest_says(deployment: Deployment) -> None:
+def test_the_published_layer_has_the_values_of_the_manifest(deployment: Deployment) -> None:
     held = deployment.client.get_layer_version(LayerName=MANIFEST["name"], VersionNumber=1)
     assert held["LayerVersionArn"].endswith(f":layer:{MANIFEST['name']}:1")
     assert held["Description"] == MANIFEST["description"]

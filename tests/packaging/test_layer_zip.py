@@ -20,7 +20,7 @@ from support.built_zips import (
 from support.checkout import ROOT, Checkout
 
 
-def test_the_layer_holds_exactly_the_files_of_the_manifest_with_its_modes(checkout: Checkout) -> None:
+def test_the_layer_contains_exactly_the_files_of_the_manifest(checkout: Checkout) -> None:
     for path in FILES:
         (checkout.root / "layer" / path).chmod(0o640)
     checkout.build("--bytecode", "none")
@@ -30,9 +30,7 @@ def test_the_layer_holds_exactly_the_files_of_the_manifest_with_its_modes(checko
         assert data == (ROOT / "layer" / path).read_bytes()
 
 
-def test_the_layer_holds_besides_the_bytecode_for_every_python_that_is_found(
-    checkout: Checkout, pythons: Pythons
-) -> None:
+def test_the_layer_contains_bytecode_for_every_python_that_is_found(checkout: Checkout, pythons: Pythons) -> None:
     checkout.build("--bytecode", "none", "-o", checkout.root / "plain")
     checkout.build(PATH=pythons.path)
     plain = modes(checkout.root / "plain" / "layer-slim.zip")
@@ -80,7 +78,7 @@ LAYER_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         edit("layer/runtime.py", lambda data: data + b"# last\r\n"),
         "layer/runtime.py has CRLF line ends: save it with LF",
     ),
-    "bootstrap is no script": (
+    "bootstrap is not a script": (
         edit("layer/bootstrap", lambda data: b"\n" + data),
         "layer/bootstrap must begin with a #! line, such as #!/bin/sh",
     ),

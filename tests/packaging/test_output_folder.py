@@ -25,7 +25,7 @@ def test_everyone_can_read_the_output_whatever_the_umask(checkout: Checkout) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in checkout.dist.iterdir()} == {0o644}
 
 
-def test_a_build_leaves_nothing_but_its_output(checkout: Checkout) -> None:
+def test_a_build_leaves_only_its_output(checkout: Checkout) -> None:
     before = set(checkout.files())
     checkout.build()
     new = {Path(path).relative_to(checkout.root).as_posix() for path in set(checkout.files()) - before}
@@ -36,7 +36,7 @@ def test_a_build_leaves_nothing_but_its_output(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("option", ["-n", "--dry-run"])
-def test_a_dry_run_says_what_a_build_would_do_and_writes_nothing(checkout: Checkout, option: str) -> None:
+def test_a_dry_run_prints_the_report_and_writes_nothing(checkout: Checkout, option: str) -> None:
     before = checkout.files()
     plan = checkout.build(option)
     assert checkout.files() == before
@@ -64,7 +64,7 @@ def test_a_reader_that_goes_away_does_not_disturb_the_build(checkout: Checkout) 
     assert checkout.dist.joinpath("SHA256SUMS").is_file()
 
 
-def test_nothing_is_replaced_where_one_file_cannot_be(checkout: Checkout) -> None:
+def test_no_file_is_replaced_if_one_cannot_be(checkout: Checkout) -> None:
     checkout.build()
     checkout.dist.joinpath("SHA256SUMS").unlink()
     checkout.dist.joinpath("SHA256SUMS").mkdir()
@@ -72,7 +72,7 @@ def test_nothing_is_replaced_where_one_file_cannot_be(checkout: Checkout) -> Non
     assert checkout.refusal() == "cannot write dist/SHA256SUMS: it is a folder; remove it"
 
 
-def test_an_output_that_is_no_folder_is_refused(checkout: Checkout) -> None:
+def test_an_output_that_is_a_file_is_refused(checkout: Checkout) -> None:
     checkout.dist.touch()
     assert checkout.refusal() == "cannot create the folder dist: File exists"
 
@@ -91,5 +91,5 @@ def test_a_full_disk_leaves_the_last_build(checkout: Checkout, folder: Path) -> 
     assert checkout.files() == before
 
 
-def test_a_file_in_a_folder_that_cannot_be_written_is_one_line(checkout: Checkout) -> None:
+def test_an_output_folder_that_cannot_be_created_is_one_line(checkout: Checkout) -> None:
     assert checkout.refusal("-o", "/proc/out").startswith("cannot create the folder /proc/out: ")

@@ -1,4 +1,4 @@
-"""The interpreters that ``layer-manifest.json`` pins: how they are fetched, kept and brought up to date."""
+"""The interpreters that ``layer-manifest.json`` pins: how they are fetched, cached and updated."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def pin(checkout: Checkout, *pins: dict[str, str]) -> None:
 # Fetching
 
 
-def test_what_is_pinned_is_fetched_once_and_then_taken_from_the_cache(
+def test_a_pinned_archive_is_fetched_once_and_then_read_from_the_cache(
     checkout: Checkout, server: WebServer, cache: Path
 ) -> None:
     pin(checkout, a_pin(HERE, server.serve(PATH, ARCHIVE)))
@@ -84,7 +84,9 @@ def test_what_is_pinned_is_fetched_once_and_then_taken_from_the_cache(
     assert server.asked == [PATH]
 
 
-def test_a_pinned_file_makes_the_same_zip(checkout: Checkout, server: WebServer, tmp_path: Path, cache: Path) -> None:
+def test_a_pinned_archive_gives_the_same_zip_as_the_file(
+    checkout: Checkout, server: WebServer, tmp_path: Path, cache: Path
+) -> None:
     (tmp_path / "a.tar.gz").write_bytes(ARCHIVE)
     sums = []
     for url in (server.serve(PATH, ARCHIVE), (tmp_path / "a.tar.gz").as_uri()):
@@ -105,7 +107,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(checkout: Checkout, server
     assert (cache / KEPT).read_bytes() == ARCHIVE
 
 
-def test_an_archive_that_is_given_is_not_kept(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
+def test_an_archive_given_by_the_user_is_not_cached(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
     url = server.serve(PATH, ARCHIVE)
     for _ in range(2):
         checkout.build(*OPTIONS, "--interpreter", url, "-n")
@@ -201,7 +203,7 @@ def test_no_message_contains_the_secrets_of_an_address(checkout: Checkout, serve
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_what_cannot_be_fetched_is_named_and_nothing_is_kept(
+def test_a_failed_download_is_named_and_nothing_is_cached(
     checkout: Checkout, server: WebServer, tmp_path: Path, kind: str
 ) -> None:
     answer, message = FAILURES[kind]
@@ -225,32 +227,34 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize("url", ADDRESSES)
-def test_an_address_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_an_invalid_address_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("no_proxy", "*")
     assert fetch.is_url(url)
     with pytest.raises(PackagingError) as refusal:
         fetch.from_url(url)
-    said = str(refusal.value)
-    assert said.startswith(f"cannot fetch {without_secrets(url)}: {ADDRESSES[url]}") and said.endswith(f"; {NEXT_STEP}")
-    assert "\n" not in said
+    message = str(refusal.value)
+    assert message.startswith(f"cannot fetch {without_secrets(url)}: {ADDRESSES[url]}") and message.endswith(
+        f"; {NEXT_STEP}"
+    )
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     "path", ["a.tar", "/a.tar", "C:/a.tar", "http:a", "http:/a", "s3://bucket/a", "://", "a/http://b", ""]
 )
-def test_a_path_is_no_address(path: str) -> None:
+def test_a_path_is_not_an_address(path: str) -> None:
     assert not fetch.is_url(path)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["of a length that is told", "of unknown length"])
-def test_what_is_far_too_large_is_given_up(server: WebServer, told: bool) -> None:
+@pytest.mark.parametrize("has_length", [True, False], ids=["with Content-Length", "without"])
+def test_a_download_that_is_too_large_is_stopped(server: WebServer, has_length: bool) -> None:
     def endless(request: Request) -> None:
-        request.head(200, **({"Content_Length": 10**12} if told else {}))
+        request.head(200, **({"Content_Length": 10**12} if has_length else {}))
         try:
             while True:
                 request.wfile.write(bytes(65536))
         except OSError:
-            pass  # the build has had enough
+            pass  # the build has closed the connection
 
     url = server.serve("/endless", endless)
     with pytest.raises(PackagingError) as refusal:
@@ -258,7 +262,7 @@ def test_what_is_far_too_large_is_given_up(server: WebServer, told: bool) -> Non
     assert str(refusal.value) == f"{url} has more than 100,000 bytes: it is not an archive of CPython"
 
 
-def test_an_archive_with_another_hash_is_refused_and_not_kept(
+def test_an_archive_with_another_hash_is_refused_and_not_cached(
     checkout: Checkout, server: WebServer, tmp_path: Path
 ) -> None:
     url = server.serve(PATH, b"something else")
@@ -275,7 +279,7 @@ def test_a_cache_that_cannot_be_written_is_named(checkout: Checkout, server: Web
     pin(checkout, a_pin(HERE, server.serve(PATH, ARCHIVE)))
     (tmp_path / "file").touch()
     assert checkout.refusal(*OPTIONS, XDG_CACHE_HOME=str(tmp_path / "file")) == (
-        f"cannot keep {tmp_path}/file/python-streaming-runtime/{KEPT}: Not a directory; "
+        f"cannot write to the cache {tmp_path}/file/python-streaming-runtime: Not a directory; "
         "set XDG_CACHE_HOME to another folder"
     )
 
@@ -314,15 +318,15 @@ OTHER = next(version for version in ("3.12", "3.13") if version != VERSION)
 
 
 @pytest.mark.parametrize(("machines", "there"), [((), "none"), ((HERE,), OTHER)])
-def test_a_python_that_is_not_pinned_is_refused_with_those_that_are(
+def test_a_python_that_is_not_pinned_is_refused_with_a_list_of_pinned_ones(
     checkout: Checkout, machines: tuple[int, ...], there: str
 ) -> None:
     foreign = ARM64 if HERE == X86_64 else X86_64
     others = [a_pin(machine, "http://127.0.0.1:0/", python=OTHER, version=f"{OTHER}.1") for machine in machines]
     pin(checkout, a_pin(foreign, "http://127.0.0.1:0/"), *others)
     assert checkout.refusal(*OPTIONS) == (
-        f"layer-manifest.json pins no Python {VERSION} for {NAMES[HERE]} (it has {there}): "
-        "choose one of these, or give an archive with --interpreter"
+        f"layer-manifest.json pins no Python {VERSION} for {NAMES[HERE]} (it pins {there}): "
+        "choose one of these, or name an archive with --interpreter"
     )
 
 
@@ -447,8 +451,8 @@ def test_the_newest_patch_of_the_newest_release_is_pinned(checkout: Checkout) ->
         named = {"python": "3.13", "architecture": architecture, "version": "3.13.100", "release": "20991230"}
         assert pins(checkout)["3.13", architecture] == Pin(**named, url=source["url"], sha256=source["sha256"])
         old = before["3.13", architecture]
-        told = f"3.13 {architecture:6}  {old.version} of {old.release} becomes 3.13.100 of 20991230\n"
-        assert told in report
+        line = f"3.13 {architecture:6}  {old.version} of {old.release} becomes 3.13.100 of 20991230\n"
+        assert line in report
         other = before["3.14", architecture]
         assert f"3.14 {architecture:6}  {other.version} of {other.release} is the newest\n" in report
         assert pins(checkout)["3.14", architecture] == other
@@ -487,7 +491,7 @@ UNWANTED = {
 
 
 @pytest.mark.parametrize("kind", UNWANTED)
-def test_archives_that_do_not_run_everywhere_on_aws_lambda_are_never_taken(checkout: Checkout, kind: str) -> None:
+def test_archives_that_do_not_run_everywhere_on_aws_lambda_are_never_used(checkout: Checkout, kind: str) -> None:
     before = checkout.files()
     path = checkout.root.parent / "versions.json"
     path.write_text(json.dumps([*UNWANTED[kind], *EVERY, *UNWANTED[kind]]))
@@ -495,7 +499,7 @@ def test_archives_that_do_not_run_everywhere_on_aws_lambda_are_never_taken(check
     assert checkout.files() == before
 
 
-def test_the_manifest_is_changed_in_nothing_but_the_values(checkout: Checkout) -> None:
+def test_only_the_values_in_the_manifest_change(checkout: Checkout) -> None:
     path = checkout.root / "layer-manifest.json"
     old, source = pins(checkout)["3.14", "arm64"], listed("3.14.99", LATER, "aarch64")
     text = path.read_text().replace('"release": ', '"release"  :\t').replace("\n", "\r\n") + "\n\n"
@@ -516,7 +520,7 @@ def test_the_manifest_is_changed_in_nothing_but_the_values(checkout: Checkout) -
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_dry_run_tells_the_same_and_writes_nothing(checkout: Checkout) -> None:
+def test_a_dry_run_prints_the_same_and_writes_nothing(checkout: Checkout) -> None:
     entries = [*EVERY, *both("3.13.99", LATER)]
     before = checkout.files()
     report = update(checkout, entries, "-n")
@@ -540,7 +544,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("kind", NONSENSE)
-def test_a_listing_that_is_none_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_not_a_listing_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.json").write_bytes(NONSENSE[kind])
     with pytest.raises(PackagingError, match=r"^versions\.json is not the file of pbs-installer: "):
         pinning.refresh(ROOT / "layer-manifest.json", tmp_path / "a.json", dry_run=True)
@@ -555,15 +559,15 @@ def test_a_listing_with_a_faulty_hash_is_refused(checkout: Checkout, options: tu
     )
 
 
-def test_a_listing_without_a_python_that_is_pinned_is_refused(checkout: Checkout) -> None:
+def test_a_listing_without_a_pinned_python_is_refused(checkout: Checkout) -> None:
     (checkout.root / "a.json").write_text(json.dumps([entry for entry in EVERY if "aarch64" not in str(entry)]))
     assert checkout.refusal("pin", "--versions", "a.json") == (
-        "versions.json contains no Python 3.12 for arm64: it has left pbs-installer, or the layer should no longer "
-        "bring it; take it out of layer-manifest.json then"
+        "versions.json contains no Python 3.12 for arm64: pbs-installer no longer lists it; "
+        "remove the pin from layer-manifest.json"
     )
 
 
-def test_a_listing_that_is_not_there_is_refused(checkout: Checkout) -> None:
+def test_a_missing_listing_is_refused(checkout: Checkout) -> None:
     assert checkout.refusal("pin", "--versions", "a.json") == "cannot read a.json: No such file or directory"
 
 
@@ -576,7 +580,7 @@ needs_pip = pytest.mark.skipif(not HAS_PIP, reason="there is no pip here")
 
 
 def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
-    """Variables with which pip knows one package: a pbs-installer with the ``files``."""
+    """Variables with which pip finds one package: a pbs-installer with the ``files``."""
     folder.mkdir()
     about = "pbs_installer-2099.1.1.dist-info"
     metadata = {
@@ -591,7 +595,7 @@ def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
 
 
 @needs_pip
-def test_pip_fetches_the_newest_listing_whatever_lies_in_the_callers_folder(checkout: Checkout, tmp_path: Path) -> None:
+def test_pip_fetches_the_newest_listing_from_any_folder(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text("raise SystemExit('the wrong module')")
     entries = [*EVERY, *both("3.13.99", LATER)]
     variables = wheel(tmp_path / "wheels", {"pbs_installer/versions.json": json.dumps(entries)})
@@ -609,7 +613,7 @@ def test_a_package_without_a_listing_is_refused(checkout: Checkout, tmp_path: Pa
 
 
 @needs_pip
-def test_what_pip_says_is_passed_on(checkout: Checkout, tmp_path: Path) -> None:
+def test_the_error_of_pip_is_shown(checkout: Checkout, tmp_path: Path) -> None:
     variables = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
     assert checkout.refusal("pin", **variables) == (
         "pip could not fetch pbs-installer: ERROR: No matching distribution found for pbs-installer; "
@@ -617,7 +621,7 @@ def test_what_pip_says_is_passed_on(checkout: Checkout, tmp_path: Path) -> None:
     )
 
 
-def test_without_pip_the_other_way_is_named(checkout: Checkout, tmp_path: Path) -> None:
+def test_without_pip_the_message_names_the_other_way(checkout: Checkout, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     refusal = checkout.refusal("pin", PATH=f"{tmp_path}/venv/bin:/usr/bin:/bin")
     assert refusal.startswith("pip could not fetch pbs-installer: ")

@@ -1,5 +1,5 @@
-"""CPythons of a few files in the layout of python-build-standalone, with programs that say of themselves what a test
-wants them to: for which machine they are, what they need, and from which glibc on.
+"""CPythons with a few files in the layout of python-build-standalone. A test chooses what the ELF headers of their
+programs state: the machine, the needed libraries, and the glibc.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def elf(
     code: bytes = b"",
     data: bytes = b"",
 ) -> bytes:
-    """A program or library that wants symbols of the ``versions``, by library. Its ``code``, if any, is its entry."""
+    """A program or library that needs symbols of the ``versions``, by library. Its ``code``, if any, is its entry."""
     strings = _Strings()
     dynamic = [(_DT_NEEDED, strings.add(name)) for name in needed]
     dynamic += [(_DT_RPATH, strings.add(rpath))] if rpath is not None else []
@@ -155,7 +155,7 @@ def archive(tree: Mapping[str, Any], top: str = "python", kind: str = "gz", *ext
 
 
 def unpack(tree: Mapping[str, Any], folder: Path) -> Path:
-    """Make the ``folder`` that ``tree`` tells of."""
+    """Create the ``folder`` that ``tree`` describes."""
     for path, content in tree.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Link):

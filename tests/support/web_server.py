@@ -1,4 +1,4 @@
-"""A web server on loopback that answers as a test tells it to, and notes what it was asked for."""
+"""A web server on loopback with the responses that a test defines; it records the requested paths."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class WebServer(http.server.ThreadingHTTPServer):
 
 
 def send(request: Request, data: bytes, length: int | None = None) -> None:
-    """Answer with ``data`` in a body that is said to have ``length`` bytes (None: as many as it has)."""
+    """Answer with ``data`` in a body with ``length`` bytes as its Content-Length (None: as many as it has)."""
     request.head(200, Content_Length=len(data) if length is None else length)
     request.wfile.write(data)
 

@@ -169,7 +169,7 @@ def _pin(manifest: Manifest, request: SelfContained) -> Pin:
             return pin
     pinned = ", ".join(pin.python for pin in manifest.pins if pin.architecture == request.architecture)
     raise PackagingError(
-        f"layer-manifest.json pins no Python {request.python} for {request.architecture} (only {pinned or 'none'}): "
+        f"layer-manifest.json pins no Python {request.python} for {request.architecture} (it pins {pinned or 'none'}): "
         "choose one of these, or name an archive with --interpreter"
     )
 

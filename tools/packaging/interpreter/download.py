@@ -152,4 +152,6 @@ def _store(path: Path, data: bytes) -> None:
         write_atomically(path, data)
     except (OSError, ToolError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise PackagingError(f"cannot fill the cache {path.parent}: {reason}; set XDG_CACHE_HOME") from error
+        raise PackagingError(
+            f"cannot write to the cache {path.parent}: {reason}; set XDG_CACHE_HOME to another folder"
+        ) from error

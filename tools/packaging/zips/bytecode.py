@@ -1,8 +1,9 @@
 """The layer's bytecode: its Python files, compiled by each supported Python.
 
-Without bytecode Python compiles the layer at every cold start, because it cannot write `__pycache__` below /opt. Each
-Python version has a bytecode format of its own, so one that Python itself must write it. For the same bytes in each
-build, `compile_tree` controls all that can differ: the path in tracebacks, the hash seed, and what was compiled before.
+Without bytecode, Python compiles the layer at every cold start, because it cannot write `__pycache__` below /opt. The
+format of bytecode differs between Python versions, so each version compiles its own. Three things could change the
+bytes between builds: the path in tracebacks, the hash seed, and the files compiled before in the same process.
+`pythons.run` and `compile_tree` fix all three.
 """
 
 import tempfile
