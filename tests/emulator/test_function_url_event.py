@@ -105,3 +105,14 @@ def test_a_chunked_body_is_joined(echo: Server) -> None:
         client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", "Transfer-Encoding: chunked")
         client.send(b"5;x=y\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\n\r\n")
         assert event_of(client.read_response())["body"] == "hello world"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [("Zoë".encode(), "Zoë"), ("a \N{FOX FACE}".encode(), "a \N{FOX FACE}"), (b"Zo\xeb", "Zoë"), (b"plain", "plain")],
+    ids=["UTF-8", "four bytes of UTF-8", "Latin-1", "ASCII"],
+)
+def test_header_values_are_decoded_as_utf_8_if_they_are_valid(echo: Server, raw: bytes, text: str) -> None:
+    with echo.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Name: " + raw + b"\r\n\r\n")
+        assert event_of(client.read_response())["headers"]["x-name"] == text

@@ -20,7 +20,7 @@ from support.emulator import ROOT, FunctionFolder, assert_usage_error, run
         (["--function", "main.py"], "main.py"),
         (["--timeout", "0"], "--timeout"),
         (["--timeout", "-1"], "--timeout"),
-        (["--timeout", "901"], "--timeout"),
+        (["--timeout", "1801"], "--timeout"),
         (["--timeout", "nan"], "--timeout"),
         (["--timeout", "soon"], "--timeout"),
         (["--memory", "127"], "--memory"),

@@ -1,6 +1,6 @@
 """Facts about AWS Lambda that several tools use, each with its source."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
@@ -9,9 +9,13 @@ MAX_ZIP_BYTES = 50 * 1024 * 1024  # one direct upload; larger zips go through Am
 MAX_UNPACKED_BYTES = 262_144_000  # a function with all its layers, unpacked
 MAX_LAYERS = 5  # of one function
 
+# Seconds; the maximum Timeout of API_CreateFunction since November 2026. Exceptions: 900 for the streams of an API
+# Gateway REST API (response-transfer-mode-lambda), and 5,400 for asynchronous and event-source invocations on managed
+# instances.
+MAX_TIMEOUT = 1800
 
-@dataclass(frozen=True)
-class Limits:
+
+class Limits(NamedTuple):
     """The limits of a zip in bytes; the defaults are those of AWS Lambda."""
 
     zip_bytes: int = MAX_ZIP_BYTES

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tools.common.cli import Parser
 from tools.common.errors import UsageError
 from tools.common.event_argument import event_bytes
+from tools.common.lambda_facts import MAX_TIMEOUT
 from tools.common.paths import ROOT
 from tools.emulator.deployment.configuration import RESERVED, function_name
 
@@ -23,7 +24,6 @@ VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 MAX_CONCURRENCY = 1000
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 10240  # API_CreateFunction: MemorySize
-MAX_TIMEOUT = 900.0  # seconds (API_CreateFunction: Timeout)
 
 EPILOG = """\
 examples:
@@ -332,4 +332,4 @@ def seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) <= MAX_TIMEOUT:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT:.0f}")
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT}")

@@ -187,7 +187,7 @@ class Connection:
             name, colon, value = line.partition(":")
             if not colon or not TOKEN.fullmatch(name):
                 raise ProtocolError(f"a header line is malformed: {line[:80]!r}")
-            fields.append((name, value.strip(" \t")))
+            fields.append((name, text_of_value(value.strip(" \t"))))
         return Headers(fields)
 
     def _read_line(self, limit: int, part: str) -> str:
@@ -221,6 +221,17 @@ class Connection:
         if not data:
             raise ConnectionClosed("a chunk")
         return data
+
+
+def text_of_value(value: str) -> str:
+    """Return a header value that was read as Latin-1 as the UTF-8 text that it is, if it is valid UTF-8.
+
+    Browsers and SDKs send UTF-8, and the service delivers it as such. RFC 9110, 5.5, leaves the encoding open.
+    """
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def content_length(request: Request, limit: int) -> int:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from tools.common.errors import ToolError
+from tools.common.lambda_facts import MAX_TIMEOUT
 from tools.fleet.aws.errors import (
     AwsError,
     Conflict,
@@ -21,7 +22,7 @@ from tools.fleet.aws.models import Alias, Function
 from tools.fleet.aws.session import Aws
 
 MAX_POLLS = 300  # of one update
-INVOCATION_TIMEOUT = 905  # seconds; AWS Lambda ends an invocation after at most 900
+INVOCATION_TIMEOUT = MAX_TIMEOUT + 5  # seconds; AWS Lambda ends an invocation before
 
 
 class Functions:
