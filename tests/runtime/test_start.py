@@ -18,9 +18,9 @@ OF_THE_LAYER = {
     "streaming_runtime.invocation",
     "streaming_runtime.log",
 }
-# `os` and what it imports, which `site` would import too; and three accelerators in C.
+# `os` and its imports, which `site` would import too, and modules in C.
 OF_PYTHON = {"_collections_abc", "_stat", "genericpath", "os", "os.path", "posixpath", "stat"}
-ACCELERATORS = {"_json", "_socket", "_signal"}
+C_MODULES = {"_json", "_socket", "_signal", "gc"}
 
 MODULES = "import sys; names = sorted(sys.modules); import json; print(json.dumps(names))"
 FUNCTION = """
@@ -43,7 +43,7 @@ def test_these_modules_are_loaded_until_the_first_next_and_no_more_by_the_first_
     built_in = set(json.loads(bare.stdout))
     function = runtime(FUNCTION, arguments=[interpreter.program, "/var/runtime/bootstrap.py"])
     function.expect_next()
-    expected = OF_THE_LAYER | OF_PYTHON | ACCELERATORS | {"lambda_function"}
+    expected = OF_THE_LAYER | OF_PYTHON | C_MODULES | {"lambda_function"}
     assert set(function.stdout.split()) - built_in == expected - built_in
     response = function.read_response(function.send_invocation({"any": ["event", 1.5, None]}))
     assert response.body.decode().split() == function.stdout.split()
