@@ -42,6 +42,7 @@ LATE_IMPORTS = {
         "loaded while the process of the environment starts"
     ),
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.attached"): "only --api-only needs it",
+    ("tools/emulator/execution/pool.py", "tools.emulator.execution.snapstart"): "only --snapstart needs it",
     ("tools/emulator/sandbox/supervisor_client.py", "shutil"): "a start does not need it",
     ("tools/emulator/sandbox/supervisor_process.py", "shutil"): "it would take half of the start of the supervisor",
     ("tools/emulator/sandbox/supervisor_process.py", "ctypes"): "only Linux needs it",
