@@ -113,5 +113,6 @@ def test_no_snippet_is_left_out() -> None:
     assert {block.page for block in others} == {
         "docs/deploy/cdk.md",
         "docs/local-development.md",
+        "docs/tracing.md",  # with the packages of the agents, in tests/runtime/test_agent_packages.py
         "docs/troubleshooting.md",
     }

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support import agents_environment
+from support import agents_environment, documents
 from support.agents_environment import PYTHON
 from support.collector import Collector
 from support.function_process import FunctionProcess, Gate, source
@@ -34,7 +34,6 @@ APP = """
 import time
 
 {preamble}
-
 def handler(event, context):
     start = time.monotonic()
     with child("step"):
@@ -99,7 +98,7 @@ def read_opentelemetry(_: FunctionProcess, collector: Collector) -> Record:
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
-    [root] = [span for span in spans if span["kind"] == "SPAN_KIND_SERVER"]
+    [root] = [span for span in spans if span["name"] == "f"]
     is_error = root["status"].get("code") == "STATUS_CODE_ERROR"
     errors = [
         attribute["value"]["stringValue"] for event in root.get("events", []) for attribute in event["attributes"]
@@ -150,7 +149,7 @@ exec "$@"
 def read_datadog(function: FunctionProcess, _: Collector) -> Record:
     lines = [json.loads(line) for line in function.stdout.splitlines() if line.startswith('{"traces"')]
     spans = [span for line in lines for trace in line["traces"] for span in trace]
-    [root] = [span for span in spans if span["name"] == "aws.lambda"]
+    [root] = [span for span in spans if span["name"] in ("aws.lambda", "f")]
     return Record(
         root["duration"] / 1e9,
         root["meta"]["error.type"].removeprefix("builtins.") if root["error"] else "",
@@ -311,7 +310,7 @@ def child(name):
 
 def read_xray(_: FunctionProcess, collector: Collector) -> Record:
     documents = collector.datagrams()
-    [segment] = [document for document in documents if document["name"] == "stream"]
+    [segment] = [document for document in documents if document["name"] in ("stream", "f")]
     assert segment["trace_id"] == TRACE_ID.split(";")[0].removeprefix("Root=")
     children = [document for document in documents if document.get("parent_id") == segment["id"]]
     causes = [document["cause"] for document in children if "cause" in document]  # the outer one refers to the inner
@@ -347,6 +346,43 @@ child = xray_recorder.in_subsegment
     },
 )
 
+# The decorators of docs/tracing.md, with `span` and `flush` of the table there
+
+SYNC_DECORATOR, ASYNC_DECORATOR = (
+    block.text for block in documents.blocks("python", ["docs/tracing.md"]) if "def traced(span, flush)" in block.text
+)
+
+OPENTELEMETRY_SDK = """
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+tracer = trace.get_tracer("app")
+child = tracer.start_as_current_span
+"""
+NEW_RELIC_SDK = """
+import newrelic.agent
+
+newrelic.agent.initialize()
+
+import newrelic_lambda.agent_protocol
+
+def child(name):
+    return newrelic.agent.FunctionTrace(name, group="app")
+"""
+
+
+def decorated(agent: Agent, span: str, flush: str, preamble: str = "") -> Agent:
+    """Return the agent as a library: the handler is decorated, and nothing starts the agent."""
+    variables = {name: value for name, value in agent.variables.items() if "HANDLER" not in name}
+    preamble = f"{preamble or agent.preamble}\n{{decorator}}\n\n@traced({span}, {flush})"
+    return Agent(preamble, agent.read, {}, variables)
+
+
 AGENTS = {
     "opentelemetry": OPENTELEMETRY,
     "datadog": DATADOG,
@@ -354,6 +390,20 @@ AGENTS = {
     "elastic": ELASTIC,
     "newrelic": NEW_RELIC,
     "xray": XRAY,
+    "decorated by opentelemetry": decorated(
+        OPENTELEMETRY,
+        "tracer.start_as_current_span",
+        "trace.get_tracer_provider().force_flush",
+        OPENTELEMETRY_SDK,
+    ),
+    "decorated by datadog": decorated(DATADOG, "tracer.trace", "tracer.flush"),
+    "decorated by newrelic": decorated(
+        NEW_RELIC,
+        "lambda name: newrelic.agent.BackgroundTask(newrelic.agent.application(), name)",
+        "lambda: None",
+        NEW_RELIC_SDK,
+    ),
+    "decorated by xray": decorated(XRAY, "xray_recorder.in_subsegment", "lambda: None"),
 }
 
 
@@ -380,9 +430,10 @@ def start(
     """Starts the function with the agent."""
 
     def start() -> FunctionProcess:
-        app = source(APP).format(preamble=agent.preamble)
+        app = source(APP).replace("{preamble}", agent.preamble)
         if request.param == "async":
-            app = app.replace("def handler", "async def handler")
+            app = app.replace("def handler", "async def handler").replace("{decorator}", ASYNC_DECORATOR)
+        app = app.replace("{decorator}", SYNC_DECORATOR)
         values = {
             "address": collector.address,
             "datagrams": collector.datagram_address,
