@@ -1,9 +1,9 @@
 """A stand-in for the control plane of AWS Lambda, in front of moto: it adds what moto lacks.
 
-It is not the service. What it adds is written from the API Reference and the Developer Guide: the optimistic lock
-(`RevisionId`, 412), updates that take time (`LastUpdateStatus`, 409), pages of 50, limits, unsound zips refused, layers
-of other accounts and their sharing, a `Location` that can be downloaded, and trouble on the way: 429, 5xx and
-connections that break before or after the request was carried out. Error texts are its own: tests look at codes.
+It is not the service. Its additions follow the API Reference and the Developer Guide: the optimistic lock
+(`RevisionId`, 412), updates that take time (`LastUpdateStatus`, 409), pages of 50, limits, invalid zips, shared layers
+of other accounts, and a `Location` that can be downloaded. It can produce faults: 429, 5xx, and connections that break
+before or after the request was carried out. Its error messages are its own, so tests compare codes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Environ = dict[str, Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One request that arrived, in the order of time."""
+    """One request."""
 
     at: float
     account: str
@@ -59,7 +59,7 @@ class Call:
 
 
 class Refusal(Exception):
-    """An answer that is an error of AWS."""
+    """An error response of AWS."""
 
     def __init__(self, status: int, code: str, **more: str) -> None:
         super().__init__(code)
@@ -68,14 +68,14 @@ class Refusal(Exception):
 
 @dataclass
 class Faults:
-    """What is to go wrong.
+    """The faults to produce.
 
     Args:
-        on: gives for a call what is to happen to it: 429, 500, "before" or "after" (the connection breaks before or
-            after it is carried out), or None.
-        updates_fail: functions whose updates end as Failed.
-        invocations_fail: functions that answer with an error.
-        tags_denied: functions whose tags the caller may not list.
+        on: receives each call and returns its fault: 429, 500, "before" or "after" (the connection breaks before or
+            after the call is carried out), or None.
+        updates_fail: functions whose updates fail.
+        invocations_fail: functions whose invocations fail.
+        tags_denied: functions whose tags the caller may not read.
         expired: every call is rejected, as with an expired session.
         corrupt_layers: published layers get other bytes than were sent.
     """
@@ -89,7 +89,7 @@ class Faults:
 
 
 class StandIn:
-    """The WSGI application. What it knows besides moto is kept by account, region and name."""
+    """The WSGI application. Its own state is kept by account, region and name."""
 
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -100,7 +100,7 @@ class StandIn:
     def reset(self) -> None:
         self.faults = Faults()
         self.calls: list[Call] = []
-        self.looks_until_done = 1  # so many reads see an update in progress
+        self.looks_until_done = 1  # the number of reads that see an update in progress
         self.invoked: list[tuple[str, bytes]] = []
         self.layers: dict[tuple[str, str, str, str], list[str]] = {}  # by function and version
         self.revisions: dict[tuple[str, str, str], str] = defaultdict(lambda: str(uuid.uuid4()))
@@ -110,16 +110,16 @@ class StandIn:
         self._post("/moto-api/config", {"lambda": {"use_docker": False}})
         iam_backends[FOREIGN_ACCOUNT]["aws"].access_keys[FOREIGN_KEY] = SimpleNamespace(
             role_arn=None
-        )  # by which moto knows the account
+        )  # moto finds the account by it
 
     def counted(self) -> Counter[str]:
         return Counter(call.operation for call in self.calls)
 
     def changes(self) -> list[Call]:
-        """The calls that ask for a change of functions."""
+        """Return the calls that update functions."""
         return [call for call in self.calls if call.operation == "UpdateFunctionConfiguration"]
 
-    # The way through
+    # --- Requests
 
     def __call__(self, environ: Environ, start_response: Any) -> Any:
         path = urllib.parse.unquote(environ["PATH_INFO"])
@@ -133,16 +133,16 @@ class StandIn:
             fault = self.faults.on(call)
         if fault == "before":
             self._break(environ)
-        status, answer, headers = self._answer(environ, path, call, fault)
+        status, response, headers = self._respond(environ, path, call, fault)
         if fault == "after":
             self._break(environ)
-        data = json.dumps(answer).encode() if not isinstance(answer, bytes) else answer
+        data = json.dumps(response).encode() if not isinstance(response, bytes) else response
         start_response(
             f"{status} {'OK' if status < 400 else 'Refused'}", [*headers, ("Content-Length", str(len(data)))]
         )
         return [data]
 
-    def _answer(self, environ: Environ, path: str, call: Call, fault: int | str | None) -> tuple[int, Any, Any]:
+    def _respond(self, environ: Environ, path: str, call: Call, fault: int | str | None) -> tuple[int, Any, Any]:
         json_headers = [("Content-Type", "application/json")]
         try:
             if self.faults.expired:
@@ -154,13 +154,13 @@ class StandIn:
             if call.service != "lambda":
                 return self._inner(environ)
             with self._lock:
-                status, answer, *more = self._lambda(environ, call)
-            return status, answer, [*json_headers, *(more[0] if more else ())]
+                status, response, *more = self._lambda(environ, call)
+            return status, response, [*json_headers, *(more[0] if more else ())]
         except Refusal as refusal:
             if call.service == "sts":
                 text = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>no</Message></Error></ErrorResponse>"
                 return refusal.status, text.encode(), [("Content-Type", "text/xml")]
-            content = {"Type": "User", "message": f"the stand-in says {refusal.code}", **refusal.more}
+            content = {"Type": "User", "message": f"{refusal.code} from the stand-in", **refusal.more}
             return refusal.status, content, [*json_headers, ("x-amzn-ErrorType", refusal.code)]
 
     def _inner(self, environ: Environ) -> tuple[int, bytes, list[tuple[str, str]]]:
@@ -172,11 +172,11 @@ class StandIn:
         if body is not None:
             data = json.dumps(body).encode()
             environ = dict(environ, CONTENT_LENGTH=str(len(data)), **{"wsgi.input": io.BytesIO(data)})
-        status, answer, headers = self._inner(environ)
+        status, response, headers = self._inner(environ)
         if status >= 400:
             code = dict(headers).get("x-amzn-errortype") or dict(headers).get("X-Amzn-ErrorType") or "ServiceException"
             raise Refusal(status, code)
-        return status, json.loads(answer) if answer else {}
+        return status, json.loads(response) if response else {}
 
     @staticmethod
     def _break(environ: Environ) -> None:
@@ -194,27 +194,27 @@ class StandIn:
         operation, name, part = _operation(environ["REQUEST_METHOD"], path)
         return Call(time.monotonic(), account, region, service, operation or service, name, part, content)
 
-    # AWS Lambda
+    # --- Functions
 
     def _lambda(self, environ: Environ, call: Call) -> Any:
         query = dict(urllib.parse.parse_qsl(environ.get("QUERY_STRING", "")))
         handle = getattr(self, f"on_{call.operation}", None)
         if handle:
             return handle(environ, call, query)
-        status, answer = self._moto_json(environ)
-        return status, self._dressed(call, answer)
+        status, response = self._moto_json(environ)
+        return status, self._complete(call, response)
 
     def _key(self, call: Call, name: str | None = None) -> tuple[str, str, str]:
         return (call.account, call.region, name or call.name)
 
-    def _dressed(self, call: Call, configuration: Any, in_list: bool = False) -> Any:
-        """A FunctionConfiguration as AWS has it: with its layers, its revision, and the state of its last update."""
+    def _complete(self, call: Call, configuration: Any, in_list: bool = False) -> Any:
+        """Add layers, revision, and the state of the last update to a FunctionConfiguration of moto."""
         if not isinstance(configuration, dict) or "FunctionArn" not in configuration or "Runtime" not in configuration:
             return configuration
         name, version = configuration["FunctionName"], configuration.get("Version", "$LATEST")
         key = self._key(call, name)
-        held = self.layers.get((*key, version), [])
-        configuration["Layers"] = [{"Arn": arn, "CodeSize": 1000} for arn in held]
+        stored = self.layers.get((*key, version), [])
+        configuration["Layers"] = [{"Arn": arn, "CodeSize": 1000} for arn in stored]
         configuration["RevisionId"] = self.revisions[key] if version == "$LATEST" else f"revision-of-{version}"
         configuration["State"], configuration["LastUpdateStatus"] = "Active", "Successful"
         if version == "$LATEST" and key in self.pending:
@@ -227,14 +227,14 @@ class StandIn:
         return configuration
 
     def _look(self, key: tuple[str, str, str]) -> None:
-        """An update comes to its end after it was looked at so many times; the revision changes once more then."""
+        """Count a read. After enough of them the update is complete, and the revision changes once more."""
         if key in self.pending:
             self.pending[key] -= 1
             if self.pending[key] < 0:
                 del self.pending[key]
                 self.revisions.pop(key)
 
-    def _lock_is_right(self, key: tuple[str, str, str], revision: str | None) -> None:
+    def _check_lock(self, key: tuple[str, str, str], revision: str | None) -> None:
         if key in self.pending:
             raise Refusal(409, "ResourceConflictException")
         if revision and revision != self.revisions[key]:
@@ -255,30 +255,30 @@ class StandIn:
         self._check_layers(call, layers)
         if "ZipFile" in body.get("Code", {}):
             _check_zip(body["Code"]["ZipFile"])
-        status, answer = self._moto_json(environ, body)
+        status, response = self._moto_json(environ, body)
         self.layers[(*self._key(call, body["FunctionName"]), "$LATEST")] = layers
-        return status, self._dressed(call, answer)
+        return status, self._complete(call, response)
 
     def on_ListFunctions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
-        status, answer = self._moto_json(environ)
-        found = [self._dressed(call, each, in_list=True) for each in answer["Functions"]]
+        status, response = self._moto_json(environ)
+        found = [self._complete(call, each, in_list=True) for each in response["Functions"]]
         return status, _page(found, "Functions", query)
 
     def on_GetFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         self._look(self._key(call))
-        status, answer = self._moto_json(environ)
-        self._dressed(call, answer["Configuration"])
+        status, response = self._moto_json(environ)
+        self._complete(call, response["Configuration"])
         location = f"{self.url}/zip/function/{call.account}/{call.region}/{call.name}"
-        answer["Code"] = {"RepositoryType": "S3", "Location": location}
+        response["Code"] = {"RepositoryType": "S3", "Location": location}
         if call.name in self.faults.tags_denied:
-            answer.pop("Tags", None)
-            answer["TagsError"] = {"ErrorCode": "AccessDeniedException", "Message": "lambda:ListTags is not allowed"}
-        return status, answer
+            response.pop("Tags", None)
+            response["TagsError"] = {"ErrorCode": "AccessDeniedException", "Message": "lambda:ListTags is not allowed"}
+        return status, response
 
     def on_GetFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         self._look(self._key(call))
-        status, answer = self._moto_json(environ)
-        return status, self._dressed(call, answer)
+        status, response = self._moto_json(environ)
+        return status, self._complete(call, response)
 
     def on_UpdateFunctionConfiguration(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body, key = dict(call.body), self._key(call)
@@ -286,56 +286,56 @@ class StandIn:
             raise Refusal(400, "InvalidParameterValueException")
         revision, layers = body.pop("RevisionId", None), body.pop("Layers", None)
         self._exists(call)
-        self._lock_is_right(key, revision)
+        self._check_lock(key, revision)
         if layers is not None:
             self._check_layers(call, layers)
-        status, answer = self._moto_json(environ, body)
+        status, response = self._moto_json(environ, body)
         if layers is not None:
             self.layers[(*key, "$LATEST")] = list(layers)
         self._begin_update(call)
-        return status, self._dressed(call, answer)
+        return status, self._complete(call, response)
 
     def on_UpdateFunctionCode(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body = dict(call.body)
         self._exists(call)
-        self._lock_is_right(self._key(call), body.pop("RevisionId", None))
+        self._check_lock(self._key(call), body.pop("RevisionId", None))
         if "ZipFile" in body:
             _check_zip(body["ZipFile"])
-        status, answer = self._moto_json(environ, body)
+        status, response = self._moto_json(environ, body)
         self._begin_update(call)
-        return status, self._dressed(call, answer)
+        return status, self._complete(call, response)
 
     def on_PublishVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         key = self._key(call)
         self._exists(call)
-        self._lock_is_right(key, call.body.get("RevisionId"))
+        self._check_lock(key, call.body.get("RevisionId"))
         latest = self.layers.get((*key, "$LATEST"), [])
-        versions = [version for (*held, version) in self.layers if tuple(held) == key and version != "$LATEST"]
+        versions = [version for (*stored, version) in self.layers if tuple(stored) == key and version != "$LATEST"]
         newest = max(versions, key=int, default=None)
-        # moto looks at what it knows, which is not the layers; AWS gives the last version again where nothing changed.
+        # AWS returns the last version if nothing has changed since; moto cannot know, because it has no layers.
         backend = get_backend(call.account, call.region)
         if newest and self.layers[(*key, newest)] == latest:
-            answer = json.loads(json.dumps(backend.get_function(call.name, newest).get_configuration(), default=str))
-            return 201, self._dressed(call, answer)
+            response = json.loads(json.dumps(backend.get_function(call.name, newest).get_configuration(), default=str))
+            return 201, self._complete(call, response)
         backend.get_function(call.name).code_or_config_updated = True
-        status, answer = self._moto_json(environ)
-        self.layers[(*key, answer["Version"])] = list(latest)
-        return status, self._dressed(call, answer)
+        status, response = self._moto_json(environ)
+        self.layers[(*key, response["Version"])] = list(latest)
+        return status, self._complete(call, response)
 
     def on_UpdateAlias(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         alias = get_backend(call.account, call.region).get_alias(call.part, call.name)
         if call.body.get("RevisionId", alias.revision_id) != alias.revision_id:
             raise Refusal(412, "PreconditionFailedException")
-        status, answer = self._moto_json(environ)
-        alias.revision_id = answer["RevisionId"] = str(uuid.uuid4())
-        return status, answer
+        status, response = self._moto_json(environ)
+        alias.revision_id = response["RevisionId"] = str(uuid.uuid4())
+        return status, response
 
     def on_Invoke(self, environ: Environ, call: Call, query: Any) -> Any:
         self._exists(call)
         self.invoked.append((call.name, environ["wsgi.input"].getvalue()))
         if call.name in self.faults.invocations_fail:
             return 200, {"errorMessage": "boom", "errorType": "ValueError"}, [("X-Amz-Function-Error", "Unhandled")]
-        return 200, {"answer": 42}
+        return 200, {"response": 42}
 
     def on_ListFunctionUrlConfigs(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         function = self._exists(call)
@@ -346,10 +346,10 @@ class StandIn:
         return 200, {"FunctionUrlConfigs": found}
 
     def on_UpdateFunctionUrlConfig(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
-        status, answer = self._moto_json(environ)
+        status, response = self._moto_json(environ)
         if mode := call.body.get("InvokeMode"):
-            self._exists(call).url_config.config["InvokeMode"] = answer["InvokeMode"] = mode
-        return status, answer
+            self._exists(call).url_config.config["InvokeMode"] = response["InvokeMode"] = mode
+        return status, response
 
     def _exists(self, call: Call) -> Any:
         try:
@@ -357,10 +357,10 @@ class StandIn:
         except Exception:
             raise Refusal(404, "ResourceNotFoundException") from None
 
-    # Layers
+    # --- Layers
 
     def _layer(self, call: Call, name: str, number: int) -> Any:
-        """A layer version that the caller may use, whichever account it is of."""
+        """Return a layer version of any account that the caller may use."""
         account, region, short = call.account, call.region, name
         if name.startswith("arn:"):
             _, _, _, region, account, _, short = name.split(":")[:7]
@@ -396,8 +396,8 @@ class StandIn:
             raise Refusal(400, "InvalidParameterValueException")
 
     def on_ListLayerVersions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
-        status, answer = self._moto_json(environ)
-        return status, _page(answer["LayerVersions"], "LayerVersions", query)
+        status, response = self._moto_json(environ)
+        return status, _page(response["LayerVersions"], "LayerVersions", query)
 
     def on_PublishLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body = call.body
@@ -411,18 +411,18 @@ class StandIn:
             _check_zip(body["Content"]["ZipFile"])
         if self.faults.corrupt_layers:
             body["Content"]["ZipFile"] = base64.b64encode(base64.b64decode(body["Content"]["ZipFile"]) + b"!").decode()
-        status, answer = self._moto_json(environ, body)
-        return status, self._located(call, call.name, answer)
+        status, response = self._moto_json(environ, body)
+        return status, self._located(call, call.name, response)
 
     def on_GetLayerVersion(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         name, number = call.name, int(call.part)
         version = self._layer(call, name, number)
         return 200, self._located(call, name, version.get_layer_version())
 
-    def _located(self, call: Call, name: str, answer: Any) -> Any:
-        _, _, _, region, account, _, short = answer["LayerVersionArn"].split(":")[:7]
-        answer["Content"]["Location"] = f"{self.url}/zip/layer/{account}/{region}/{short}/{answer['Version']}"
-        return answer
+    def _located(self, call: Call, name: str, response: Any) -> Any:
+        _, _, _, region, account, _, short = response["LayerVersionArn"].split(":")[:7]
+        response["Content"]["Location"] = f"{self.url}/zip/layer/{account}/{region}/{short}/{response['Version']}"
+        return response
 
     def on_AddLayerVersionPermission(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         version = self._layer(call, call.name, int(call.part))
@@ -434,18 +434,18 @@ class StandIn:
 
     def on_GetLayerVersionPolicy(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         self._layer(call, call.name, int(call.part))
-        status, answer = self._moto_json(environ)
-        policy = json.loads(answer["Policy"])
+        status, response = self._moto_json(environ)
+        policy = json.loads(response["Policy"])
         for statement in policy["Statement"]:
             if organization := statement.pop("OrganizationId", None):
                 statement["Condition"] = {"StringEquals": {"aws:PrincipalOrgID": organization}}
-        return status, {**answer, "Policy": json.dumps(policy)}
+        return status, {**response, "Policy": json.dumps(policy)}
 
     def _download(self, path: str, start_response: Any) -> list[bytes]:
         _, _, kind, account, region, name, *rest = path.split("/")
         backend = get_backend(account, region)
-        held = backend.get_layer_version(name, rest[0]) if kind == "layer" else backend.get_function(name)
-        data = held.code_bytes
+        stored = backend.get_layer_version(name, rest[0]) if kind == "layer" else backend.get_function(name)
+        data = stored.code_bytes
         start_response("200 OK", [("Content-Type", "application/zip"), ("Content-Length", str(len(data)))])
         return [data]
 
@@ -514,10 +514,10 @@ def _operation(method: str, path: str) -> tuple[str, str, str]:
 
 def _page(items: list[Any], key: str, query: dict[str, str]) -> dict[str, Any]:
     start, size = int(query.get("Marker", 0)), min(int(query.get("MaxItems", PAGE)), PAGE)
-    answer: dict[str, Any] = {key: items[start : start + size]}
+    response: dict[str, Any] = {key: items[start : start + size]}
     if start + size < len(items):
-        answer["NextMarker"] = str(start + size)
-    return answer
+        response["NextMarker"] = str(start + size)
+    return response
 
 
 def _check_zip(encoded: str) -> None:
@@ -542,7 +542,7 @@ def _statements(version: Any) -> list[dict[str, Any]]:
 
 
 def _may_use(version: Any, account: str) -> bool:
-    """By the account, or everybody's; who is in which organization it does not know."""
+    """Whether the policy names the account or everybody; members of organizations are not known."""
     return any(
         account in json.dumps(statement["Principal"])
         or (statement["Principal"] == "*" and not statement.get("OrganizationId"))
@@ -552,7 +552,7 @@ def _may_use(version: Any, account: str) -> bool:
 
 @contextmanager
 def serve() -> Iterator[StandIn]:
-    """Run a stand-in on a free port of loopback. moto's state is that of the process: one at a time."""
+    """Run a stand-in on a free port. The state of moto belongs to the process, so run one at a time."""
     application = StandIn()
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler)
     application.url = f"http://127.0.0.1:{server.server_port}"
@@ -571,7 +571,7 @@ class _Handler(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log(self, *args: Any) -> None:
-        """Nothing: the calls are in the stand-in's own list."""
+        """Print nothing; the stand-in has its own list of calls."""
 
     def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
-        """As meant."""
+        """Print nothing; the fault was requested."""

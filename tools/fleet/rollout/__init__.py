@@ -6,13 +6,14 @@ Reading order:
     selection       which functions
     target_version  which layer versions
     events          the events of a journal, with the tables of allowed transitions
-    journal         the file of events, and the history that it contains
+    history         the state of the roll-out and of each function, computed from events
+    journal         the file of events
     steps           the steps on one function that both directions use: update, wait, move an alias
     rollback        restores functions, newest change first
     engine          rolls functions out: canaries, the steps of one function, failures
     rendering       plans and outcomes as text and as JSON
     progress        progress on stderr
 
-Imports: engine, rollback, steps, journal, events; the others import neither of them, except rendering, which reads the
-journal. `tools.fleet.aws` and `tools.common` are below all.
+Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, steps, journal, history,
+events, each imports those after it; rendering imports the journal; options, plan and selection import none of these.
 """

@@ -15,7 +15,7 @@ change the same functions, and one of them may start a second roll-out. The engi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -31,6 +31,7 @@ from tools.fleet.rollout.history import DONE, ROLLED_BACK, AliasMove, Record
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Targets, Verdict, plan_step
+from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.rollback import Rollback
 from tools.fleet.rollout.steps import MAX_ATTEMPTS, RETRYABLE, Steps
 
@@ -40,7 +41,7 @@ class RollOut:
 
     Args:
         targets: the version that each layer of this project is to have.
-        show: receives the name and the outcome of each function.
+        progress: shows the outcome of each function.
         workers: the number of threads.
     """
 
@@ -50,7 +51,7 @@ class RollOut:
         journal: Journal,
         targets: Targets,
         options: Options,
-        show: Callable[[str, str], None],
+        progress: Progress,
         workers: int = WORKERS,
     ) -> None:
         self._functions = functions
@@ -58,10 +59,10 @@ class RollOut:
         self._history = journal.history
         self._targets = targets
         self._options = options
-        self._show = show
+        self._show = progress
         self._workers = workers
         self._steps = Steps(functions, journal)
-        self._rollback = Rollback(self._steps, show, workers)
+        self._rollback = Rollback(self._steps, progress, workers)
         self._halt = threading.Event()  # no further function is begun
         self._credentials_error: CredentialsError | None = None
         changes = [record.arn for record in self._history.records.values() if record.verdict is Verdict.CHANGE]
@@ -84,6 +85,7 @@ class RollOut:
         if self._credentials_error:
             raise self._credentials_error
         if self._history.stopped:
+            self._show.restart(len(self._history.changed))
             if self._rollback.run():
                 self._journal.write(Event.END, outcome=ROLLED_BACK)
             return False

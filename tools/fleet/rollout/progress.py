@@ -28,6 +28,12 @@ class Progress:
         self._done = 0
         self._lock = threading.Lock()
 
+    def restart(self, total: int) -> None:
+        """Count from zero again, as for the rollback after a failure."""
+        with self._lock:
+            self._total = total
+            self._done = 0
+
     def __call__(self, name: str, outcome: str) -> None:
         """Show that the function `name` is complete, with `outcome`."""
         with self._lock:

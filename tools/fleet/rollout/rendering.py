@@ -131,12 +131,12 @@ _STATES = {
 
 
 def outcome(record: Record) -> str:
-    """Return the outcome of one function, such as `done` or `failed, rolled back`."""
+    """Return the outcome of one function, such as `done` or `failed and rolled back`."""
     if record.verdict is not Verdict.CHANGE:
         return _VERDICTS[record.verdict]
     default = "not rolled back" if record.state in BACKWARDS else "unfinished"
     words = _STATES.get(record.state, default)
-    return f"failed, {words}" if record.has_failed and record.state is not FunctionState.FAILED else words
+    return f"failed and {words}" if record.has_failed and record.state is not FunctionState.FAILED else words
 
 
 def result_lines(history: History) -> Iterator[str]:
