@@ -134,6 +134,22 @@ def test_a_process_of_a_developer_cannot_be_held() -> None:
     assert_usage_error(run("--api-only", "--snapstart", cwd=ROOT), "--snapstart")
 
 
+def test_an_error_before_the_first_request_is_logged_and_each_request_gets_it(serving: Serving) -> None:
+    source = """
+    from snapshot_restore_py import register_before_snapshot
+
+    register_before_snapshot(lambda: 1 / 0)
+
+    def handler(event, context):
+        yield b"served"
+    """
+    server, _ = serving(source, "--snapstart")
+    until(lambda: "[ERROR] ZeroDivisionError" in server.errors())
+    for _ in range(2):
+        assert server.get().status == 502
+    assert server.errors().count("Error Type: ZeroDivisionError") == 2
+
+
 # --- The held process -------------------------------------------------------------------------------------------------
 
 HELD = """

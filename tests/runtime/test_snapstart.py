@@ -6,12 +6,14 @@ import json
 import signal
 
 import pytest
+from support.function_process import AWSLAMBDARIC
 
 SNAPSTART = {
     "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
     "AWS_LAMBDA_LOG_GROUP_NAME": None,
     "AWS_LAMBDA_LOG_STREAM_NAME": None,
 }
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 RESTORED = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 HOOKS = """
@@ -395,6 +397,52 @@ def test_a_process_that_a_hook_forks_makes_no_call(runtime):
     assert function.respond().body == b"served"
     function.expect_next()
     assert "a process that the function forked" in function.stderr
+
+
+# --- The same as the managed runtime ----------------------------------------------------------------------------------
+
+
+def calls_and_status(function):
+    """Return the calls of a runtime up to its end, with the types of the error that it reports, and its exit status."""
+    made = []
+    while not made or "error" not in made[-1][0]:
+        request = function.request()
+        error_type = request.headers.get("lambda-runtime-function-error-type")
+        document = json.loads(request.body) if request.body else {}
+        made.append((request.line, error_type, document.get("errorType"), document.get("errorMessage")))
+        function.peer.send(RESTORED if request.line.startswith("GET ") else ACCEPTED)
+    return made, function.wait()
+
+
+@pytest.mark.parametrize("hook_name", ["register_before_snapshot", "register_after_restore"])
+def test_calls_error_types_and_exit_status_are_those_of_the_managed_client(runtime, hook_name):
+    code = f"""
+        from snapshot_restore_py import {hook_name}
+
+        @{hook_name}
+        def hook(text="x"):
+            raise ValueError(text)
+
+        def handler(event, context):
+            pass
+        """
+    ours = runtime(code, variables=SNAPSTART)
+    theirs = runtime(code, variables=SNAPSTART, command=AWSLAMBDARIC)
+    assert calls_and_status(ours) == calls_and_status(theirs)
+
+
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"500 Error"])
+def test_a_refused_restore_is_reported_as_by_the_managed_client(runtime, status):
+    found = []
+    for options in ({}, {"command": AWSLAMBDARIC}):
+        function = runtime(HOOKS, variables=SNAPSTART, **options)
+        expect_restore_next(function)
+        waiting, function.peer = function.peer, None
+        waiting.send(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+        request, _ = function.read_init_error()  # on another connection
+        waiting.close()
+        found.append((request.headers["lambda-runtime-function-error-type"], function.wait()))
+    assert found == [("Runtime.BeforeSnapshotError", 64)] * 2
 
 
 # --- Connections ------------------------------------------------------------------------------------------------------

@@ -151,6 +151,33 @@ def test_record_of_a_broken_connection(runtime):
     assert record["chunks"] * 65536 == record["responseBytes"] > 0
 
 
+def test_a_stream_within_the_call_of_an_agent_has_one_record(runtime):
+    code = {
+        "app.py": """
+            def handler(event, context):
+                yield b"one"
+                if event == "fail":
+                    raise KeyError("x")
+                yield b"two"
+            """,
+        "agent.py": """
+            import app
+
+            def handler(event, context):
+                try:
+                    return app.handler(event, context)
+                except KeyError:
+                    return None
+            """,
+    }
+    inner = {"STREAMING_RUNTIME_INNER_HANDLER": "app.handler", "_HANDLER": "agent.handler"}
+    function = runtime(code, variables=JSON | inner)
+    function.respond()
+    function.respond("fail")
+    function.expect_next()
+    assert [(record["status"], record["chunks"]) for record in records(function)] == [("success", 2), ("error", 1)]
+
+
 def test_without_the_variable_there_is_no_record_and_its_module_is_not_loaded(runtime):
     code = """
         import sys

@@ -28,6 +28,7 @@ from tools.emulator.http1.connection import Connection, ConnectionClosed, Header
 from tools.emulator.http1.server import Server
 
 PREFIX = "/2018-06-01/runtime"
+EXTENSIONS_PREFIX = "/2020-01-01/extension/"
 INVOCATION_PATH = re.compile(re.escape(PREFIX) + r"/invocation/([^/]+)/(response|error)")
 
 RESPONSE_MODE = "Lambda-Runtime-Function-Response-Mode"
@@ -198,6 +199,9 @@ class RuntimeApiServer:
             return self._next(connection)
         if (request.method, request.target) == ("POST", f"{PREFIX}/init/error"):
             return self._init_error(connection, request)
+        if request.target.startswith(EXTENSIONS_PREFIX):  # not emulated; a runtime works without its extension
+            connection.read_body(request, MAX_PAYLOAD_BYTES)
+            return send_error(connection, 404, "Extension.NotSupported", "extensions are not emulated")
         match = INVOCATION_PATH.fullmatch(request.target)
         if request.method != "POST" or match is None:
             message = f"the Runtime API has no {request.method} {request.target}"
