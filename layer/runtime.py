@@ -24,6 +24,11 @@ import sys
 if __name__ == "__main__":  # started as a script, by a wrapper; with PYTHONSAFEPATH its folder is not on the path
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     os.environ.pop("_STREAMING_RUNTIME_WRAPPERS", None)  # of bootstrap
+    watch = os.environ.pop("_STREAMING_RUNTIME_WATCH", "")
+    try:  # noqa: SIM105 - contextlib would have to be imported
+        os.kill(int(watch), 9)  # the watch over the wrapper, which has done its part
+    except (OSError, ValueError):  # there is none
+        pass
 
 import streaming_runtime
 from streaming_runtime import (

@@ -185,8 +185,7 @@ import os
 import sys
 
 def handler(event, context):
-    names = ("AWS_LAMBDA_EXEC_WRAPPER", "STREAMING_RUNTIME_EXEC_WRAPPER", "_STREAMING_RUNTIME_WRAPPERS")
-    left = [name for name in names if name in os.environ]
+    left = [name for name in os.environ if "STREAMING_RUNTIME_" in name or name.endswith("EXEC_WRAPPER")]
     yield json.dumps([os.environ.get("WRAPPED", "").split(), left, sys.argv, "site" in sys.modules]).encode()
 """
 
@@ -230,6 +229,20 @@ def test_a_wrapper_that_calls_bootstrap_again_is_started_once(runtime, layer, tm
         function = runtime(WRAPPERS, arguments=arguments, variables=variables)
         wrappers, left, *_ = json.loads(function.respond().body)
         assert (set(wrappers), left) == ({agent}, [])
+
+
+@pytest.mark.parametrize("status", [0, 3])
+@pytest.mark.parametrize("place", ["AWS_LAMBDA_EXEC_WRAPPER", "STREAMING_RUNTIME_EXEC_WRAPPER", "argument"])
+def test_a_wrapper_that_ends_without_starting_python_is_reported(runtime, tmp_path, python_on_path, place, status):
+    agent = wrapper(tmp_path / "agent", f"#!/bin/sh\nexit {status}\n")
+    arguments = [agent, *MANAGED] if place == "argument" else [""]
+    variables = {"PATH": python_on_path} | ({} if place == "argument" else {place: agent})
+    function = runtime(HANDLER, arguments=arguments, variables=variables)
+    _, document = function.read_init_error()
+    assert function.wait() == status
+    assert document["errorType"] == "Runtime.InvalidWrapper"
+    assert f"the wrapper {agent} ended without starting Python" in document["errorMessage"]
+    assert function.stderr == document["errorMessage"] + "\n"
 
 
 @pytest.mark.parametrize("name", ["lambda_function.handler", "pkg/module.handler"])

@@ -114,6 +114,22 @@ def test_an_init_error_is_returned_to_the_caller(start: Callable[[str], Emulated
     assert (status, json.loads(body)["errorType"]) == (502, "Runtime.ImportModuleError")
 
 
+@pytest.mark.parametrize("name", ["lambda_function.handler", "pkg/module.handler"])
+def test_a_container_image_starts_bootstrap_with_the_name_of_the_handler(
+    rie: Path, interpreter: Path, layer: Path, tmp_path: Path, name: str
+) -> None:
+    """ENTRYPOINT ["/opt/bootstrap"], CMD [name]: the layer is copied to /opt of an image that has Python."""
+    module = tmp_path / "task" / f"{name.rpartition('.')[0]}.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(FUNCTION)
+    mounts = {"/opt": layer, "/var/task": tmp_path / "task", "/var/lang": interpreter}
+    function = EmulatedFunction(rie, Root(), tmp_path, mounts, ENVIRONMENT, ("/opt/bootstrap", name))
+    try:
+        assert function.invoke({"words": ["from", "an", "image"]}) == (200, b"from an image 1")
+    finally:
+        function.close()
+
+
 # The variant for managed instances checks more: the echo of the invocation id, and the length of trailers.
 
 MANAGED_INSTANCE = {"AWS_LAMBDA_MAX_CONCURRENCY": "1", "AWS_LAMBDA_FUNCTION_TIMEOUT": "30"}

@@ -17,6 +17,7 @@ from tools.fleet.rollout.target_version import published
 from tools.packaging.manifest import Manifest
 
 _WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+_SECOND_WRAPPER = "STREAMING_RUNTIME_EXEC_WRAPPER"
 _BOOTSTRAP = "/opt/bootstrap"
 
 
@@ -99,9 +100,16 @@ class DeployedFunction:
             )
 
     def _variables_with_wrapper(self) -> str:
-        """Return all variables, because an update replaces all; the values of the others may be secret."""
-        others = sorted(name for name in self._function.variables if name != _WRAPPER)
-        return ",".join([f"{_WRAPPER}={_BOOTSTRAP}", *(f"{name}=…" for name in others)])
+        """Return all variables, because an update replaces all; the values of the others may be secret.
+
+        The wrapper of an agent is kept in the variable that the layer reads.
+        """
+        variables = self._function.variables
+        wrappers = {_WRAPPER: _BOOTSTRAP}
+        if _WRAPPER in variables:
+            wrappers[_SECOND_WRAPPER] = variables[_WRAPPER]
+        others = {name: "…" for name in sorted(variables) if name not in wrappers}
+        return ",".join(f"{name}={value}" for name, value in (wrappers | others).items())
 
     def _layers(self) -> Iterator[Finding]:
         function = self._function
