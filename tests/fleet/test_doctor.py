@@ -291,6 +291,15 @@ def test_each_fault_of_a_function_is_found(cloud: Cloud, fault: str) -> None:
     assert "secret" not in str(result)
 
 
+def test_the_wrapper_of_an_agent_is_kept_in_the_fix(cloud: Cloud) -> None:
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/otel-instrument", "KEY": "secret"}
+    cloud.done("publish")
+    cloud.function("hello", [f"{OURS}:1"], Environment={"Variables": variables})
+    [finding] = cloud.json("doctor", "hello", status=1)["findings"]
+    wrappers = "AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap,STREAMING_RUNTIME_EXEC_WRAPPER=/opt/otel-instrument"
+    assert finding["fix"].endswith(f"--environment 'Variables={{{wrappers},KEY=…}}'")
+
+
 def test_a_missing_outdated_or_deleted_layer_is_found(cloud: Cloud) -> None:
     cloud.layer(count=1)
     cloud.done("publish")
