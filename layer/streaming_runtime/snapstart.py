@@ -117,8 +117,8 @@ def flush_output() -> None:
 def wait_for_restore(api: "RuntimeApi") -> None:
     """Return after the restore. Raises NotDelivered or RuntimeApiError if the Runtime API refuses to wait for one.
 
-    The request has no time limit. It is sent once: a service that closed the connection would take a second one for a
-    violation, because the environment has then left its init phase.
+    The request has no time limit. It is sent once: a second one is legal only in the init phase, and when a connection
+    breaks, the environment may have left that phase.
     """
     connection = api.connection
     connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,6 +238,28 @@ def test_an_idle_connection_to_the_runtime_api_is_closed(make_function: MakeFunc
     assert "open before" in result.err and "received after: b''" in result.err
 
 
+def test_a_runtime_without_hooks_is_held_in_next(make_function: MakeFunction, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    layer.mkdir()
+    (layer / "bootstrap").write_text(f"""#!{sys.executable}
+import http.client, os
+
+connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+for _ in range(2):
+    connection.request("GET", "/2018-06-01/runtime/invocation/next")
+    response = connection.getresponse()
+    body = response.read()
+    path = f"/2018-06-01/runtime/invocation/{{response.headers['Lambda-Runtime-Aws-Request-Id']}}/response"
+    connection.request("POST", path, body)
+    connection.getresponse().read()
+""")
+    (layer / "bootstrap").chmod(0o755)
+    result = run("--snapstart", "--layer", layer, "-e", "{}", "--function", make_function("").path)
+    assert (result.code, result.out) == (0, b"{}"), result.err
+    names = ["INIT_REPORT Init Duration", "RESTORE_REPORT Restore Duration", "START RequestId", "END RequestId"]
+    assert first_words(result.err)[:4] == names
+
+
 # --- Credentials ------------------------------------------------------------------------------------------------------
 
 CREDENTIALS = (
@@ -351,7 +374,7 @@ def test_a_hook_that_hangs_reaches_the_limit_of_its_phase(
     folder.wait_until_gone()
 
 
-def test_a_process_may_be_held_for_longer_than_the_limits(
+def test_no_time_limit_is_set_while_a_process_is_held(
     make_pool: Callable[..., tuple[EnvironmentPool, FunctionFolder]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = """

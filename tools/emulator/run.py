@@ -23,7 +23,9 @@ from tools.emulator.options import Options, default_event_bytes, parse
 from tools.emulator.sandbox.supervisor_client import Supervisor
 
 DONE, FAILED = 0, 1
-SNAPSTART_INIT_TIMEOUT = 130.0  # seconds, or the function's timeout if that is longer (lambda-runtime-environment)
+# The limits of an init phase with SnapStart, in seconds: the function's timeout, if it is between the two
+# (lambda-runtime-environment).
+SNAPSTART_INIT_TIMEOUT, MAX_SNAPSTART_INIT_TIMEOUT = 130.0, 900.0
 
 
 def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervisor | OSError) -> int:
@@ -76,7 +78,7 @@ def make_pool(
         console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
     if options.snapstart:
         note_snapstart_limits(configuration, console)
-    init_timeout = max(SNAPSTART_INIT_TIMEOUT, options.timeout) if options.snapstart else INIT_TIMEOUT
+    init_timeout = snapstart_init_timeout(options.timeout) if options.snapstart else INIT_TIMEOUT
     pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
     def on_change(changed: str) -> None:
@@ -86,6 +88,10 @@ def make_pool(
     if reload:
         code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
     return pool
+
+
+def snapstart_init_timeout(timeout: float) -> float:
+    return min(max(SNAPSTART_INIT_TIMEOUT, timeout), MAX_SNAPSTART_INIT_TIMEOUT)
 
 
 def note_snapstart_limits(configuration: FunctionConfiguration, console: Console) -> None:

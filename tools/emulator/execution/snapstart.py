@@ -49,7 +49,7 @@ CREDENTIALS_LIFETIME = 3600  # seconds
 
 
 class Phase(enum.Enum):
-    """The phase of an environment, worded for log lines."""
+    """The phase of an environment; it only moves down this list."""
 
     INIT = "init"
     HELD = "held"
@@ -191,6 +191,11 @@ class SnapStartEnvironment(ExecutionEnvironment):
             self._report_restore("success")
         super().on_idle()
 
+    def on_start(self, invocation: Invocation) -> None:
+        if self._phase is Phase.RESTORE:  # the runtime was held in `next`, and does not call it again
+            self._report_restore("success")
+        super().on_start(invocation)
+
     def on_init_error(self) -> None:
         if self._phase is Phase.RESTORE:
             self._report_restore("error")
@@ -217,19 +222,18 @@ class SnapStartEnvironment(ExecutionEnvironment):
     def _init_timed_out(self) -> None:
         """The service does not repeat this init phase: the version cannot be published."""
         if self._phase is Phase.INIT:
-            rest = "Phase: init\tStatus: timeout"
-            self._time_out("INIT_REPORT Init Duration", rest, "Sandbox.Timedout", self._init_timeout, "init phase")
+            duration = self._end_phase(Phase.SERVING)
+            self._write_phase("INIT_REPORT Init Duration", duration, "Phase: init\tStatus: timeout")
+            self._fail("Sandbox.Timedout", f"the init phase has reached its limit of {self._init_timeout:.2f} seconds")
 
     def _restore_timed_out(self) -> None:
         if self._phase is Phase.RESTORE:
-            error_type = "Runtime.RestoreHookUserTimeout"
-            name = "RESTORE_REPORT Restore Duration"
-            self._time_out(name, "Status: timeout", error_type, self._restore_timeout, "restore")
+            self._report_restore("timeout")
+            message = f"the restore has reached its limit of {self._restore_timeout:.2f} seconds"
+            self._fail("Runtime.RestoreHookUserTimeout", message)
 
-    def _time_out(self, name: str, rest: str, error_type: str, limit: float, phase: str) -> None:
+    def _fail(self, error_type: str, message: str) -> None:
         """Called by the deadlines, which it must not block."""
-        self._write_phase(name, self._end_phase(Phase.SERVING), rest)
-        message = f"the {phase} has reached its limit of {limit:.2f} seconds"
         self._api.fail_environment(InvocationFailed.of_type(error_type, message))
         self.retire()
 
@@ -251,10 +255,11 @@ class SnapStartEnvironment(ExecutionEnvironment):
         return SnapStartApiServer(self._function.arn, self, listener, self._credentials)
 
     def _take_init_duration(self, now: float) -> float | None:
-        if self._init_duration is None:
+        """The time up to the snapshot, without that in which the process was held."""
+        if self._init_duration is None or self._init_reported:
             return super()._take_init_duration(now)
-        duration, self._init_reported = None if self._init_reported else self._init_duration, True
-        return duration
+        self._init_reported = True
+        return self._init_duration
 
     def _take_restore_duration(self) -> float | None:
         duration, self._restore_duration = self._restore_duration, None
