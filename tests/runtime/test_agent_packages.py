@@ -493,3 +493,16 @@ def test_an_agent_records_an_error_in_the_stream(
     function.expect_next()
     assert agent.read(function, collector).error == "ValueError"
     assert function.stdout.count("[ERROR]") == 1
+
+
+def test_sentry_records_an_init_error(
+    runtime: Callable[..., FunctionProcess], collector: Collector, tmp_path: Path
+) -> None:
+    variables = {"_HANDLER": "app.handler", "DSN": f"http://key@{collector.address}/1"}
+    code = f"{SENTRY.preamble}\nraise ValueError('no configuration')\n"
+    function = runtime({"app.py": code}, variables=variables, arguments=[str(PYTHON), "/var/runtime/bootstrap.py"])
+    _, document = function.read_init_error()
+    assert (document["errorType"], function.wait()) == ("ValueError", 1)
+    [envelope] = collector.bodies("/envelope/")
+    [error] = [json.loads(line)["exception"]["values"] for line in envelope.split(b"\n") if b'"exception"' in line]
+    assert error[0]["value"] == "no configuration"
