@@ -54,6 +54,7 @@ def pass_snapshot(api: "RuntimeApi", handler: "Handler", log: "Log") -> None:
     failure = INIT_ERROR_PATH, BEFORE_SNAPSHOT_ERROR, BEFORE_SNAPSHOT_STATUS
     try:
         run_before_snapshot(handler)
+        raise_exit_request(api)
         flush_output()
         wait_for_restore(api)
         failure = RESTORE_ERROR_PATH, AFTER_RESTORE_ERROR, AFTER_RESTORE_STATUS
@@ -61,6 +62,7 @@ def pass_snapshot(api: "RuntimeApi", handler: "Handler", log: "Log") -> None:
             api.extension.resume()
         forget()
         run_after_restore(handler)
+        raise_exit_request(api)
         handler.capture()
     except Terminated:
         handler.close()
@@ -101,6 +103,12 @@ def call(hook: "tuple[Any, Any, Any]", handler: "Handler") -> None:
     result = function(*arguments, **named)
     if hasattr(type(result), "__await__"):
         handler.await_result(result)
+
+
+def raise_exit_request(api: "RuntimeApi") -> None:
+    """Raise Terminated if a hook has swallowed it, for example in an `except BaseException`."""
+    if api.connection.exit_request is not None:
+        raise api.connection.exit_request
 
 
 # --- The snapshot -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import signal
 
 import pytest
-from support.function_process import AWSLAMBDARIC
+from support.function_process import AWSLAMBDARIC, Gate
 
 SNAPSTART = {
     "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
@@ -389,6 +389,32 @@ def test_sigterm_ends_the_wait_for_the_restore_without_a_report(runtime):
     assert function.peer.read_request() is None
     assert function.wait() == 128 + signal.SIGTERM
     assert function.stdout == "atexit\n"
+
+
+@pytest.mark.parametrize("hook_name", ["register_before_snapshot", "register_after_restore"])
+def test_sigterm_ends_the_process_also_if_a_hook_swallows_the_exception(runtime, tmp_path, hook_name):
+    gate = Gate(tmp_path)
+    code = f"""
+        from snapshot_restore_py import {hook_name}
+
+        @{hook_name}
+        def hook():
+            try:
+                with open({gate.path!r}) as gate:
+                    gate.read()
+            except BaseException:
+                print("swallowed")
+
+        def handler(event, context):
+            yield b"x"
+        """
+    function = runtime(code, variables=SNAPSTART)
+    if hook_name == "register_after_restore":
+        snapshot_and_restore(function)
+    with open(gate.path, "w"):  # waits until the hook reads
+        function.process.send_signal(signal.SIGTERM)
+        assert function.wait() == 128 + signal.SIGTERM
+    assert function.stdout == "swallowed\n"
 
 
 def test_a_process_that_a_hook_forks_makes_no_call(runtime):
