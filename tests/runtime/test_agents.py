@@ -191,6 +191,20 @@ def test_a_handler_that_does_not_stream_fails_within_the_call(runtime, result):
     assert "failed ContractError" in lines(function)[1]
 
 
+@pytest.mark.parametrize("chunks", [1, 0])
+def test_the_record_of_a_stream_is_written_once(runtime, chunks):
+    function = start(runtime, FAILING, variables={"STREAMING_RUNTIME_LOG_STREAMS": "1"})
+    request_id = function.invoke({"chunks": chunks})
+    if chunks:
+        function.read_response(request_id)
+        function.accept()
+    else:
+        function.read_error(request_id)
+    function.expect_next()
+    [record] = [line for line in function.stderr.splitlines() if line.startswith("STREAM ")]
+    assert f"Chunks: {chunks}\tStatus: error\tError Type: ValueError" in record
+
+
 # Which calls are observed
 
 
