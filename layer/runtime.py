@@ -67,6 +67,22 @@ LOG_STREAMS = "STREAMING_RUNTIME_LOG_STREAMS"  # 1 or true: one log record for e
 INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"  # on-demand, provisioned-concurrency or snap-start
 
 
+def check(version: str) -> None:
+    """Compare the versions of the files that are loaded at start. Raises ImportError if bootstrap cannot start them."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python can get here
+        raise ImportError("Python 3.11 or newer is required")
+    for module in (sys.modules[__name__], *START_MODULES):
+        found = getattr(module, "VERSION", None)
+        if found != version:
+            file = os.path.relpath(str(module.__file__), streaming_runtime.LAYER_FOLDER)
+            raise ImportError(f"{file} has VERSION {found!r}")
+
+
+def watch_wrapper(process: str, wrapper: str) -> None:
+    """Watch over a wrapper that bootstrap is about to start; see the module `wrapper_watch`."""
+    load("wrapper_watch").start(int(process), wrapper, sys.executable)
+
+
 def main() -> "NoReturn":
     """Load the handler and serve invocations until the environment ends. Exit 1 if that is impossible."""
     sys.argv = [__file__]

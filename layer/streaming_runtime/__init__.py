@@ -1,8 +1,8 @@
 """The parts of the runtime that `runtime.py` puts together. The only module name that the layer reserves.
 
     start modules, in reading order    log, invocation, http1, connection, api, handler
-    loaded on first use                errors, log_records, prelude, json_text, aio, extension, pickling, agents,
-                                       snapstart, stream_log, path_files, wrapper_watch
+    loaded on first use                prelude, errors, log_records, json_text, aio, client_context, pickling,
+                                       extension, agents, snapstart, stream_log, path_files, wrapper_watch
 
 A start module is read at every cold start, so it imports nothing that the first response does not need. The others are
 reached through `load` alone. Imports point one way: handler -> api -> connection -> http1, and everything may import

@@ -16,7 +16,7 @@ from streaming_runtime import (
     load,
 )
 from streaming_runtime.connection import Connection
-from streaming_runtime.http1 import LAST_CHUNK, chunk, last_chunk, request_head
+from streaming_runtime.http1 import CHUNK, LAST_CHUNK, MAX_COPIED_CHUNK, chunk, last_chunk, request_head
 from streaming_runtime.invocation import JSON, Invocation
 
 TYPE_CHECKING = False
@@ -33,9 +33,9 @@ VERSION = "0.1.0"
 # --- Names on the wire ------------------------------------------------------------------------------------------------
 
 API_VERSION = "/2018-06-01"
-NEXT_PATH = API_VERSION + "/runtime/invocation/next"
-RESPONSE_PATH = API_VERSION + "/runtime/invocation/%s/response"
-ERROR_PATH = API_VERSION + "/runtime/invocation/%s/error"
+INVOCATION_PATH = API_VERSION + "/runtime/invocation"  # followed by /next, /ID/response or /ID/error
+NEXT_PATH = INVOCATION_PATH + "/next"
+ERROR_PATH = INVOCATION_PATH + "/%s/error"
 INIT_ERROR_PATH = API_VERSION + "/runtime/init/error"
 USER_AGENT = f"python-streaming-runtime/{VERSION} CPython/{sys.version.split()[0]}"
 
@@ -95,8 +95,8 @@ class ResponseStream:
         """
         if isinstance(item, dict):
             prelude = load("prelude").encode(item)
-            frame = chunk(prelude, self._begin(HTTP_INTEGRATION)) + chunk(PRELUDE_END)  # type: ignore[operator]
-            self._send(frame)
+            head = self._begin(HTTP_INTEGRATION)
+            self._send(head + CHUNK % (len(prelude), prelude) + CHUNK % (len(PRELUDE_END), PRELUDE_END))
             self.status = item.get("statusCode", 200)
             if self._connection.exit_request is not None:
                 raise self._connection.exit_request
@@ -110,8 +110,12 @@ class ResponseStream:
         or refused the response.
         """
         data = item if type(item) is bytes else bytes_of(item)
-        if data:
-            self._send(chunk(data) if self.phase is OPEN else chunk(data, self._begin(OCTET_STREAM)))
+        size = len(data)
+        if self.phase is OPEN and 0 < size <= MAX_COPIED_CHUNK:
+            self._send(CHUNK % (size, data))  # what `chunk` does, without the call: this is the path of small chunks
+        elif size:
+            frame = chunk(data) if self.phase is OPEN else chunk(data, self._begin(OCTET_STREAM))
+            self._send(frame) if type(frame) is bytes else self._connection.send_gathered(frame)  # type: ignore[arg-type]
         if self._connection.exit_request is not None:
             raise self._connection.exit_request
 
@@ -191,6 +195,12 @@ class RuntimeApi:
         authority, slash, path = address.removeprefix("http://").partition("/")
         self.prefix = (slash + path).rstrip("/")
         self.common_fields = f"Host: {authority}\r\nUser-Agent: {USER_AGENT}\r\n"
+        # The parts of a response head that are the same for all invocations.
+        self._response_line = f"POST {self.prefix}{INVOCATION_PATH}/"
+        self._response_fields = (
+            f"/response HTTP/1.1\r\n{self.common_fields}{RESPONSE_MODE}: {STREAMING}\r\nTransfer-Encoding: chunked\r\n"
+            f"Trailer: {ERROR_TYPE}, {ERROR_BODY}\r\nContent-Type: "
+        )
         self._next_request = request_head("GET", self.prefix + NEXT_PATH, self.common_fields)
         self.address = host_and_port(authority, address)
         self.connection = Connection(*self.address)
@@ -217,7 +227,7 @@ class RuntimeApi:
 
     def _ask_for_invocation(self) -> "Invocation | None":
         connection = self.connection
-        connection.renew(is_repeatable=True)
+        connection.reuse()
         connection.send(self._next_request)
         response = connection.read_response()
         if response.status == 204:
@@ -230,12 +240,9 @@ class RuntimeApi:
 
     def response_head(self, invocation: Invocation, content_type: str) -> bytes:
         """Return the head of a streamed response. It declares the trailers: undeclared ones are dropped on the way."""
-        return request_head(
-            "POST",
-            self.prefix + RESPONSE_PATH % invocation.request_id,
-            f"{self.common_fields}{echo(invocation)}{RESPONSE_MODE}: {STREAMING}\r\nContent-Type: {content_type}\r\n"
-            f"Transfer-Encoding: chunked\r\nTrailer: {ERROR_TYPE}, {ERROR_BODY}\r\n",
-        )
+        return (
+            f"{self._response_line}{invocation.request_id}{self._response_fields}{content_type}\r\n{echo(invocation)}\r\n"
+        ).encode("utf-8", "surrogateescape")
 
     def post_error(self, invocation: Invocation, report: "Report") -> None:
         """Report a failed invocation whose response has not begun."""

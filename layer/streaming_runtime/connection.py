@@ -33,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from streaming_runtime.http1 import Buffer, Frame, Response
+    from streaming_runtime.http1 import Buffer, Response
 
 VERSION = "0.1.0"
 
@@ -45,6 +45,7 @@ PEEK_NOW = socket.MSG_DONTWAIT | socket.MSG_PEEK
 
 # Linux 4.1, struct tcp_info of linux/tcp.h: tcpi_state, and tcpi_bytes_received, unread bytes included.
 TCP_INFO = getattr(socket, "TCP_INFO", 0) if sys.platform == "linux" else 0
+SO_COOKIE = 57  # asm-generic/socket.h; the module has no name for it
 TCP_INFO_BYTES = 136
 BYTES_RECEIVED = slice(128, 136)
 ESTABLISHED = 1
@@ -88,6 +89,14 @@ def _set_options(sock: "socket.socket") -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def cookie(sock: "socket.socket") -> bytes:
+    """Return the number that the kernel gives to one socket only; empty on other systems than Linux."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
+    except OSError:
+        return b""
+
+
 class Connection:
     """One keep-alive HTTP/1.1 connection. A request starts after the response to the previous one was read.
 
@@ -102,26 +111,40 @@ class Connection:
         self._descriptor: Descriptor | None = None
         self._parser = ResponseParser()
         self._bytes_read = 0  # from this socket
+        self._cookie = b""
         self._early_response: Response | None = None  # received before the request was complete
         self.exit_request: Terminated | None = None
         self.disowned = False
 
     # Before a request
 
-    def renew(self, is_repeatable: bool = False) -> None:
+    def renew(self) -> None:
         """Make sure that the connection is open and carries no stray bytes; otherwise open a new one.
 
         Call it before a request, never within an exchange: a second connection could deliver a response twice.
         Raises NotDelivered if no connection can be opened.
-
-        Args:
-            is_repeatable: the request is sent again if this connection turns out to be closed, so the kernel is not
-                asked about it, which takes as long as sending a chunk.
         """
-        if self._parser.is_last or self._parser.received or not (is_repeatable or self._is_idle()):
+        if self.is_stale():
             self.close()
         if self._socket is _NOT_CONNECTED:
             self._open()
+
+    def reuse(self) -> None:
+        """As `renew`, for the request that follows a response at once: the connection had no time to become stale.
+
+        Only the identity of the socket is checked, which takes a third of the time. A connection that was closed in the
+        meantime shows when the request is sent, so the request must be one that can be sent again.
+        """
+        if self._parser.is_last or self._parser.received or not self._has_its_cookie():
+            self.close()
+        if self._socket is _NOT_CONNECTED:
+            self._open()
+
+    def _has_its_cookie(self) -> bool:
+        try:
+            return self._socket.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8) == self._cookie
+        except OSError:  # another system, or the number belongs to a file
+            return self._is_ours()
 
     def is_stale(self) -> bool:
         """Return whether the connection is closed, or carries stray bytes."""
@@ -177,6 +200,7 @@ class Connection:
                 try:
                     sock.connect(address)
                     self._socket, self._descriptor, self._bytes_read = sock, Descriptor(sock.fileno()), 0
+                    self._cookie = cookie(sock)
                     return
                 except OSError as error:
                     sock.close()
@@ -193,34 +217,37 @@ class Connection:
 
     # Sending
 
-    def send(self, frame: "Frame") -> None:
-        """Send all bytes, with one system call if the send buffer has room; a tuple is sent without joining it.
+    def send(self, data: bytes) -> None:
+        """Send all bytes, with one system call if the send buffer has room.
 
         Raises NotDelivered if the other side closed the connection or refused the request; the connection is closed.
         """
         try:
-            if type(frame) is bytes:  # faster than isinstance
-                sent = self._socket.send(frame, SEND_NOW)
-            else:
-                sent = self._socket.sendmsg(frame, [], SEND_NOW)  # type: ignore[arg-type]
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._give_up(error)
-        except BaseException:  # raised by a signal handler, perhaps in the middle of a chunk
-            self.close()
-            raise
-        if type(frame) is bytes:
-            if sent != len(frame):
-                self._send_rest(memoryview(frame)[sent:])
-        else:
-            self._send_rest_of_each(frame, sent)  # type: ignore[arg-type]
+            sent = self._socket.send(data, SEND_NOW)
+        except BaseException as error:
+            sent = self._sent_before(error)
+        if sent != len(data):
+            self._send_rest(memoryview(data)[sent:])
 
-    def _send_rest_of_each(self, buffers: "tuple[Buffer, ...]", sent: int) -> None:
+    def send_gathered(self, buffers: "tuple[Buffer, ...]") -> None:
+        """Send the buffers one after the other without joining them. Raises what `send` raises."""
+        try:
+            sent = self._socket.sendmsg(buffers, [], SEND_NOW)
+        except BaseException as error:
+            sent = self._sent_before(error)
         for buffer in buffers:
             if sent < len(buffer):
                 self._send_rest(memoryview(buffer)[sent:])
             sent = max(0, sent - len(buffer))
+
+    def _sent_before(self, error: BaseException) -> int:
+        """Return 0 if the send buffer is full. Any other error ends the request."""
+        if isinstance(error, BlockingIOError):
+            return 0
+        if isinstance(error, OSError):
+            self._give_up(error)
+        self.close()  # raised by a signal handler, perhaps in the middle of a chunk
+        raise error
 
     def _send_rest(self, rest: memoryview) -> None:
         """Send the rest. Close the connection if anything interrupts that: its framing is then broken."""

@@ -32,6 +32,7 @@ BODY_READ_BYTES = 256 * 1024
 MAX_LENGTH_DIGITS = 15  # of a Content-Length
 MAX_INTERIM_RESPONSES = 100  # 1xx responses before the final one
 
+CHUNK = b"%x\r\n%b\r\n"  # its size and its data (RFC 9112, 7.1)
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -56,7 +57,7 @@ def chunk(data: "Buffer", head: bytes = b"") -> "Frame":
     if size > MAX_COPIED_CHUNK:
         return b"%b%x\r\n" % (head, size), data, b"\r\n"
     if head:
-        return b"%b%x\r\n%b\r\n" % (head, size, data)  # type: ignore[str-format]
+        return head + CHUNK % (size, data)
     return b"%x\r\n%b\r\n" % (size, data)  # type: ignore[str-format]
 
 

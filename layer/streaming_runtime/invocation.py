@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from streaming_runtime.client_context import ClientContext
     from streaming_runtime.http1 import ResponseHead
     from streaming_runtime.log import Log
 
@@ -106,8 +107,8 @@ def set_trace_id(trace_id: "str | None") -> None:
 # --- The context object -----------------------------------------------------------------------------------------------
 
 
-def _reduce(self: object) -> "Any":
-    """Pickle the object so that a child process can load it without the layer on its `sys.path`."""
+def make_picklable(self: object) -> "Any":
+    """`__reduce__` of the context and its parts: a child process loads them without the layer on its `sys.path`."""
     return load("pickling").reduce(self)
 
 
@@ -125,7 +126,7 @@ class LambdaContext:
 
     _log: "Log | None" = None  # a copy in another process has none
 
-    __reduce__ = _reduce
+    __reduce__ = make_picklable
 
     def __init__(self, invocation: Invocation, configuration: "dict[str, str | None]", log: "Log") -> None:
         self.aws_request_id = invocation.request_id
@@ -133,8 +134,11 @@ class LambdaContext:
         self.invoked_function_arn = invocation.headers.get(FUNCTION_ARN)
         self.tenant_id = invocation.tenant_id
         client_context = invocation.json_header(CLIENT_CONTEXT, "Client Context")
-        self._w3c_fields = {} if client_context is None else take_w3c_fields(client_context)
-        self.client_context = None if client_context is None else ClientContext(client_context)
+        self.client_context: ClientContext | None = None
+        self._w3c_fields: dict[str, str] = {}
+        if client_context is not None:
+            self._w3c_fields = load("client_context").take_w3c_fields(client_context)
+            self.client_context = load("client_context").ClientContext(client_context)
         self.identity = CognitoIdentity(invocation.json_header(COGNITO_IDENTITY, "Cognito Identity") or {})
         self._epoch_deadline_time_in_ms = invocation.deadline_ms
         self._log = log
@@ -173,44 +177,12 @@ def function_configuration() -> "dict[str, str | None]":
     }
 
 
-class ClientContext:
-    """The client context that a mobile application sends: `client`, `custom`, `env`."""
-
-    __slots__ = ("client", "custom", "env")
-
-    __reduce__ = _reduce
-
-    def __init__(self, fields: "dict[str, Any]") -> None:
-        client = fields.get("client")
-        self.custom = fields.get("custom")
-        self.env = fields.get("env")
-        self.client = Client(client) if isinstance(client, dict) else None
-
-    def __repr__(self) -> str:
-        return represent(self, "custom env client")
-
-
-class Client:
-    """The mobile application of a client context."""
-
-    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
-
-    __reduce__ = _reduce
-
-    def __init__(self, fields: "dict[str, Any]") -> None:
-        for name in self.__slots__:
-            setattr(self, name, fields.get(name))
-
-    def __repr__(self) -> str:
-        return represent(self, "installation_id app_title app_version_name app_version_code app_package_name")
-
-
 class CognitoIdentity:
     """The caller that Amazon Cognito authenticated; both fields are None for other callers."""
 
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
 
-    __reduce__ = _reduce
+    __reduce__ = make_picklable
 
     def __init__(self, fields: "dict[str, Any]") -> None:
         self.cognito_identity_id = fields.get("cognitoIdentityId")
@@ -223,15 +195,6 @@ class CognitoIdentity:
 def represent(owner: object, names: str) -> str:
     """Return the `repr` that the managed runtime's class of the same name has."""
     return f"{type(owner).__name__}([{','.join(f'{name}={getattr(owner, name)}' for name in names.split())}])"
-
-
-def take_w3c_fields(client_context: "dict[str, Any]") -> "dict[str, str]":
-    """Remove the W3C trace context from the client context, which the service uses to transport it."""
-    fields = client_context.pop("w3c", None)
-    if not isinstance(fields, dict):
-        return {}
-    names = ("traceparent", "tracestate", "baggage")
-    return {name: fields[name] for name in names if isinstance(fields.get(name), str)}
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ the child process that loads them has no `/opt` on its `sys.path`. So a pickle d
 expression that imports this package from its folder.
 """
 
-from streaming_runtime import LAYER_FOLDER, invocation
+from streaming_runtime import LAYER_FOLDER, invocation, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Restore:
         self._name = name
 
     def __call__(self, attributes: "dict[str, Any]") -> "Any":
-        kind = getattr(invocation, self._name)
+        kind = getattr(invocation, self._name, None) or getattr(load("client_context"), self._name)
         owner = kind.__new__(kind)
         for name, value in attributes.items():
             setattr(owner, name, value)

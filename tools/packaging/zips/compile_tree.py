@@ -12,6 +12,8 @@ import os
 import sys
 from importlib import util
 
+# The layer's own files, which no code asks for their docstrings. They would be read at every cold start.
+WITHOUT_DOCSTRINGS = ("/opt/runtime.py", "/opt/streaming_runtime/")
 UNCHECKED_HASH = (0b01).to_bytes(4, "little")
 
 
@@ -47,7 +49,8 @@ def compile_file(path: str, shown_path: str) -> None:
     with open(path, "rb") as file:
         source = file.read()
     try:
-        code = compile(source, shown_path, "exec", dont_inherit=True)
+        optimize = 2 if shown_path.startswith(WITHOUT_DOCSTRINGS) else 0
+        code = compile(source, shown_path, "exec", dont_inherit=True, optimize=optimize)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deep
         print(shown_path, error, sep="\t")
         return
