@@ -87,3 +87,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
     yield serve
     for context in reversed(opened):
         context.__exit__(None, None, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that waits for more than a minute, so that the other processors do not wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_keep_alive.py")

@@ -197,10 +197,7 @@ class RuntimeApi:
         self.common_fields = f"Host: {authority}\r\nUser-Agent: {USER_AGENT}\r\n"
         # The parts of a response head that are the same for all invocations.
         self._response_line = f"POST {self.prefix}{INVOCATION_PATH}/"
-        self._response_fields = (
-            f"/response HTTP/1.1\r\n{self.common_fields}{RESPONSE_MODE}: {STREAMING}\r\nTransfer-Encoding: chunked\r\n"
-            f"Trailer: {ERROR_TYPE}, {ERROR_BODY}\r\nContent-Type: "
-        )
+        self._response_fields = f"/response HTTP/1.1\r\n{self.common_fields}"
         self._next_request = request_head("GET", self.prefix + NEXT_PATH, self.common_fields)
         self.address = host_and_port(authority, address)
         self.connection = Connection(*self.address)
@@ -241,7 +238,9 @@ class RuntimeApi:
     def response_head(self, invocation: Invocation, content_type: str) -> bytes:
         """Return the head of a streamed response. It declares the trailers: undeclared ones are dropped on the way."""
         return (
-            f"{self._response_line}{invocation.request_id}{self._response_fields}{content_type}\r\n{echo(invocation)}\r\n"
+            f"{self._response_line}{invocation.request_id}{self._response_fields}{echo(invocation)}"
+            f"{RESPONSE_MODE}: {STREAMING}\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n"
+            f"Trailer: {ERROR_TYPE}, {ERROR_BODY}\r\n\r\n"
         ).encode("utf-8", "surrogateescape")
 
     def post_error(self, invocation: Invocation, report: "Report") -> None:
