@@ -90,5 +90,5 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that waits for more than a minute, so that the other processors do not wait for it at the end."""
+    """Begin with the file that waits for more than a minute, so that nothing waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_keep_alive.py")

@@ -85,7 +85,7 @@ def names(code):
         if isinstance(constant, types.CodeType):
             yield from names(constant)
 code = marshal.loads(data[16:])
-assert code == compile(source, "runtime.py", "exec", dont_inherit=True, optimize=0)
+assert code == compile(source, "runtime.py", "exec", dont_inherit=True, optimize=2)
 print(set(names(code)))
 """
 
