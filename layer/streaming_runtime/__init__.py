@@ -85,9 +85,10 @@ class Descriptor:
 
     __slots__ = ("_identity", "number")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, of: "Descriptor | None" = None) -> None:
+        """`of` is the descriptor of which this is a duplicate, so that the kernel need not be asked again."""
         self.number = number
-        self._identity = identity(number)
+        self._identity: tuple[int, int] | None = identity(number) if of is None else of._identity
 
     def is_valid(self) -> bool:
         return self._identity is not None and identity(self.number) == self._identity
@@ -113,12 +114,9 @@ class Reserve:
     BYTES = 1024 * 1024  # allocated and never touched, so it occupies address space only
 
     def __init__(self) -> None:
+        self.is_full = False
         self._memory: bytes | None = None
         self._descriptor: Descriptor | None = None
-
-    @property
-    def is_full(self) -> bool:
-        return self._memory is not None and self._descriptor is not None
 
     def fill(self) -> None:
         """Allocate what is missing; without success while the function uses everything up."""
@@ -128,11 +126,13 @@ class Reserve:
                 self._descriptor = Descriptor(_open("/dev/null", _READ_ONLY))
             if self._memory is None:
                 self._memory = bytes(self.BYTES)
+            self.is_full = True
         except (OSError, MemoryError):
             pass
 
     def release(self) -> None:
         """Free both. The descriptor is left alone if its number belongs to another file by now."""
+        self.is_full = False
         self._memory = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None and descriptor.is_valid():

@@ -70,13 +70,13 @@ class _NotConnected:
 _NOT_CONNECTED = _NotConnected()
 
 
-def _at_high_number(sock: "socket.socket") -> "socket.socket":
+def _at_high_number(sock: "socket.socket", family: int, kind: int, protocol: int) -> "socket.socket":
     number = sock.fileno()
     high = duplicate_high(number)
     if high == number:
         return sock
     sock.close()
-    return socket.socket(fileno=high)
+    return socket.socket(family, kind, protocol, fileno=high)  # what is given here is not asked of the kernel
 
 
 def _set_options(sock: "socket.socket") -> None:
@@ -194,7 +194,7 @@ class Connection:
         problem: Exception | None = None
         try:
             for family, kind, protocol, _, address in socket.getaddrinfo(host.encode(), port, 0, socket.SOCK_STREAM):
-                sock = _at_high_number(socket.socket(family, kind, protocol))
+                sock = _at_high_number(socket.socket(family, kind, protocol), family, kind, protocol)
                 sock.settimeout(None)  # the function may have set another default
                 _set_options(sock)
                 try:

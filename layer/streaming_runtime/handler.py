@@ -186,6 +186,11 @@ class AgentWatch:
 # --- Streaming --------------------------------------------------------------------------------------------------------
 
 
+def has_context_variables() -> bool:
+    """Return whether a module is loaded that can make context variables; `_decimal` makes one in C."""
+    return "_contextvars" in sys.modules or "_decimal" in sys.modules
+
+
 class Handler:
     """The function's handler. It has an event loop from its first async generator on."""
 
@@ -198,7 +203,8 @@ class Handler:
     def capture(self) -> None:
         """Take over the environment variables and the context variables that init, or a restore, has left."""
         self._configuration = function_configuration()
-        self._base_context = self._copy_context()
+        has_variables = has_context_variables()
+        self._base_context = import_standard("_contextvars").copy_context() if has_variables else None
 
     def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
         """Call the handler and send what it yields, each chunk before the handler resumes."""
@@ -230,25 +236,16 @@ class Handler:
         The context costs an import that most functions do not need. While nothing has imported `contextvars`, there are
         no variables that could be set, and the base is an empty context.
         """
-        if self._base_context is None:
-            self._base_context = self._new_context()
-        if self._base_context is None:
+        base = self._base_context
+        if base is None and has_context_variables():
+            base = self._base_context = import_standard("_contextvars").Context()
+        if base is None:
             function(*arguments)
         else:
-            self._base_context.copy().run(function, *arguments)
-
-    @staticmethod
-    def _copy_context() -> "Any":
-        has_variables = "_contextvars" in sys.modules or "_decimal" in sys.modules
-        return import_standard("_contextvars").copy_context() if has_variables else None
-
-    @staticmethod
-    def _new_context() -> "Any":
-        has_variables = "_contextvars" in sys.modules or "_decimal" in sys.modules
-        return import_standard("_contextvars").Context() if has_variables else None
+            base.copy().run(function, *arguments)
 
     def settle(self) -> None:
-        """Let the event loop finish what a stream has left behind, before the environment is frozen."""
+        """Let the event loop, if there is one, finish what a stream has left, before the environment is frozen."""
         if self._loop is not None:
             self._loop.settle()
 

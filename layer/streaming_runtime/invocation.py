@@ -131,15 +131,17 @@ class LambdaContext:
     def __init__(self, invocation: Invocation, configuration: "dict[str, str | None]", log: "Log") -> None:
         self.aws_request_id = invocation.request_id
         vars(self).update(configuration)
-        self.invoked_function_arn = invocation.headers.get(FUNCTION_ARN)
-        self.tenant_id = invocation.tenant_id
-        client_context = invocation.json_header(CLIENT_CONTEXT, "Client Context")
+        header = invocation.headers.get
+        self.invoked_function_arn = header(FUNCTION_ARN)
+        self.tenant_id = header(TENANT_ID)
         self.client_context: ClientContext | None = None
         self._w3c_fields: dict[str, str] = {}
+        client_context = invocation.json_header(CLIENT_CONTEXT, "Client Context") if header(CLIENT_CONTEXT) else None
         if client_context is not None:
             self._w3c_fields = load("client_context").take_w3c_fields(client_context)
             self.client_context = load("client_context").ClientContext(client_context)
-        self.identity = CognitoIdentity(invocation.json_header(COGNITO_IDENTITY, "Cognito Identity") or {})
+        identity = invocation.json_header(COGNITO_IDENTITY, "Cognito Identity") if header(COGNITO_IDENTITY) else None
+        self.identity = CognitoIdentity(identity or {})
         self._epoch_deadline_time_in_ms = invocation.deadline_ms
         self._log = log
 

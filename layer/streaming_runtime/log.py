@@ -129,7 +129,7 @@ class _Output:
 
     def __init__(self, number: int) -> None:
         self._original = Descriptor(number)
-        self._duplicate = Descriptor(duplicate_high(number))
+        self._duplicate = Descriptor(duplicate_high(number), self._original)
 
     def number(self) -> "int | None":
         """Return a number that refers to the output; None if the function has closed all of them."""
@@ -137,7 +137,7 @@ class _Output:
             return self._duplicate.number
         if not self._original.is_valid():
             return None
-        self._duplicate = Descriptor(duplicate_high(self._original.number))
+        self._duplicate = Descriptor(duplicate_high(self._original.number), self._original)
         return self._duplicate.number
 
 
