@@ -61,7 +61,7 @@ class NotDelivered(Exception):
 
 # The function may replace these names in `os`. Those of the runtime stay valid.
 _READ_ONLY = os.O_RDONLY | os.O_CLOEXEC
-_open, _read, _close, _fstat, _dup2 = os.open, os.read, os.close, os.fstat, os.dup2
+_open, _read, _close, _fstat, _dup2, _pipe = os.open, os.read, os.close, os.fstat, os.dup2, os.pipe
 
 HIGHEST_DESCRIPTOR = 1000  # below the limit of an execution environment, 1,024 (gettingstarted-limits)
 DESCRIPTORS_TRIED = 64
@@ -123,7 +123,10 @@ class Reserve:
         try:
             if self._descriptor is None:
                 # A low number: the function may have lowered the limit, and a high one could then not be used again.
-                self._descriptor = Descriptor(_open("/dev/null", _READ_ONLY))
+                # A pipe: no other file has its inode. The function could open /dev/null under the same number.
+                number, other_end = _pipe()
+                _close(other_end)
+                self._descriptor = Descriptor(number)
             if self._memory is None:
                 self._memory = bytes(self.BYTES)
             self.is_full = True

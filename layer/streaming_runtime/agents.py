@@ -87,9 +87,17 @@ class ObservedCall:
         self.problem, self._traceback = problem, problem.__traceback__
 
     def raise_problem(self) -> None:
-        """Raise what ended the stream early, without the frames of the agent."""
-        if self.problem is not None:
-            raise self.problem.with_traceback(self._traceback)
+        """Raise what ended the stream early, without the frames of the agent. Nothing refers to it afterwards.
+
+        Its traceback refers to this object. With a cycle, what the handler holds would not be freed at once.
+        """
+        problem, self.problem = self.problem, None
+        traceback, self._traceback = self._traceback, None
+        try:
+            if problem is not None:
+                raise problem.with_traceback(traceback)
+        finally:
+            del problem, traceback
 
 
 def is_loop_running() -> bool:

@@ -204,10 +204,21 @@ def move_descriptors(loop: "Any") -> None:
     epoll.close()
     for name in ("_ssock", "_csock"):
         sock = getattr(loop, name)
-        setattr(loop, name, type(sock)(fileno=duplicate_high(sock.fileno())))
-        getattr(loop, name).setblocking(False)
+        moved = type(sock)(fileno=duplicate_high(sock.fileno()))
+        moved.setblocking(False)
+        setattr(loop, name, moved)
+        if name == "_csock" and loop._signal_handlers:  # Python writes each signal to this socket
+            move_signal_wake_up(sock.fileno(), moved.fileno())
         sock.close()
     loop._add_reader(loop._ssock.fileno(), loop._read_from_self)
+
+
+def move_signal_wake_up(number: int, new_number: int) -> None:
+    """Let signals wake the loop through another descriptor, unless another loop has registered since."""
+    set_wakeup_fd = import_standard("signal").set_wakeup_fd
+    registered = set_wakeup_fd(new_number)
+    if registered != number:
+        set_wakeup_fd(registered)
 
 
 def has_its_descriptors(loop: "Any") -> bool:

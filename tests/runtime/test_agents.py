@@ -157,6 +157,33 @@ def test_a_caller_that_leaves_is_not_an_error_for_the_agent(runtime):
     assert function.runtime_lines[0].startswith("the response was not delivered: ")
 
 
+@pytest.mark.parametrize("first", ["yield item", "pass"])
+def test_a_generator_that_a_failed_handler_reads_is_closed_before_the_next_invocation(runtime, first):
+    app = f"""
+        import asyncio
+
+        async def upstream():
+            try:
+                yield b"item"
+            finally:
+                await asyncio.sleep(0)
+                print("closed")
+
+        async def handler(event, context):
+            items = upstream()
+            async for item in items:
+                {first}
+                raise ValueError("no")
+            yield b""
+        """
+    function = start(runtime, source(app))
+    if first == "pass":
+        function.fail()
+    else:
+        function.respond()
+    assert lines(function)[-1] == "closed"
+
+
 def test_sys_exit_in_the_stream_ends_the_process_with_its_status(runtime):
     function = start(
         runtime,

@@ -186,6 +186,30 @@ def test_a_loop_that_the_function_has_broken_is_replaced(runtime, damage):
         assert function.respond().chunks == [b"thread"]
 
 
+def test_signals_still_wake_an_adopted_loop(runtime):
+    function = runtime(
+        """
+        import asyncio
+        import os
+        import signal
+
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        received = asyncio.Event()
+        loop.add_signal_handler(signal.SIGUSR1, received.set)
+
+        async def handler(event, context):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.wait_for(received.wait(), 5)
+            received.clear()
+            yield b"received"
+        """
+    )
+    for _ in range(2):
+        assert function.respond().chunks == [b"received"]
+    assert function.stderr == ""
+
+
 def test_a_task_that_the_function_left_does_not_stop_the_next_invocation(runtime):
     function = runtime(
         """

@@ -109,6 +109,27 @@ def test_the_connection_is_replaced_and_the_file_that_has_its_number_is_left_alo
     assert mine.read_bytes() == b""
 
 
+def test_a_file_that_has_the_number_of_the_reserve_is_left_alone(runtime):
+    function = runtime(
+        f"""
+        import os
+
+        numbers = []
+
+        def handler(event, context):
+            if event == "write":
+                for number in numbers:
+                    os.write(number, b"still the file that the function has opened")
+                yield b"written"
+            {LOW}
+            numbers.extend(os.open("/dev/null", os.O_WRONLY) for _ in range(10))
+            raise ValueError("the runtime frees what it has reserved")
+        """
+    )
+    function.fail("close")
+    assert function.respond("write").chunks == [b"written"]
+
+
 def test_telemetry_becomes_lines_when_its_descriptor_is_closed(runtime):
     reader, writer = os.pipe()
     function = runtime(
