@@ -153,7 +153,7 @@ class EventLoop:
             self._abandon()
         if self._loop is None:
             loop = self._current()
-            if loop is None or not is_usable(loop):
+            if loop is None or loop in _abandoned or not is_usable(loop):
                 if loop is not None:
                     _abandoned.append(loop)
                 loop = self._asyncio.new_event_loop()

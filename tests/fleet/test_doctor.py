@@ -264,6 +264,7 @@ BROKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"Runtime": "python3.10"},
         ["its runtime python3.10 has been deprecated since 2026-10-31", "its runtime is python3.10"],
     ),
+    "python3.15": ({"Runtime": "python3.15"}, ["its runtime is python3.15, a preview"]),
     "shadowed": (
         {
             "Runtime": "provided.al2023",

@@ -528,7 +528,7 @@ def test_the_report_lists_every_version_and_alias(cloud: Cloud) -> None:
     )
     cloud.function("b", [f"{OURS}:2"], Runtime="provided.al2")
     cloud.standin.layers[(ACCOUNT, REGION, "c", "$LATEST")] = []
-    cloud.function("c", [])
+    cloud.function("c", [], Runtime="python3.15")
     cloud.standin.layers[(ACCOUNT, REGION, "c", "$LATEST")] = [foreign]
     cloud.function("unrelated", cloud.layer("other"))
     result = cloud.json("report")["functions"]
@@ -536,7 +536,7 @@ def test_the_report_lists_every_version_and_alias(cloud: Cloud) -> None:
         ("a", "$LATEST", [], []),
         ("a", "1", ["live"], []),
         ("b", "$LATEST", [], ["wrong architecture", "deprecated runtime"]),
-        ("c", "$LATEST", [], ["not shared"]),
+        ("c", "$LATEST", [], ["not shared", "preview runtime"]),
     ]
     assert {row["function"]: row["release"] for row in result} == {"a": "0.1.0", "b": "-", "c": "-"}
     client.delete_layer_version(LayerName=NAME, VersionNumber=2)

@@ -164,6 +164,8 @@ def test_a_loop_that_the_module_has_set_as_current_is_adopted(runtime):
         "loop._default_executor.shutdown(wait=False)",
         "loop.call_soon(loop.call_soon, loop.stop)",
         "loop.call_soon(loop.stop)",
+        "loop._ssock.close()",
+        "loop._csock.close()",
     ],
 )
 def test_a_loop_that_the_function_has_broken_is_replaced(runtime, damage):

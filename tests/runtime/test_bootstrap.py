@@ -242,6 +242,7 @@ def test_a_wrapper_that_ends_without_starting_python_is_reported(runtime, tmp_pa
     assert function.wait() == status
     assert document["errorType"] == "Runtime.InvalidWrapper"
     assert f"the wrapper {agent} ended without starting Python" in document["errorMessage"]
+    assert "?" not in document["errorMessage"]
     assert function.stderr == document["errorMessage"] + "\n"
 
 

@@ -36,7 +36,7 @@ OS_ONLY = "provided"  # OS-only runtimes begin with it; they contain no Python
 MANAGED_PYTHON = "python3."  # managed Python runtimes begin with it
 
 # AWS Lambda Developer Guide, lambda-runtimes: the day on which a runtime was deprecated, after which it gets no
-# security patches. Only dates that have passed are listed, because AWS moves future ones. python3.15 is a preview.
+# security patches. Only dates that have passed are listed, because AWS moves future ones.
 DEPRECATED_SINCE = {
     "provided": "2024-01-08",
     "provided.al2": "2026-07-31",
@@ -46,6 +46,8 @@ DEPRECATED_SINCE = {
     "python3.9": "2025-12-15",
     "python3.10": "2026-10-31",
 }
+
+PREVIEW_RUNTIMES = ("python3.15",)  # lambda-runtimes: not for production, and may change
 
 # The glibc of each OS-only runtime: lambda-runtimes names the Amazon Linux, whose package list names the glibc.
 GLIBC = {"provided.al2023": (2, 34), "provided.al2": (2, 26)}

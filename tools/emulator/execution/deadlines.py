@@ -2,7 +2,7 @@
 
 Theory of operation. Every invocation sets a deadline and, as a rule, cancels it a few milliseconds later. A
 `threading.Timer` would start a thread each time. A heap would keep each cancelled deadline until its time has come: at
-1,000 invocations a second and a timeout of 900 seconds, almost a million of them. So the pending deadlines are a plain
+1,000 invocations a second and a timeout of 30 minutes, almost two million. So the pending deadlines are a plain
 set. To set and to cancel one costs the same small time however many there are, and `cancel` really removes it. Only
 the thread looks for the earliest one, and it looks only when that one is due. An environment has one deadline at a
 time, so the set is never larger than the number of environments.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tools.common.errors import ToolError
-from tools.common.lambda_facts import MANAGED_PYTHON, OS_ONLY, deprecated_since
+from tools.common.lambda_facts import MANAGED_PYTHON, OS_ONLY, PREVIEW_RUNTIMES, deprecated_since
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import LayerVersion, layer_of, short
 from tools.fleet.aws.layers import download
@@ -88,7 +88,7 @@ class DeployedFunction:
         runtime, supported = self._function.runtime, self._manifest.compatible_runtimes
         if runtime not in supported:
             yield Finding(
-                f"its runtime is {runtime}",
+                f"its runtime is {runtime}{', a preview' if runtime in PREVIEW_RUNTIMES else ''}",
                 f"the layer runs on {', '.join(supported)}",
                 f"{self._update} --runtime {supported[-1]}",
             )

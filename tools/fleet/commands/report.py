@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.common import output
-from tools.common.lambda_facts import deprecated_since
+from tools.common.lambda_facts import PREVIEW_RUNTIMES, deprecated_since
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of, short
 from tools.fleet.aws.errors import AwsError, CredentialsError
 from tools.fleet.aws.functions import Functions
@@ -157,6 +157,8 @@ def _problems(
         yield "outdated", str(expected[version.layer])
     if day := deprecated_since(function.runtime):
         yield "deprecated runtime", day
+    if function.runtime in PREVIEW_RUNTIMES:
+        yield "preview runtime", function.runtime
 
 
 def _lines(rows: Sequence[Row], places: Sequence[Identity]) -> Iterator[str]:
