@@ -11,7 +11,7 @@
 #        ./build.sh -h | --help                      print this text
 #
 #        ./build.sh publish [OPTIONS]                publish the layer, once in each region
-#        ./build.sh verify [OPTIONS]                 compare what is published with the manifest
+#        ./build.sh verify [OPTIONS]                 compare the published versions with the manifest
 #        ./build.sh report [OPTIONS]                 list functions and their layer versions
 #        ./build.sh rollout [FUNCTION...] [OPTIONS]  update functions to another layer version
 #        ./build.sh attach [FUNCTION...] [OPTIONS]   add the layer to functions

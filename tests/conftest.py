@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import examples
 from support.checkout import Checkout
 from support.cloud import Cloud
 from support.emulator import FunctionFolder, Server, Serving
@@ -18,6 +19,8 @@ from support.lambda_standin import StandIn, serve
 from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
+
+examples.configure()
 
 # A shell starts background jobs with SIGINT ignored, and all processes of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -56,7 +59,7 @@ def standin() -> Iterator[StandIn]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The zips, built once without bytecode, which takes its time."""
+    """The zips, built once, without bytecode, which takes longer than the rest."""
     checkout = Checkout.at(tmp_path_factory.mktemp("built") / "checkout")
     checkout.build("--bytecode", "none")
     return checkout.dist

@@ -77,14 +77,7 @@ def test_an_error_after_the_first_byte_leaves_the_partial_response(make_function
 
 @pytest.mark.parametrize(
     ("body", "error_type"),
-    [
-        ("return {'statusCode': 200}", "Runtime.InvalidHandler"),
-        ("yield 'text'", "Runtime.InvalidChunk"),
-        ("yield b''; sys.exit(3)", "Runtime.ExitError"),
-        ("yield b''; os._exit(0)", "Runtime.ExitError"),
-        ("yield b''; os.kill(os.getpid(), 9)", "Runtime.ExitError"),
-        ("yield b''; os.abort()", "Runtime.ExitError"),
-    ],
+    [("return {'statusCode': 200}", "Runtime.InvalidHandler"), ("yield 'text'", "Runtime.InvalidChunk")],
 )
 def test_a_handler_that_violates_the_contract_fails(make_function: MakeFunction, body: str, error_type: str) -> None:
     function = make_function(f"""
@@ -94,6 +87,18 @@ def test_a_handler_that_violates_the_contract_fails(make_function: MakeFunction,
     result = run("--function", function.path)
     assert (result.code, result.out) == (1, b"")
     assert error_of(result)["errorType"] == error_type
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "os._exit(0)", "os.kill(os.getpid(), 9)", "os.abort()"])
+def test_the_end_of_the_process_before_the_first_byte_is_an_exit_error(make_function: MakeFunction, end: str) -> None:
+    function = make_function(f"""
+        def handler(event, context):
+            yield b""
+            {end}
+    """)
+    result = run("--function", function.path)
+    assert (result.code, result.out) == (1, b"")
+    assert error_of(result)["errorType"] == "Runtime.ExitError"
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "os._exit(0)", "os.kill(os.getpid(), 9)"])

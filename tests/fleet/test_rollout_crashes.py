@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ConnectionClosedError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.lambda_in_memory import BEFORE, OTHER, OURS, Crash, MemoryDisk, MortalProcess, Region, refusal
 
 from tools.common.errors import ToolError
@@ -334,7 +335,7 @@ ARNS = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(50)
 @given(lists=st.lists(ARNS, min_size=1, max_size=12), fatal=st.integers(1, 120), back=st.booleans())
 def test_only_our_layer_changes_in_any_list_of_layers(
     lists: list[list[str]], fatal: int, back: bool, tmp_path_factory: pytest.TempPathFactory

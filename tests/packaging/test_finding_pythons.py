@@ -31,22 +31,22 @@ def bare(tmp_path: Path) -> dict[str, str]:
     return {"PATH": str(folder), "HOME": str(tmp_path)}
 
 
-# Speaks for a Python in answer to the question which one it is.
+# Prints the identity of a Python, as the build requests it.
 FAKE_PYTHON = """#!/bin/sh
 echo '{name} {version} {level} cpython-0'
 echo '{version}.{patch} (main) [GCC]'
 """
 
 
-def fake(path: Path, text: str = FAKE_PYTHON, **answers: object) -> Path:
+def fake(path: Path, text: str = FAKE_PYTHON, **identity: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    answers = {"name": "cpython", "version": path.name.removeprefix("python"), "level": "final", "patch": 0} | answers
-    path.write_text(text.format(**answers))
+    default = {"name": "cpython", "version": path.name.removeprefix("python"), "level": "final", "patch": 0}
+    path.write_text(text.format(**default | identity))
     path.chmod(0o755)
     return path
 
 
-def test_a_python3_of_the_version_will_do(checkout: Checkout, bare: dict[str, str]) -> None:
+def test_python3_is_used_if_it_has_the_version(checkout: Checkout, bare: dict[str, str]) -> None:
     assert f"bytecode for {THIS_VERSION}  by {bare['PATH']}/python3\n" in checkout.build(**bare)
 
 
@@ -58,24 +58,24 @@ def test_a_requested_interpreter_that_is_missing_is_named(checkout: Checkout, ba
 
 
 NOT_INSTALLED = "#!/bin/sh\necho 'pyenv: not found\n\npyenv: see help' >&2\nexit 127\n"
-UNFIT = {
+UNSUITABLE = {
     "shim without the version": (NOT_INSTALLED, {}, "fails: pyenv: see help"),
     "silent failure": ("#!/bin/sh\nexit 3\n", {}, "fails: status 3"),
     "killed": ("#!/bin/sh\nkill -9 $$\n", {}, "fails: status -9"),
-    "no program": ("#!/nonexistent/sh\n", {}, "does not start: No such file or directory"),
-    "talks": ("#!/bin/sh\necho Hello\n", {}, "is not a Python"),
+    "not a program": ("#!/nonexistent/sh\n", {}, "does not start: No such file or directory"),
+    "another output": ("#!/bin/sh\necho Hello\n", {}, "is not a Python"),
     "another version": (FAKE_PYTHON, {"version": "3.99"}, "is cpython 3.99.0"),
     "release candidate": (FAKE_PYTHON, {"level": "candidate", "patch": "0rc2"}, f"is cpython {MISSING}.0rc2"),
     "another implementation": (FAKE_PYTHON, {"name": "pypy"}, f"is pypy {MISSING}.0"),
 }
 
 
-@pytest.mark.parametrize("kind", UNFIT)
+@pytest.mark.parametrize("kind", UNSUITABLE)
 def test_a_requested_interpreter_that_is_unsuitable_is_named(
     checkout: Checkout, bare: dict[str, str], kind: str
 ) -> None:
-    text, answers, fault = UNFIT[kind]
-    python = fake(Path(bare["PATH"], f"python{MISSING}"), text, **answers)
+    text, identity, fault = UNSUITABLE[kind]
+    python = fake(Path(bare["PATH"], f"python{MISSING}"), text, **identity)
     refusal = checkout.refusal("--bytecode", MISSING, **bare)
     assert refusal.startswith(f"no final release of CPython {MISSING} on PATH or in pyenv ({python} {fault}): install ")
 

@@ -1,4 +1,4 @@
-"""The zips of ``./build.sh layer``, from CPythons with a few files: their content, the report and the record."""
+"""The zips of `./build.sh layer`, from small CPythons: content, report, `INTERPRETERS` and `SHA256SUMS`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ FILES = {
 
 
 def packed(folder: Path, **options: object) -> Path:
-    """An archive in ``folder`` of the usual tree, or of the tree that the options describe."""
+    """Write an archive of `TREE`, or of a CPython with these options, to `folder`; return its path."""
     path = folder / "cpython.tar.gz"
     path.write_bytes(archive(cpython(**options) if options else TREE))
     return path
@@ -92,7 +92,7 @@ def packed(folder: Path, **options: object) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The zip of the usual tree."""
+    """The zip of a build with `TREE`."""
     folder = tmp_path_factory.mktemp("built")
     checkout = Checkout.at(folder / "checkout")
     checkout.build("layer", *OPTIONS, "--interpreter", packed(folder))
@@ -104,14 +104,14 @@ def contents(path: Path) -> dict[str, bytes]:
         return {name: zipped.read(name) for name in zipped.namelist()}
 
 
-# What is in them
+# Content
 
 
 def test_the_zip_contains_the_runtime_and_the_trimmed_interpreter_with_bytecode(built: Path) -> None:
     assert set(contents(built)) == FILES
 
 
-def test_every_entry_is_a_deflated_regular_file_that_all_may_read(built: Path) -> None:
+def test_every_entry_is_a_deflated_regular_file_that_all_users_can_read(built: Path) -> None:
     with zipfile.ZipFile(built) as zipped:
         assert zipped.namelist() == sorted(FILES)
         for info in zipped.infolist():
@@ -143,7 +143,7 @@ def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from code_objects(constant)
 
 
-def test_every_source_has_bytecode_that_is_never_compared_with_it(built: Path) -> None:
+def test_every_source_has_bytecode_with_an_unchecked_hash(built: Path) -> None:
     inside = contents(built)
     for path in [path for path in inside if path.endswith(".py")]:
         folder, _, name = path.rpartition("/")
@@ -402,7 +402,7 @@ def test_ctrl_c_ends_the_compiler(checkout: Checkout, tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the caller may ignore it
     )
     with process, fifo.open() as alive:
         started = int(alive.readline())
@@ -443,7 +443,7 @@ def test_the_lists_cover_all_zips_of_the_folder_until_they_are_removed(checkout:
 
 
 def listed(checkout: Checkout) -> tuple[dict[str, int], set[str]]:
-    """How many lines ``INTERPRETERS`` has of each zip, and the zips that ``SHA256SUMS`` has, all of them right."""
+    """Return the number of lines in `INTERPRETERS` for each zip, and the zips in `SHA256SUMS`, after checking these."""
     names = [line.split()[0] for line in (checkout.dist / "INTERPRETERS").read_text().splitlines()]
     sums = dict(reversed(line.split()) for line in (checkout.dist / "SHA256SUMS").read_text().splitlines())
     for name, digest in sums.items():

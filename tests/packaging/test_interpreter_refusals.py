@@ -1,4 +1,4 @@
-"""Interpreters that ``./build.sh layer`` refuses: each in one line, before anything is written."""
+"""Interpreters that `./build.sh layer` refuses: each in one line, before anything is written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refusal:
-    """Runs the command behind ``build.sh`` in this process, which must refuse in one line, and returns that line."""
+    """Run the command in this process. It must fail with one line, which is returned."""
 
     def refuse(*words: str | Path, status: int = 1, limits: Limits = LIMITS) -> str:
         monkeypatch.chdir(tmp_path)
@@ -61,15 +61,17 @@ def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 # Interpreters that do not run on AWS Lambda
 
 OWN = {"ld.so": module(), "libc.so.6": module(needed="ld.so")}
-BROUGHT = {
+OWN_LOADER = {
     "loader": "/opt/cpython/lib/ld.so",
     "rpath": "/opt/cpython/lib",
     "needed": ["libc.so.6"],
     "files": {f"lib/{name}": library for name, library in OWN.items()},
 }
-THROUGH = "so AWS Lambda would load the system's in its place: run patchelf --force-rpath --set-rpath /opt/cpython/lib"
+WRONG_RPATH = (
+    "so AWS Lambda would load the system's in its place: run patchelf --force-rpath --set-rpath /opt/cpython/lib"
+)
 
-UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+UNSUITABLE: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": (
         {"machine": ELSEWHERE},
         f"bin/python3 is for {NAMES[ELSEWHERE]}, not for {NAMES[HERE]}: use the other archive",
@@ -104,31 +106,31 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
         "bin/python3 needs the loader /nix/store/ld-linux.so.2, which will be missing on AWS Lambda: use another build",
     ),
     "a loader that is missing": (
-        {**BROUGHT, "files": {"lib/libc.so.6": module(needed="libc.so.6")}},
+        {**OWN_LOADER, "files": {"lib/libc.so.6": module(needed="libc.so.6")}},
         "bin/python3 needs the loader /opt/cpython/lib/ld.so, which will be missing on AWS Lambda: use another build",
     ),
     "a loader without a libc": (
-        {**BROUGHT, "files": {"lib/ld.so": module(needed="ld.so")}},
+        {**OWN_LOADER, "files": {"lib/ld.so": module(needed="ld.so")}},
         " contains the loader lib/ld.so without libc.so.6 beside it: add it",
     ),
     "a libc that is searched too late": (
-        {**BROUGHT, "rpath": None, "runpath": "/opt/cpython/lib"},
-        f"bin/python3 finds its own libc through DT_RUNPATH, {THROUGH}",
+        {**OWN_LOADER, "rpath": None, "runpath": "/opt/cpython/lib"},
+        f"bin/python3 finds its own libc through DT_RUNPATH, {WRONG_RPATH}",
     ),
     "a search path that is ignored": (
-        {**BROUGHT, "runpath": ""},
-        f"bin/python3 finds its own libc through DT_RUNPATH, {THROUGH}",
+        {**OWN_LOADER, "runpath": ""},
+        f"bin/python3 finds its own libc through DT_RUNPATH, {WRONG_RPATH}",
     ),
     "a libc that is not searched": (
-        {**BROUGHT, "rpath": None},
-        f"bin/python3 finds its own libc through no DT_RPATH of /opt/cpython/lib, {THROUGH}",
+        {**OWN_LOADER, "rpath": None},
+        f"bin/python3 finds its own libc through no DT_RPATH of /opt/cpython/lib, {WRONG_RPATH}",
     ),
     "a libc that is searched elsewhere": (
-        {**BROUGHT, "rpath": "/usr/lib:$ORIGIN/lib"},
-        f"bin/python3 finds its own libc through no DT_RPATH of /opt/cpython/lib, {THROUGH}",
+        {**OWN_LOADER, "rpath": "/usr/lib:$ORIGIN/lib"},
+        f"bin/python3 finds its own libc through no DT_RPATH of /opt/cpython/lib, {WRONG_RPATH}",
     ),
-    "an own libc without what goes with it": (
-        {**BROUGHT, "needed": ["libc.so.6", "libm.so.6"]},
+    "an own libc without its libm": (
+        {**OWN_LOADER, "needed": ["libc.so.6", "libm.so.6"]},
         "bin/python3 needs libm.so.6, which is neither in it nor in the OS-only runtimes: "
         f"use a build that contains its libraries, {STANDALONE}",
     ),
@@ -163,9 +165,9 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", UNFIT)
+@pytest.mark.parametrize("fault", UNSUITABLE)
 def test_an_interpreter_that_cannot_run_on_aws_lambda_is_refused(refusal: Refusal, tmp_path: Path, fault: str) -> None:
-    options, message = UNFIT[fault]
+    options, message = UNSUITABLE[fault]
     file = tmp_path / "a.tar.gz"
     file.write_bytes(archive(cpython(**options)))
     separator = "" if message.startswith(" ") else ": "
@@ -214,7 +216,7 @@ NONE: dict[str, tuple[bytes, str]] = {
         archive(cpython({PROGRAM: None, "bin/python": None, "bin/python3": None})),
         " contains no bin/python3: use a complete archive",
     ),
-    "with a program that leads nowhere": (
+    "with a program that is a broken link": (
         archive(cpython({PROGRAM: Link("/usr/bin/python3")})),
         " contains no bin/python3: use a complete archive",
     ),
@@ -231,9 +233,12 @@ OUT = "leads out of the archive: do not use it, it may be an attack"
 STRANGE = "is neither a file, a folder nor a link: use another archive"
 MEMBERS: dict[str, tuple[tarfile.TarInfo, str]] = {
     "an absolute path": (member("/etc/passwd"), f"'/etc/passwd' {OUT}"),
-    "a path that leads out": (member("python/../../x"), f"'python/../../x' {OUT}"),
+    "a path that leads out of the archive": (member("python/../../x"), f"'python/../../x' {OUT}"),
     "the parent folder": (member("..", tarfile.DIRTYPE), f"'..' {OUT}"),
-    "a hard link that leads out": (member("python/x", tarfile.LNKTYPE, linkname="../x"), f"'../x' {OUT}"),
+    "a hard link that leads out of the archive": (
+        member("python/x", tarfile.LNKTYPE, linkname="../x"),
+        f"'../x' {OUT}",
+    ),
     "a device": (member("python/null", tarfile.CHRTYPE), f"python/null {STRANGE}"),
     "a pipe": (member("python/pipe", tarfile.FIFOTYPE), f"python/pipe {STRANGE}"),
     "far too much": (
@@ -358,7 +363,7 @@ USAGE = {
         [*OPTIONS[1:], "--interpreter", "a", "--sha256", "abc"],
         "argument --sha256: a sha256 is 64 of the characters 0-9 a-f",
     ),
-    "hash of what is pinned": ([*OPTIONS[1:], "--sha256", "0" * 64], "--sha256 goes with --interpreter; "),
+    "hash for a pinned archive": ([*OPTIONS[1:], "--sha256", "0" * 64], "--sha256 goes with --interpreter; "),
     "bytecode": ([*OPTIONS[1:], "--bytecode", "none"], "--bytecode is for the slim layer; "),
     "folder": ([*OPTIONS[1:], "function"], "unrecognized arguments: function"),
     "abbreviation": ([*OPTIONS[1:], "--inter", "a"], "unrecognized arguments: --inter a"),

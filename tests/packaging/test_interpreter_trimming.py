@@ -1,4 +1,4 @@
-"""Which files of a CPython go into the layer: what is trimmed, what becomes of links, which licenses go along."""
+"""Which files of a CPython go into the layer: trimming, links and licenses."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ PLACEHOLDER = f"{LIB}/lib-dynload/README"
 
 
 def bundled(source: distribution.Source) -> dict[str, bytes]:
-    """The files that the layer gets of ``source``, from the prefix on."""
+    """Return the files of `source` that the layer contains, by path relative to the prefix."""
     found = distribution.find(source, VERSION)
     return self_contained.bundle(found, NAMES[HERE], "provided.al2023").files
 
 
 def added(files: Mapping[str, Any]) -> dict[str, bytes]:
-    """What the layer gets of ``files`` besides what it gets without them."""
+    """Return the files of the layer that `files` add or change."""
     plain = bundled(distribution.from_archive("a.tar", archive(cpython())))
     more = bundled(distribution.from_archive("a.tar", archive(cpython(files))))
     return {path: content for path, content in more.items() if plain.get(path) != content}
 
 
-# What is left out, and below it what is like that and stays.
+# By rule: files that are left out, and similar files that are kept.
 RULES = {
     "other programs": (["bin/pip3", "bin/idle3", "bin/2to3", "bin/python3-config"], []),
     "headers, manuals and descriptions": (
@@ -101,7 +101,7 @@ RULES = {
         [f"{LIB}/{name}" for name in ("site.py", "venv.py", "zipapp.py", "importlib/metadata/x.py")],
     ),
     "documentation": ([f"{LIB}/pydoc_data/topics.py"], [f"{LIB}/pydoc.py"]),
-    "what Python is built with": (
+    "build files of Python": (
         [f"{LIB}/config-{VERSION}-x86_64-linux-gnu/Makefile", f"{LIB}/__phello__/spam.py", f"{LIB}/__phello__.foo.py"],
         [f"{LIB}/config.py", f"{LIB}/configparser.py", f"{LIB}/_sysconfigdata__linux_.py", f"{LIB}/__hello__.py"],
     ),
@@ -194,9 +194,9 @@ LEFT_OUT = {
     "dangling": {f"{LIB}/a.py": Link("nowhere.py")},
     "to itself": {f"{LIB}/a.py": Link("a.py")},
     "in a circle": {f"{LIB}/a.py": Link("b.py"), f"{LIB}/b.py": Link("a.py")},
-    "in a growing circle": {f"{LIB}/a": Link("a/a")},
+    "to a path below itself": {f"{LIB}/a": Link("a/a")},
     "to a folder": {f"{LIB}/a": Link("encodings"), "lib64": Link("lib")},
-    "to what is left out": {f"{LIB}/test/a.py": b"", f"{LIB}/a.py": Link("test/a.py")},
+    "to a file that is left out": {f"{LIB}/test/a.py": b"", f"{LIB}/a.py": Link("test/a.py")},
     "out of the archive": {f"{LIB}/a.py": Link("../../../../etc/passwd"), f"{LIB}/b.py": Link("/etc/passwd")},
     "to the parent of the archive": {f"{LIB}/a.py": Link("../../../..")},
     "out of the prefix": {f"{LIB}/a.py": Link("../../../other/a.py"), "../other/a.py": b""},
@@ -210,7 +210,7 @@ def test_a_link_that_leads_to_no_file_of_the_layer_is_left_out(kind: str) -> Non
 
 
 PROGRAMS = {
-    "links in a row": {PROGRAM: Link("a"), "bin/a": Link("b"), "bin/b": Link("../libexec/c"), "libexec/c": "PROGRAM"},
+    "a chain of links": {PROGRAM: Link("a"), "bin/a": Link("b"), "bin/b": Link("../libexec/c"), "libexec/c": "PROGRAM"},
     "a linked folder": {"bin": Link("usr/bin"), "usr/bin/python3": "PROGRAM", PROGRAM: None, "bin/python": None},
     "no full name": {PROGRAM: None, "bin/python3": "PROGRAM", "bin/python": None},
     "a hard link": {"bin/python3": HardLink(PROGRAM), "bin/python": HardLink(PROGRAM)},

@@ -25,8 +25,15 @@ MANIFEST = json.loads((ROOT / "layer-manifest.json").read_bytes())
 REGION = "eu-central-1"
 ENVIRONMENT = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"}
 OTHER_FUNCTIONS = {
-    "greeting": 'def handler(event, context):\n    yield b"hello"\n',
-    "countdown": 'def handler(event, context):\n    for n in (3, 2, 1):\n        yield b"%d " % n\n',
+    "greeting": """\
+def handler(event, context):
+    yield b"hello"
+""",
+    "countdown": """\
+def handler(event, context):
+    for n in (3, 2, 1):
+        yield b"%d " % n
+""",
 }
 FUNCTIONS = ("function", *OTHER_FUNCTIONS)
 ASSUME_ROLE = {
@@ -37,7 +44,7 @@ ASSUME_ROLE = {
 
 @dataclass(frozen=True)
 class Deployment:
-    """What was uploaded, and the clients to look at what became of it."""
+    """The uploaded zips, the published layer version, and a client."""
 
     zips: dict[str, bytes]
     layer: dict[str, Any]
@@ -121,7 +128,7 @@ def publish(client: Any, zipped: bytes) -> dict[str, Any]:
 
 
 def open_to_the_public(client: Any, name: str) -> None:
-    # Permissions first: a URL made before them answers 403 until they have spread.
+    # Permissions first: a URL that is created before them responds with 403 until they have propagated.
     # A URL needs both of them: AWS Lambda Developer Guide, urls-auth.
     client.add_permission(
         FunctionName=name,
@@ -176,7 +183,7 @@ def test_one_layer_version_serves_every_function(deployment: Deployment) -> None
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_is_its_handler_zip_and_two_settings(deployment: Deployment, name: str) -> None:
+def test_a_function_consists_of_its_zip_and_two_settings(deployment: Deployment, name: str) -> None:
     held = deployment.configuration(name)
     assert held["CodeSha256"] == code_sha256(deployment.zips[name])
     assert held["CodeSize"] == len(deployment.zips[name])
@@ -185,7 +192,7 @@ def test_a_function_is_its_handler_zip_and_two_settings(deployment: Deployment, 
     assert held["Environment"] == {"Variables": ENVIRONMENT}
 
 
-def test_the_three_functions_have_code_of_their_own(deployment: Deployment) -> None:
+def test_each_function_has_its_own_code(deployment: Deployment) -> None:
     assert len({deployment.configuration(name)["CodeSha256"] for name in FUNCTIONS}) == 3
 
 
@@ -194,7 +201,7 @@ def test_the_function_url_streams(deployment: Deployment) -> None:
     assert (url["InvokeMode"], url["AuthType"]) == ("RESPONSE_STREAM", "NONE")
 
 
-def test_the_function_url_is_open_by_both_permissions(deployment: Deployment) -> None:
+def test_the_function_url_is_public_with_both_permissions(deployment: Deployment) -> None:
     policy = json.loads(deployment.client.get_policy(FunctionName="function")["Policy"])
     statements = {statement["Sid"]: statement for statement in policy["Statement"]}
     assert {sid: statement["Action"] for sid, statement in statements.items()} == {

@@ -1,4 +1,4 @@
-"""The interpreters that ``layer-manifest.json`` pins: how they are fetched, cached and updated."""
+"""The interpreters that `layer-manifest.json` pins: download, cache and updates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONS = ("layer", "--python", VERSION, "--arch", NAMES[HERE])
 ARCHIVE = archive(cpython())
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 PATH = f"/releases/cpython-{PATCH}%2B20260101.tar.gz"
-KEPT = f"{SHA256[:16]}-cpython-{PATCH}+20260101.tar.gz"
+CACHED_NAME = f"{SHA256[:16]}-cpython-{PATCH}+20260101.tar.gz"
 NEXT_STEP = "try again, or fetch it another way and use --interpreter"
 
 
@@ -55,33 +55,33 @@ def server() -> Iterator[WebServer]:
         yield running
 
 
-def a_pin(machine: int, url: str, sha256: str = SHA256, **fields: str) -> dict[str, str]:
+def pin_entry(machine: int, url: str, sha256: str = SHA256, **fields: str) -> dict[str, str]:
     named = {"python": VERSION, "architecture": NAMES[machine], "version": PATCH, "release": "20260101"}
     return {**named, "url": url, "sha256": sha256, **fields}
 
 
-def pin(checkout: Checkout, *pins: dict[str, str]) -> None:
+def write_pins(checkout: Checkout, *pins: dict[str, str]) -> None:
     path = checkout.root / "layer-manifest.json"
     text = json.loads(path.read_bytes())
     text["selfContained"]["interpreters"] = pins
     path.write_text(json.dumps(text))
 
 
-# Fetching
+# Downloads
 
 
-def test_a_pinned_archive_is_fetched_once_and_then_read_from_the_cache(
+def test_a_pinned_archive_is_downloaded_once_and_then_read_from_the_cache(
     checkout: Checkout, server: WebServer, cache: Path
 ) -> None:
-    pin(checkout, a_pin(HERE, server.serve(PATH, ARCHIVE)))
+    write_pins(checkout, pin_entry(HERE, server.serve(PATH, ARCHIVE)))
     report = checkout.build(*OPTIONS)
-    assert (server.asked, os.listdir(cache)) == ([PATH], [KEPT])
-    assert (cache / KEPT).read_bytes() == ARCHIVE
+    assert (server.requests, os.listdir(cache)) == ([PATH], [CACHED_NAME])
+    assert (cache / CACHED_NAME).read_bytes() == ARCHIVE
     name = f"python-build-standalone 20260101 {PATCH} {NAMES[HERE]}"
     assert f"\ninterpreter  CPython {PATCH} for {NAMES[HERE]}, {name}\n" in report
     assert f"  bundled  CPython {PATCH}, {name}, sha256 {SHA256}\n" in (checkout.dist / "INTERPRETERS").read_text()
     assert checkout.build(*OPTIONS) == report
-    assert server.asked == [PATH]
+    assert server.requests == [PATH]
 
 
 def test_a_pinned_archive_gives_the_same_zip_as_the_file(
@@ -90,50 +90,53 @@ def test_a_pinned_archive_gives_the_same_zip_as_the_file(
     (tmp_path / "a.tar.gz").write_bytes(ARCHIVE)
     sums = []
     for url in (server.serve(PATH, ARCHIVE), (tmp_path / "a.tar.gz").as_uri()):
-        pin(checkout, a_pin(HERE, url))
+        write_pins(checkout, pin_entry(HERE, url))
         checkout.build(*OPTIONS)
         sums.append((checkout.dist / "SHA256SUMS").read_text())
     checkout.build(*OPTIONS, "--interpreter", tmp_path / "a.tar.gz")
     assert sums == [(checkout.dist / "SHA256SUMS").read_text()] * 2
-    assert sorted(os.listdir(cache)) == sorted([KEPT, f"{SHA256[:16]}-a.tar.gz"])
+    assert sorted(os.listdir(cache)) == sorted([CACHED_NAME, f"{SHA256[:16]}-a.tar.gz"])
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(checkout: Checkout, server: WebServer, cache: Path) -> None:
-    pin(checkout, a_pin(HERE, server.serve(PATH, ARCHIVE)))
+def test_a_damaged_file_in_the_cache_is_downloaded_again(checkout: Checkout, server: WebServer, cache: Path) -> None:
+    write_pins(checkout, pin_entry(HERE, server.serve(PATH, ARCHIVE)))
     cache.mkdir(parents=True)
-    (cache / KEPT).write_bytes(ARCHIVE[:-1])
+    (cache / CACHED_NAME).write_bytes(ARCHIVE[:-1])
     checkout.build(*OPTIONS, "-n")
-    assert server.asked == [PATH]
-    assert (cache / KEPT).read_bytes() == ARCHIVE
+    assert server.requests == [PATH]
+    assert (cache / CACHED_NAME).read_bytes() == ARCHIVE
 
 
 def test_an_archive_given_by_the_user_is_not_cached(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
     url = server.serve(PATH, ARCHIVE)
     for _ in range(2):
         checkout.build(*OPTIONS, "--interpreter", url, "-n")
-    assert server.asked == [PATH, PATH]
+    assert server.requests == [PATH, PATH]
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_redirection_is_followed(checkout: Checkout, server: WebServer, cache: Path) -> None:
     final = server.serve("/final?token=1", ARCHIVE)
-    pin(checkout, a_pin(HERE, server.serve(PATH, lambda request: request.head(302, Location=final, Content_Length=0))))
+    write_pins(
+        checkout,
+        pin_entry(HERE, server.serve(PATH, lambda request: request.head(302, Location=final, Content_Length=0))),
+    )
     checkout.build(*OPTIONS, "-n")
-    assert (server.asked, os.listdir(cache)) == ([PATH, "/final?token=1"], [KEPT])
+    assert (server.requests, os.listdir(cache)) == ([PATH, "/final?token=1"], [CACHED_NAME])
 
 
 def test_the_cache_is_in_the_home_folder_unless_xdg_cache_home_is_absolute(
     checkout: Checkout, server: WebServer, tmp_path: Path
 ) -> None:
-    pin(checkout, a_pin(HERE, server.serve(PATH, ARCHIVE)))
+    write_pins(checkout, pin_entry(HERE, server.serve(PATH, ARCHIVE)))
     for place in ("", "relative"):
         checkout.build(*OPTIONS, "-n", HOME=str(tmp_path / "home"), XDG_CACHE_HOME=place)
-    assert server.asked == [PATH]
-    assert os.listdir(tmp_path / "home/.cache/python-streaming-runtime") == [KEPT]
+    assert server.requests == [PATH]
+    assert os.listdir(tmp_path / "home/.cache/python-streaming-runtime") == [CACHED_NAME]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the launcher is for x86_64")
-def test_the_pinned_twin_for_this_machine_compiles_for_the_other_architecture(
+def test_the_pinned_release_for_this_machine_compiles_for_the_other_architecture(
     checkout: Checkout, server: WebServer, tmp_path: Path
 ) -> None:
     calls, twin = tmp_path / "calls", tmp_path / "python"
@@ -141,18 +144,18 @@ def test_the_pinned_twin_for_this_machine_compiles_for_the_other_architecture(
     twin.chmod(0o755)
     here, foreign = archive(cpython({PROGRAM: launcher(twin)})), archive(cpython(machine=ARM64))
     pins = [
-        a_pin(machine, server.serve(f"/{NAMES[machine]}", data), hashlib.sha256(data).hexdigest())
+        pin_entry(machine, server.serve(f"/{NAMES[machine]}", data), hashlib.sha256(data).hexdigest())
         for machine, data in ((X86_64, here), (ARM64, foreign))
     ]
-    pin(checkout, *pins)
+    write_pins(checkout, *pins)
     checkout.build("layer", "--python", VERSION, "--arch", "arm64")
-    assert server.asked == ["/arm64", "/x86_64"]
+    assert server.requests == ["/arm64", "/x86_64"]
     assert "compile_tree.py" in calls.read_text().splitlines()[-1]
     with zipfile.ZipFile(checkout.dist / f"layer-python{VERSION}-arm64.zip") as zipped:
         assert zipped.read("cpython/bin/python3") == cpython(machine=ARM64)[PROGRAM]
 
 
-# Fetching that fails
+# Downloads that fail
 
 
 def cut(request: Request) -> None:
@@ -164,25 +167,25 @@ def cut_chunk(request: Request) -> None:
     request.wfile.write(b"400\r\n" + ARCHIVE[:100])
 
 
-def in_a_circle(request: Request) -> None:
+def redirect_to_itself(request: Request) -> None:
     request.head(302, Location=request.path, Content_Length=0)
 
 
 FAILURES = {
     "not found": (lambda request: request.send_error(404), "status 404 Not Found"),
     "failing": (lambda request: request.send_error(500), "status 500 Internal Server Error"),
-    "in a circle": (
-        in_a_circle,
+    "a redirection to itself": (
+        redirect_to_itself,
         "status 302 The HTTP server returned a redirect error that would lead to an infinite ",
     ),
-    "no answer": (lambda request: None, f"Remote end closed connection without response; {NEXT_STEP}"),
+    "no response": (lambda request: None, f"Remote end closed connection without response; {NEXT_STEP}"),
     "no HTTP": (lambda request: request.wfile.write(b"SSH-2.0\r\n"), f"SSH-2.0; {NEXT_STEP}"),
     "cut": (cut, f"the connection ended after 100 of {len(ARCHIVE):,} bytes; {NEXT_STEP}"),
     "cut in a chunk": (cut_chunk, f"the connection ended too early; {NEXT_STEP}"),
 }
 
 
-WITH_SECRETS = {name: answer for name, (answer, _) in FAILURES.items()} | {
+WITH_SECRETS = {name: respond for name, (respond, _) in FAILURES.items()} | {
     "another file": b"text",
     "another hash": ARCHIVE,
     "user and password": ARCHIVE,
@@ -190,7 +193,7 @@ WITH_SECRETS = {name: answer for name, (answer, _) in FAILURES.items()} | {
 
 
 @pytest.mark.parametrize("kind", WITH_SECRETS)
-def test_no_message_contains_the_secrets_of_an_address(checkout: Checkout, server: WebServer, kind: str) -> None:
+def test_no_message_contains_the_secrets_of_a_url(checkout: Checkout, server: WebServer, kind: str) -> None:
     signature = "?X-Amz-Signature=abc123"
     url = server.serve(f"{PATH}{signature}", WITH_SECRETS[kind])
     shown = url.removesuffix(signature)
@@ -203,17 +206,17 @@ def test_no_message_contains_the_secrets_of_an_address(checkout: Checkout, serve
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_failed_download_is_named_and_nothing_is_cached(
+def test_a_failed_download_is_one_line_and_nothing_is_cached(
     checkout: Checkout, server: WebServer, tmp_path: Path, kind: str
 ) -> None:
-    answer, message = FAILURES[kind]
-    url = server.serve(PATH, answer)
-    pin(checkout, a_pin(HERE, url))
+    respond, message = FAILURES[kind]
+    url = server.serve(PATH, respond)
+    write_pins(checkout, pin_entry(HERE, url))
     assert checkout.refusal(*OPTIONS).startswith(f"cannot fetch {url}: {message}")
     assert not (tmp_path / "cache").exists()
 
 
-ADDRESSES = {
+INVALID_URLS = {
     "file:///nowhere.tar": "No such file or directory",
     "file://elsewhere/a.tar": "",
     "http://[::1": "Invalid IPv6 URL",
@@ -226,14 +229,14 @@ ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("url", ADDRESSES)
-def test_an_invalid_address_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+@pytest.mark.parametrize("url", INVALID_URLS)
+def test_an_invalid_url_is_one_line(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("no_proxy", "*")
     assert fetch.is_url(url)
     with pytest.raises(PackagingError) as refusal:
         fetch.from_url(url)
     message = str(refusal.value)
-    assert message.startswith(f"cannot fetch {without_secrets(url)}: {ADDRESSES[url]}") and message.endswith(
+    assert message.startswith(f"cannot fetch {without_secrets(url)}: {INVALID_URLS[url]}") and message.endswith(
         f"; {NEXT_STEP}"
     )
     assert "\n" not in message
@@ -242,7 +245,7 @@ def test_an_invalid_address_is_named(monkeypatch: pytest.MonkeyPatch, url: str) 
 @pytest.mark.parametrize(
     "path", ["a.tar", "/a.tar", "C:/a.tar", "http:a", "http:/a", "s3://bucket/a", "://", "a/http://b", ""]
 )
-def test_a_path_is_not_an_address(path: str) -> None:
+def test_a_path_is_not_a_url(path: str) -> None:
     assert not fetch.is_url(path)
 
 
@@ -266,7 +269,7 @@ def test_an_archive_with_another_hash_is_refused_and_not_cached(
     checkout: Checkout, server: WebServer, tmp_path: Path
 ) -> None:
     url = server.serve(PATH, b"something else")
-    pin(checkout, a_pin(HERE, url))
+    write_pins(checkout, pin_entry(HERE, url))
     found = hashlib.sha256(b"something else").hexdigest()
     assert checkout.refusal(*OPTIONS) == (
         f"{url} has the sha256 {found}, layer-manifest.json pins {SHA256}: it is damaged or another file; "
@@ -275,8 +278,8 @@ def test_an_archive_with_another_hash_is_refused_and_not_cached(
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_cache_that_cannot_be_written_is_named(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
-    pin(checkout, a_pin(HERE, server.serve(PATH, ARCHIVE)))
+def test_a_cache_that_cannot_be_written_is_one_line(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
+    write_pins(checkout, pin_entry(HERE, server.serve(PATH, ARCHIVE)))
     (tmp_path / "file").touch()
     assert checkout.refusal(*OPTIONS, XDG_CACHE_HOME=str(tmp_path / "file")) == (
         f"cannot write to the cache {tmp_path}/file/python-streaming-runtime: Not a directory; "
@@ -285,14 +288,14 @@ def test_a_cache_that_cannot_be_written_is_named(checkout: Checkout, server: Web
 
 
 def test_ctrl_c_during_a_download_leaves_nothing(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
-    half, over = threading.Event(), threading.Event()
+    half_sent, released = threading.Event(), threading.Event()
 
     def stall(request: Request) -> None:
         cut(request)
-        half.set()
-        over.wait()
+        half_sent.set()
+        released.wait()
 
-    pin(checkout, a_pin(HERE, server.serve(PATH, stall)))
+    write_pins(checkout, pin_entry(HERE, server.serve(PATH, stall)))
     before = checkout.files()
     process = subprocess.Popen(
         [checkout.root / "build.sh", *OPTIONS],
@@ -300,15 +303,15 @@ def test_ctrl_c_during_a_download_leaves_nothing(checkout: Checkout, server: Web
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the caller may ignore it
     )
     with process:
-        half.wait()
+        half_sent.wait()
         process.send_signal(signal.SIGINT)
         try:
             assert process.communicate() == (b"", b"")
         finally:
-            over.set()
+            released.set()
     assert process.returncode == 130
     assert checkout.files() == before
     assert not (tmp_path / "cache").exists()
@@ -317,22 +320,22 @@ def test_ctrl_c_during_a_download_leaves_nothing(checkout: Checkout, server: Web
 OTHER = next(version for version in ("3.12", "3.13") if version != VERSION)
 
 
-@pytest.mark.parametrize(("machines", "there"), [((), "none"), ((HERE,), OTHER)])
+@pytest.mark.parametrize(("machines", "pinned"), [((), "none"), ((HERE,), OTHER)])
 def test_a_python_that_is_not_pinned_is_refused_with_a_list_of_pinned_ones(
-    checkout: Checkout, machines: tuple[int, ...], there: str
+    checkout: Checkout, machines: tuple[int, ...], pinned: str
 ) -> None:
     foreign = ARM64 if HERE == X86_64 else X86_64
-    others = [a_pin(machine, "http://127.0.0.1:0/", python=OTHER, version=f"{OTHER}.1") for machine in machines]
-    pin(checkout, a_pin(foreign, "http://127.0.0.1:0/"), *others)
+    others = [pin_entry(machine, "http://127.0.0.1:0/", python=OTHER, version=f"{OTHER}.1") for machine in machines]
+    write_pins(checkout, pin_entry(foreign, "http://127.0.0.1:0/"), *others)
     assert checkout.refusal(*OPTIONS) == (
-        f"layer-manifest.json pins no Python {VERSION} for {NAMES[HERE]} (it pins {there}): "
+        f"layer-manifest.json pins no Python {VERSION} for {NAMES[HERE]} (it pins {pinned}): "
         "choose one of these, or name an archive with --interpreter"
     )
 
 
 # Manifests that are refused
 
-GOOD = a_pin(X86_64, "https://example.org/a.tar.gz")
+GOOD = pin_entry(X86_64, "https://example.org/a.tar.gz")
 MANIFEST = json.loads((ROOT / "layer-manifest.json").read_bytes())
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"compatibleRuntimes": ["provided.al2023"]}, "selfContained: interpreters is missing"),
@@ -389,7 +392,7 @@ def test_a_manifest_with_a_faulty_pin_is_refused(change: dict[str, Any], message
     assert str(refusal.value).startswith(f"layer-manifest.json: {message}")
 
 
-def test_the_pins_of_the_product_are_for_every_cpu_of_aws_lambda() -> None:
+def test_the_manifest_pins_interpreters_for_every_architecture_of_aws_lambda() -> None:
     pins = manifest.load(ROOT / "layer-manifest.json").pins
     assert [(each.python, each.architecture) for each in pins] == [
         (python, architecture) for python in ("3.12", "3.13", "3.14") for architecture in ("x86_64", "arm64")
@@ -400,14 +403,14 @@ def test_the_pins_of_the_product_are_for_every_cpu_of_aws_lambda() -> None:
         assert each.url.endswith(f"/{each.release}/{name}-install_only_stripped.tar.gz")
 
 
-# Bringing them up to date
+# Updates
 
 MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
 KIND = "unknown-linux-gnu-install_only_stripped.tar.gz"
 
 
 def listed(version: str, release: str, machine: str = "x86_64", kind: str = KIND) -> dict[str, Any]:
-    """One archive as the ``versions.json`` of pbs-installer lists it."""
+    """One archive as the `versions.json` of pbs-installer lists it."""
     name = f"cpython-{version}+{release}-{machine}-{kind}"
     url = f"https://example.org/{release}/{name.replace('+', '%2B')}"
     return {"filename": name, "url": url, "sha256": hashlib.sha256(name.encode()).hexdigest()}
@@ -520,7 +523,7 @@ def test_only_the_values_in_the_manifest_change(checkout: Checkout) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_dry_run_prints_the_same_and_writes_nothing(checkout: Checkout) -> None:
+def test_a_dry_run_prints_the_report_and_writes_nothing(checkout: Checkout) -> None:
     entries = [*EVERY, *both("3.13.99", LATER)]
     before = checkout.files()
     report = update(checkout, entries, "-n")
@@ -528,7 +531,7 @@ def test_a_dry_run_prints_the_same_and_writes_nothing(checkout: Checkout) -> Non
     assert update(checkout, entries) == report
 
 
-NONSENSE = {
+INVALID_LISTINGS = {
     "empty": b"",
     "no JSON": b"<html>",
     "a number": b"1",
@@ -543,9 +546,9 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize("kind", INVALID_LISTINGS)
 def test_a_file_that_is_not_a_listing_is_refused(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "a.json").write_bytes(NONSENSE[kind])
+    (tmp_path / "a.json").write_bytes(INVALID_LISTINGS[kind])
     with pytest.raises(PackagingError, match=r"^versions\.json is not the file of pbs-installer: "):
         pinning.refresh(ROOT / "layer-manifest.json", tmp_path / "a.json", dry_run=True)
 
@@ -571,16 +574,16 @@ def test_a_missing_listing_is_refused(checkout: Checkout) -> None:
     assert checkout.refusal("pin", "--versions", "a.json") == "cannot read a.json: No such file or directory"
 
 
-# The listing, fetched by pip
+# The listing from pip
 
 HAS_PIP = (
     subprocess.run([Path(sys.executable).resolve(), "-m", "pip", "--version"], capture_output=True).returncode == 0
 )
-needs_pip = pytest.mark.skipif(not HAS_PIP, reason="there is no pip here")
+needs_pip = pytest.mark.skipif(not HAS_PIP, reason="pip is not installed")
 
 
 def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
-    """Variables with which pip finds one package: a pbs-installer with the ``files``."""
+    """Make a package index with one package, pbs-installer with `files`; return the variables that select it."""
     folder.mkdir()
     about = "pbs_installer-2099.1.1.dist-info"
     metadata = {
@@ -595,7 +598,7 @@ def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
 
 
 @needs_pip
-def test_pip_fetches_the_newest_listing_from_any_folder(checkout: Checkout, tmp_path: Path) -> None:
+def test_pip_downloads_the_newest_listing_whatever_the_working_folder(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text("raise SystemExit('the wrong module')")
     entries = [*EVERY, *both("3.13.99", LATER)]
     variables = wheel(tmp_path / "wheels", {"pbs_installer/versions.json": json.dumps(entries)})
@@ -621,7 +624,7 @@ def test_the_error_of_pip_is_shown(checkout: Checkout, tmp_path: Path) -> None:
     )
 
 
-def test_without_pip_the_message_names_the_other_way(checkout: Checkout, tmp_path: Path) -> None:
+def test_without_pip_the_message_names_the_option(checkout: Checkout, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     refusal = checkout.refusal("pin", PATH=f"{tmp_path}/venv/bin:/usr/bin:/bin")
     assert refusal.startswith("pip could not fetch pbs-installer: ")

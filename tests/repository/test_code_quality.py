@@ -1,4 +1,4 @@
-"""Linters and type checker over everything, with the settings of ``pyproject.toml``."""
+"""Linters and type checker over everything, with the settings of `pyproject.toml`."""
 
 import subprocess
 import sys

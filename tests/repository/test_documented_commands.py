@@ -91,7 +91,7 @@ class Terminal:
         os.close(end)
 
     def read_until(self, pattern: str) -> str:
-        """Return what the terminal shows once ``pattern`` is part of it."""
+        """Return what the terminal shows once `pattern` is part of it."""
         shown = ""
         while not re.search(pattern, shown):
             piece = self._read()
@@ -204,14 +204,14 @@ CURL = '#!/bin/sh\nprintf "%s\\n" "$*" >>"$CURL_CALLS"\n'
 
 
 def script_of(page: str, *words: str) -> str:
-    """Join the shell blocks of ``page``, without those that contain one of ``words``."""
+    """Join the shell blocks of `page`, without those that contain one of `words`."""
     texts = [block.text for block in documents.blocks("sh", [page])]
     return "\n".join(text for text in texts if not any(word in text for word in words))
 
 
 @dataclass
 class Shell:
-    """A shell in the checkout of ``cloud``, with the AWS CLI and a curl that only records its arguments."""
+    """A shell in the checkout of `cloud`, with the AWS CLI and a curl that only records its arguments."""
 
     cloud: Cloud
     programs: Path

@@ -36,7 +36,7 @@ for tag, name in {"!Ref": "Ref", "!GetAtt": "Fn::GetAtt"}.items():
 
 
 def resources(template: str, kind: str) -> list[dict[str, Any]]:
-    """Return the resources of a type in the CloudFormation template that SAM makes of ``template``."""
+    """Return the resources of a type in the CloudFormation template that SAM makes of `template`."""
     content = yaml.load(template, Loader)
     for resource in content["Resources"].values():
         for key in {"CodeUri", "ContentUri"} & set(resource["Properties"]):

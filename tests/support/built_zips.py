@@ -44,7 +44,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def interpreter(version: str) -> Path | None:
-    """Find a Python of ``version`` that starts, on PATH or among the versions of pyenv."""
+    """Find a Python of `version` that starts, on PATH or among the versions of pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     on_path = shutil.which(f"python{version}", path=ENVIRONMENT["PATH"])
     for candidate in [*pyenv.glob(f"versions/{version}.*/bin/python3"), *([Path(on_path)] if on_path else [])]:

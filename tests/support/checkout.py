@@ -1,4 +1,4 @@
-"""A copy of the product in a folder of its own, and the real ``build.sh`` run in it."""
+"""A copy of the product in a folder of its own, and the real `build.sh` run in it."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The caller's, less the switches of Python and less version managers, a shim of which takes longer than a whole build.
-# The Python that runs the tests comes first on PATH.
+# The variables of the caller, without those of Python and of version managers: one of their shims takes longer than a
+# whole build. The Python that runs the tests comes first on PATH.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYENV"))}
 ENVIRONMENT["PATH"] = ":".join(
     [
@@ -57,7 +57,7 @@ class Checkout:
     def run(
         self, *arguments: str | Path, cwd: Path | None = None, umask: int = 0o022, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``build.sh`` with ``environment`` besides the caller's, in ``cwd`` (default: the checkout)."""
+        """Run `build.sh` with `environment` besides the caller's, in `cwd` (default: the checkout)."""
         return subprocess.run(
             [self.root / "build.sh", *arguments],
             cwd=cwd or self.root,
@@ -70,13 +70,13 @@ class Checkout:
         )
 
     def build(self, *arguments: str | Path, **options: Any) -> str:
-        """Run ``build.sh``, which must succeed without a word on stderr, and give its report."""
+        """Run `build.sh`, which must succeed with nothing on stderr. Return its report."""
         result = self.run(*arguments, **options)
         assert (result.returncode, result.stderr) == (0, "")
         return result.stdout
 
     def refusal(self, *arguments: str | Path, **options: Any) -> str:
-        """Run ``build.sh``, which must refuse in one line and change no file, and give that line."""
+        """Run `build.sh`, which must fail with one line and change no file. Return that line."""
         before = self.files()
         result = self.run(*arguments, **options)
         assert (result.returncode, result.stdout) == (1, "")
@@ -85,6 +85,6 @@ class Checkout:
         return result.stderr.removeprefix("build.sh: error: ").rstrip("\n")
 
     def files(self) -> dict[str, bytes | None]:
-        """Give every path in the checkout with its content (``None``: not a file)."""
+        """Return every path in the checkout with its content; None for a folder or a link to one."""
         paths = sorted(self.root.rglob("*"))
         return {str(path): path.read_bytes() if path.is_file() else None for path in paths}

@@ -56,7 +56,7 @@ def source(page: str) -> str:
 
 
 def blocks(language: str | None = None, pages: list[str] = PAGES) -> list[Block]:
-    """Return the code blocks of ``pages`` in ``language``, or all of them."""
+    """Return the code blocks of `pages` in `language`, or all of them."""
     return [block for page in pages for block in _blocks_of(page) if language in (None, block.language)]
 
 
@@ -68,7 +68,7 @@ def _blocks_of(page: str) -> Iterator[Block]:
 
 
 def commands(page: str) -> list[Command]:
-    """Return the commands of the console blocks of ``page``."""
+    """Return the commands of the console blocks of `page`."""
     found = []
     for block in blocks("console", [page]):
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
@@ -91,13 +91,13 @@ def links(page: str) -> list[str]:
 
 
 def anchors(page: str) -> set[str]:
-    """Return the anchors that GitHub makes of the headings of ``page``."""
+    """Return the anchors that GitHub makes of the headings of `page`."""
     titles = (re.sub(r"[`*]", "", title) for title in _HEADING.findall(prose(page)))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def tables(page: str, heading: str) -> list[list[str]]:
-    """Return the rows of the tables below ``heading`` (up to the next heading), without their first two lines."""
+    """Return the rows of the tables below `heading` (up to the next heading), without their first two lines."""
     section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", prose(page), re.MULTILINE | re.DOTALL)
     assert section is not None, f"{page} has no heading {heading!r}"
     rows = [line for line in section[1].splitlines() if line.startswith("|")]
@@ -105,5 +105,5 @@ def tables(page: str, heading: str) -> list[list[str]]:
 
 
 def path_of(page: str, link: str) -> Path:
-    """Return the file that a relative ``link`` on ``page`` leads to."""
+    """Return the file that a relative `link` on `page` leads to."""
     return (ROOT / page).parent / link.partition("#")[0] if not link.startswith("#") else ROOT / page

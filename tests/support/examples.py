@@ -1,4 +1,4 @@
-"""Settings of hypothesis, which keeps its cache in .venv as the other tools do."""
+"""The one configuration of hypothesis, which `conftest.py` loads for all tests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from pathlib import Path
 import hypothesis
 from hypothesis.configuration import set_hypothesis_home_dir
 
-set_hypothesis_home_dir(Path(__file__).resolve().parents[2] / ".venv" / ".hypothesis")
+
+def configure() -> None:
+    """Use the same examples in each run, store none, and keep the cache in .venv as the other tools do."""
+    set_hypothesis_home_dir(Path(__file__).resolve().parents[2] / ".venv" / ".hypothesis")
+    hypothesis.settings.register_profile(
+        "project",
+        derandomize=True,
+        database=None,
+        deadline=None,  # like the health check, it depends on the speed of the machine only
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("project")
 
 
 def examples(count: int) -> hypothesis.settings:
-    """Return settings with the same examples in each run, none of which is stored."""
-    slow = [hypothesis.HealthCheck.too_slow]  # depends on the machine only
-    return hypothesis.settings(
-        max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=slow
-    )
+    """Return the configuration with another number of examples than the default, 100."""
+    return hypothesis.settings(max_examples=count)

@@ -1,5 +1,6 @@
-"""CPythons with a few files in the layout of python-build-standalone. A test chooses what the ELF headers of their
-programs state: the machine, the needed libraries, and the glibc.
+"""Small CPythons in the layout of python-build-standalone.
+
+A test chooses what the ELF headers of their programs state: the machine, the needed libraries, and the glibc.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "{}.{}".format(*sys.version_info)
-PATCH = f"{VERSION}.99"  # no such release, which shows where it comes from
+PATCH = f"{VERSION}.99"  # this release does not exist, so its number cannot come from the running Python
 LIBRARY = f"lib/python{VERSION}"
 PROGRAM = f"bin/python{VERSION}"
 
@@ -26,7 +27,7 @@ HERE = {"x86_64": X86_64, "aarch64": ARM64}.get(platform.machine(), 0)
 ELSEWHERE = ARM64 if HERE == X86_64 else X86_64
 NAMES = {X86_64: "x86_64", ARM64: "arm64"}
 
-_BASE = 0x400000  # where the file is mapped, with all that is in it
+_BASE = 0x400000  # the address to which the whole file is mapped
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB, _DT_RPATH, _DT_RUNPATH, _DT_VERNEED = 1, 5, 15, 29, 0x6FFFFFFE
 
@@ -41,7 +42,12 @@ def elf(
     code: bytes = b"",
     data: bytes = b"",
 ) -> bytes:
-    """A program or library that needs symbols of the ``versions``, by library. Its ``code``, if any, is its entry."""
+    """Return an ELF program or library.
+
+    Args:
+        versions: the symbol versions that it needs, by library.
+        code: the machine code at its entry point.
+    """
     strings = _Strings()
     dynamic = [(_DT_NEEDED, strings.add(name)) for name in needed]
     dynamic += [(_DT_RPATH, strings.add(rpath))] if rpath is not None else []
@@ -92,18 +98,18 @@ def _version_needs(versions: Mapping[str, Sequence[str]], strings: _Strings) -> 
 
 
 def program(machine: int = HERE, glibc: str = "2.17", **options: Any) -> bytes:
-    """An interpreter that is linked as python-build-standalone's, and does not run."""
+    """Return an interpreter that is linked like that of python-build-standalone. It does not run."""
     linked = {"loader": LOADERS[machine], "needed": ("libc.so.6", "libm.so.6"), "data": f"\0{PATCH}\0".encode()}
     return elf(machine, **{"versions": {"libc.so.6": ("GLIBC_2.2.5", f"GLIBC_{glibc}")}, **linked, **options})
 
 
 def module(machine: int = HERE, needed: str = "libc.so.6", **options: Any) -> bytes:
-    """An extension module, or another shared library."""
+    """Return an extension module, or another shared library."""
     return elf(machine, needed=(needed,), **options)
 
 
 def launcher(path: Path | str) -> bytes:
-    """An interpreter for x86_64 that runs: it calls execve(2) with the one at ``path``, and with its own arguments."""
+    """Return an interpreter for x86_64 that runs: it replaces itself by the one at `path` (execve(2))."""
     code = bytes.fromhex(
         "b83b000000"  # mov eax, 59 (execve)
         "488d3d14000000"  # lea rdi, [rip + 20] (the path, which follows the code)
@@ -112,23 +118,25 @@ def launcher(path: Path | str) -> bytes:
         "488b1424"  # mov rdx, [rsp] (argc)
         "488d54d410"  # lea rdx, [rsp + rdx * 8 + 16] (envp)
         "0f05"  # syscall
-        "cc"  # int3, where that fails
+        "cc"  # int3, if execve fails
     )
     return elf(X86_64, code=code + os.fsencode(path) + b"\0", data=f"\0{PATCH}\0".encode())
 
 
 class Link(str):
-    """A symbolic link, by what it says."""
+    """The target of a symbolic link."""
 
 
 class HardLink(str):
-    """One more name for a file, whose path from the prefix on it is."""
+    """The target of a hard link, relative to the prefix."""
 
 
 def cpython(files: Mapping[str, bytes | Link | HardLink | None] | None = None, **options: Any) -> dict[str, Any]:
-    """A CPython by its paths from the prefix on, with ``files`` besides or in place of its own; None: without it.
+    """Return the files of a CPython, by path relative to the prefix.
 
-    The ``options`` are those of ``program``.
+    Args:
+        files: added, or in place of a file of the same path; None removes the file.
+        options: those of `program`.
     """
     own = {
         PROGRAM: program(**options),
@@ -141,21 +149,21 @@ def cpython(files: Mapping[str, bytes | Link | HardLink | None] | None = None, *
 
 
 def archive(tree: Mapping[str, Any], top: str = "python", kind: str = "gz", *extra: tarfile.TarInfo) -> bytes:
-    """The tar archive of ``tree`` below the folder ``top``, and of the ``extra`` members, which are empty."""
+    """Return a tar archive of `tree`, below the folder `top`; `extra` members have no content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as file:
         file.addfile(_folder(top))
         for path, content in sorted(tree.items(), key=lambda item: isinstance(item[1], HardLink)):
             file.addfile(*_member(posixpath.join(top, path), content, top))
         for info in extra:
-            header = info.tobuf(tarfile.GNU_FORMAT)  # addfile() would miss what it says that follows
+            header = info.tobuf(tarfile.GNU_FORMAT)  # addfile() would expect the content that the header announces
             file.fileobj.write(header)
             file.offset += len(header)
     return buffer.getvalue()
 
 
 def unpack(tree: Mapping[str, Any], folder: Path) -> Path:
-    """Create the ``folder`` that ``tree`` describes."""
+    """Write `tree` to `folder`."""
     for path, content in tree.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Link):
@@ -167,7 +175,7 @@ def unpack(tree: Mapping[str, Any], folder: Path) -> Path:
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: Any) -> tarfile.TarInfo:
-    """A member of an archive, without content, whatever its header says."""
+    """Return a member of an archive that has no content, even if its header states a size."""
     info = tarfile.TarInfo(name)
     info.type = kind
     for field, value in fields.items():

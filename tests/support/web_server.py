@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-POLL_INTERVAL = 0.01  # seconds, after which it sees that it is to end
+POLL_INTERVAL = 0.01  # seconds, between two checks whether the server has been stopped
 
 
 class Request(http.server.BaseHTTPRequestHandler):
     server: WebServer
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.answers[self.path](self)
+        self.server.requests.append(self.path)
+        self.server.responses[self.path](self)
 
     def head(self, status: int, **headers: object) -> None:
         self.send_response(status)
@@ -27,23 +27,23 @@ class Request(http.server.BaseHTTPRequestHandler):
         pass
 
 
-Answer = Callable[[Request], object]
+Respond = Callable[[Request], object]
 
 
 class WebServer(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Request)
-        self.asked: list[str] = []
-        self.answers: dict[str, Answer] = {}
+        self.requests: list[str] = []
+        self.responses: dict[str, Respond] = {}
 
-    def serve(self, path: str, answer: bytes | Answer) -> str:
-        """Answer requests for ``path`` with the bytes, or as the function does, and give its URL."""
-        self.answers[path] = (lambda request: send(request, answer)) if isinstance(answer, bytes) else answer
+    def serve(self, path: str, response: bytes | Respond) -> str:
+        """Respond to requests for `path` with these bytes, or by calling `response`. Return the URL."""
+        self.responses[path] = (lambda request: send(request, response)) if isinstance(response, bytes) else response
         return f"http://127.0.0.1:{self.server_port}{path}"
 
 
 def send(request: Request, data: bytes, length: int | None = None) -> None:
-    """Answer with ``data`` in a body with ``length`` bytes as its Content-Length (None: as many as it has)."""
+    """Respond with `data` as the body. `length` is the Content-Length; None for the length of `data`."""
     request.head(200, Content_Length=len(data) if length is None else length)
     request.wfile.write(data)
 

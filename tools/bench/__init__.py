@@ -6,8 +6,8 @@ on the same machine are meaningful; times are reported with the machine.
 
 Reading order:
     cli                    options, the order of the work, the exit status
-    measurements           what is measured by default, and the limit of each figure
-    baseline_measurements  what is measured with --baseline, and its limit
+    measurements           the default measurements, and the limit of each figure
+    baseline_measurements  the measurements of --baseline, and their limit
     bench                  rounds: each program in turn, in a process of its own
     function_process       one process of a program, connected to a Runtime API of its own
     programs               the programs: commands, and building what they need

@@ -1,4 +1,4 @@
-"""``python3 -m tools.bench``."""
+"""`python3 -m tools.bench`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The layer beside another one, the baseline: what `--baseline` measures, and its limit."""
+"""The measurements of `--baseline`: the layer beside another one, and the limit of the ratios."""
 
 from __future__ import annotations
 

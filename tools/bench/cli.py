@@ -32,8 +32,8 @@ NAME is one of: {", ".join(PARTS)};
 with --baseline one of: {", ".join(BASELINE_PARTS)}.
 
 Writes bench.json and bench.svg to the output folder. Needs Linux. A C compiler ($CC or cc), a package index (for
-{REQUIREMENT}, installed into .venv/bench once) and control groups are optional: the report lists what is left
-out without them. Stop all other work on the machine.
+{REQUIREMENT}, installed into .venv/bench once) and control groups are optional: the report lists what it
+omits without them. Stop all other work on the machine.
 
 With --baseline, a figure fails if the 95 % confidence interval of its ratio lies wholly above {MAX_RATIO:g}.
 

@@ -1,4 +1,4 @@
-"""What is measured by default: the layer beside awslambdaric, a minimal runtime and a client in C.
+"""The default measurements: the layer beside awslambdaric, a minimal runtime and a client in C.
 
 The limits are the numbers that the project promises (docs/performance.md); each has an aim beyond it.
 """

@@ -68,7 +68,6 @@ class Member:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
         return self.path.endswith("/")
 
     @property
@@ -90,7 +89,6 @@ class Archive:
 
     @property
     def files(self) -> tuple[Member, ...]:
-        """All members that are not folders."""
         return tuple(member for member in self.members if not member.is_folder)
 
     def check_size(self) -> None:

@@ -235,7 +235,6 @@ class ExecutionEnvironment(Environment):
         self.retire()
 
     def _variables(self, runtime_api: str, temporary: str) -> dict[str, str]:
-        """The environment variables of the process."""
         return self._function.environment(runtime_api, temporary)
 
     def _start_process(self, supervisor: Supervisor, runtime_api: str) -> Process:

@@ -52,7 +52,6 @@ class Account:
 
     @property
     def place(self) -> Place:
-        """The partition, region and account."""
         return self.identity.place
 
     def read_versions(self, arns: Sequence[str]) -> dict[str, LayerInfo | Unavailable]:

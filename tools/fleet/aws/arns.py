@@ -49,11 +49,9 @@ class Layer:
 
     @property
     def place(self) -> Place:
-        """The partition, region and account."""
         return Place(self.partition, self.region, self.account)
 
     def version(self, number: int) -> LayerVersion:
-        """Return the version with that number."""
         return LayerVersion(self, number)
 
 

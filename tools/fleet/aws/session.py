@@ -110,7 +110,7 @@ class Aws:
 
     def partition(self, region: str) -> str:
         """Return the partition of `region`; raises `UsageError` if there is no such region."""
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError  # see `_new_session`
 
         try:
             partition: str = self._session.get_partition_for_region(region)
@@ -164,7 +164,7 @@ class Aws:
             return self._clients[key]
 
     def _make(self, service: str, region: str, attempts: int, timeout: int) -> Any:
-        from botocore.config import Config
+        from botocore.config import Config  # see `_new_session`
 
         config = Config(
             retries={"mode": "standard", "total_max_attempts": attempts},

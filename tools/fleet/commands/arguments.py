@@ -10,17 +10,14 @@ from tools.fleet.aws.arns import is_account
 
 
 def add_dry_run(parser: Parser) -> None:
-    """Add `--dry-run`."""
     parser.add_argument("-n", "--dry-run", action="store_true", help="show what would be done, and change nothing")
 
 
 def add_yes(parser: Parser, text: str = "do not ask") -> None:
-    """Add `--yes`."""
     parser.add_argument("-y", "--yes", action="store_true", help=text)
 
 
 def add_region(parser: Parser) -> None:
-    """Add `--region` for one region."""
     parser.add_argument("--region", metavar="R", help="default: the region of boto3")
 
 

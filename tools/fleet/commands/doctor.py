@@ -23,13 +23,12 @@ from tools.fleet.commands.interface import EXIT_STATUS_OF_CHECKS, Command, Conte
 
 
 def _add_arguments(parser: Parser) -> None:
-    parser.add_argument("target", metavar="ZIP|FUNCTION")
+    parser.add_argument("target", metavar="ZIP|FUNCTION", help="a zip file, or the name or ARN of a function")
     arguments.add_region(parser)
-    parser.add_argument("--architecture", choices=ARCHITECTURES, help="of the function that the zip is for")
-    parser.add_argument(
-        "--handler", metavar="NAME", help="of the function that the zip is for, such as module.function"
-    )
-    parser.add_argument("--runtime", metavar="NAME", help="of the function that the zip is for, such as python3.13")
+    zips = parser.add_argument_group("for a zip", "settings of the function that will use it")
+    zips.add_argument("--architecture", choices=ARCHITECTURES)
+    zips.add_argument("--handler", metavar="NAME", help="such as lambda_function.handler")
+    zips.add_argument("--runtime", metavar="NAME", help="such as python3.13")
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:

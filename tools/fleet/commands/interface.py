@@ -43,17 +43,14 @@ class Context:
 
     @property
     def root(self) -> Path:
-        """The checkout."""
         return self.environment.root
 
     @cached_property
     def aws(self) -> Aws:
-        """The connection to AWS."""
         return self.environment.connect(self.environment.pace)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest of the checkout."""
         return manifest.load(self.root / manifest.FILE_NAME)
 
 

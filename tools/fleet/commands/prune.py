@@ -1,7 +1,7 @@
 """The command `prune`: deletes old layer versions that nothing uses.
 
-A deleted version keeps running in functions that have it, but no update of them may contain it again. So a rollback
-would be impossible; therefore versions in journals count as used.
+A function keeps running with a deleted version, but no update may contain that version again, so a rollback would fail.
+Therefore versions in journals count as used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_USERS = 3  # in a row of the table
 
 def _add_arguments(parser: Parser) -> None:
     parser.add_argument(
-        "--keep", metavar="N", type=arguments.number, required=True, help="keep the newest N in any case"
+        "--keep", metavar="N", type=arguments.number, required=True, help="keep the newest N versions of each layer"
     )
     arguments.add_regions(parser)
     arguments.add_variants(parser, "all")
@@ -45,7 +45,7 @@ def _add_arguments(parser: Parser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="besides those in rollouts/",
+        help="journals besides those in rollouts/",
     )
     arguments.add_yes(parser, "delete them")
     arguments.add_dry_run(parser)
@@ -53,7 +53,7 @@ def _add_arguments(parser: Parser) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the command; `keep` is the number of newest versions that stay."""
+    """The options of the command; `keep` is the number of newest versions to keep."""
 
     keep: int
     regions: tuple[str, ...]
@@ -93,7 +93,6 @@ class Row:
 
     @property
     def is_unused(self) -> bool:
-        """Whether it can be deleted."""
         return not self.users
 
 
@@ -169,7 +168,7 @@ def _lines(rows: Sequence[Row], delete: bool) -> Iterator[str]:
 def _words(row: Row, delete: bool) -> str:
     if row.is_unused:
         return "deleted" if delete else "would be deleted"
-    return f"stays: {output.shortened(row.users, _MAX_USERS)}"
+    return f"kept: {output.shortened(row.users, _MAX_USERS)}"
 
 
 def _document(rows: Sequence[Row], deleted: Sequence[LayerVersion], delete: bool) -> dict[str, Any]:

@@ -51,16 +51,18 @@ def _add_arguments(parser: Parser) -> None:
         action="extend",
         default=[],
         type=arguments.account,
-        help="share it with accounts",
+        help="share the layer with these accounts",
     )
-    sharing.add_argument("--organization", metavar="O", type=_organization, help="share it with an organization")
-    sharing.add_argument("--public", action="store_true", help="share it with everybody")
+    sharing.add_argument(
+        "--organization", metavar="ID", type=_organization, help="share the layer with an organization"
+    )
+    sharing.add_argument("--public", action="store_true", help="share the layer with all accounts")
     arguments.add_variants(parser, "slim")
     parser.add_argument(
         "--ssm", metavar="PREFIX", type=_prefix, help="write the parameters /PREFIX/VARIANT/VERSION and …/latest"
     )
     parser.add_argument(
-        "--bucket", metavar="B", help="upload zips above 50 MB to this bucket; {region} stands for the region"
+        "--bucket", metavar="NAME", help="upload zips above 50 MB to this bucket; {region} stands for the region"
     )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="the folder of the zips (default: dist/)")
     arguments.add_dry_run(parser)
@@ -146,7 +148,6 @@ class Row:
 
     @property
     def words(self) -> str:
-        """The outcome as text."""
         return f"failed: {self.error}" if self.error else ", ".join(self.actions)
 
 
@@ -196,7 +197,6 @@ class Publisher:
 
     @property
     def region(self) -> str:
-        """The region."""
         return self._place.region
 
     def publish(self, built: BuiltLayer) -> Row:

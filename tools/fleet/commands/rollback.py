@@ -23,7 +23,7 @@ from tools.fleet.rollout.steps import Steps
 
 
 def _add_arguments(parser: Parser) -> None:
-    parser.add_argument("journal", metavar="JOURNAL", type=Path)
+    parser.add_argument("journal", metavar="JOURNAL", type=Path, help="the file that the roll-out wrote, in rollouts/")
     arguments.add_region(parser)
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
@@ -87,5 +87,5 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
 
 
 def _open(context: Context, history: History, region: str | None) -> Account:
-    assert history.place is not None  # the table of events allows no change before it
+    assert history.place is not None  # the table of events requires `account` before any change
     return Account.open_same(context.aws, history.place, region)

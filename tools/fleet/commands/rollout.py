@@ -38,21 +38,27 @@ from tools.fleet.rollout.target_version import project_layers, targets
 
 
 def _add_arguments(parser: Parser, has_all_using: bool) -> None:
-    parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="names or ARNs")
+    parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="a name or an ARN")
     group = parser.add_mutually_exclusive_group()
     if has_all_using:
-        group.add_argument("--all-using", action="store_true", help="every function that has the layer")
+        group.add_argument("--all-using", action="store_true", help="select every function that has the layer")
+    group.add_argument("--match", metavar="REGEX", type=arguments.regular_expression, help="select functions by name")
     group.add_argument(
-        "--match", metavar="REGEX", type=arguments.regular_expression, help="functions whose name matches"
-    )
-    group.add_argument(
-        "--tag", dest="tags", metavar="K=V", type=arguments.tag, action="append", default=[], help="can be repeated"
+        "--tag",
+        dest="tags",
+        metavar="K=V",
+        type=arguments.tag,
+        action="append",
+        default=[],
+        help="select functions by tag; repeatable",
     )
     arguments.add_region(parser)
     parser.add_argument(
-        "--to", metavar="VERSION", help="a version number, an ARN, or such as 1.2.3 (default: the manifest's)"
+        "--to",
+        metavar="VERSION",
+        help="the target: a number, an ARN, or a version of the project such as 1.2.3 (default: the manifest's)",
     )
-    parser.add_argument("--variant", metavar="NAME", help="of the layer (default: slim; without --to, all)")
+    parser.add_argument("--variant", metavar="NAME", help="the variant of the layer (default: slim; without --to, all)")
     parser.add_argument(
         "--layer-account", metavar="ACCOUNT", type=arguments.account, help="the account that shares the layer"
     )
@@ -63,10 +69,13 @@ def _add_arguments(parser: Parser, has_all_using: bool) -> None:
         "--probe",
         metavar="EVENT",
         type=event_bytes,
-        help="invoke the canaries (or all) with JSON, a file, or - (stdin)",
+        help="invoke the canaries, or all functions, with this event: JSON, a file, or - for stdin",
     )
     parser.add_argument(
-        "--publish-alias", dest="alias", metavar="ALIAS", help="publish versions, and point this alias to them"
+        "--publish-alias",
+        dest="alias",
+        metavar="ALIAS",
+        help="publish a version of each function, and point this alias to it",
     )
     parser.add_argument(
         "--max-failures", metavar="N", type=arguments.number, default=0, help="tolerate N failures (default: 0)"
@@ -142,10 +151,10 @@ def roll_out(
 ) -> int:
     """Begin a roll-out. Returns the exit status."""
     if dry_run:
-        return Session(context, options, None).begin()
+        return CommandRun(context, options, None).begin()
     journal = Journal.create(path or _new_path(context.root), options, context.environment.disk, replace_torn)
     try:
-        return Session(context, options, journal).begin()
+        return CommandRun(context, options, journal).begin()
     finally:
         if journal.history.is_accepted:
             journal.close()
@@ -176,14 +185,14 @@ def resume(context: Context, options: Options, path: Path | None, dry_run: bool 
         return _show_resume(context, stored, history, options.region)
     journal = Journal.resume(path, context.environment.disk)
     try:
-        return Session(context, stored, journal).resume(options.region)
+        return CommandRun(context, stored, journal).resume(options.region)
     finally:
         journal.close()
 
 
 def _show_resume(context: Context, options: Options, history: History, region: str | None) -> int:
     if not history.is_accepted:
-        return Session(context, options, None).begin()
+        return CommandRun(context, options, None).begin()
     _open(context, history, region)
     records = history.changed if history.stopped else history.pending
     verb = "rolled back" if history.stopped else "rolled out"
@@ -196,11 +205,11 @@ def _show_resume(context: Context, options: Options, history: History, region: s
 
 def _open(context: Context, history: History, region: str | None) -> Account:
     """Open the account of a journal; raises as `Account.open_same`."""
-    assert history.place is not None  # the table of events has no way around it
+    assert history.place is not None  # the table of events requires `account` before `accepted`
     return Account.open_same(context.aws, history.place, region)
 
 
-class Session:
+class CommandRun:
     """One run of the command: from the plan to the outcome.
 
     Args:

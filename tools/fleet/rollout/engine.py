@@ -3,7 +3,7 @@
 What can go wrong: any call can fail or get no response, the process can die between any two of them, other people
 change the same functions, and one of them may start a second roll-out. The engine keeps three promises:
 
-- Every function ends as planned, as it was before, or as somebody else wanted it; never in a state in between.
+- Every function ends as planned, as it was before, or as somebody else left it; never in a state in between.
 - A failure beyond the limit stops everything. Functions that were begun are completed, no other is begun, and then all
   are rolled back. The `stop` is in the journal first, so that `--resume` also rolls back after a crash.
 - A resumed roll-out repeats no step that AWS has carried out. The journal shows how far each function came, and the
@@ -40,7 +40,7 @@ class RollOut:
     """A roll-out whose plan is in the journal; new or resumed.
 
     Args:
-        targets: the version that each layer of this project is to have.
+        targets: the version that each layer of this project will have.
         progress: shows the outcome of each function.
         workers: the number of threads.
     """
@@ -146,7 +146,7 @@ class RollOut:
         return self._steps.update(record, function, lambda fresh: self._new_layers(record, fresh), steps.FORWARDS)
 
     def _new_layers(self, record: Record, fresh: Function) -> tuple[str, ...] | None:
-        """Return the layers that the function, as it is now, is to have; None if it has them."""
+        """Return the new list of layers for the present state of the function; None if it is up to date."""
         step = plan_step(fresh, self._targets, self._options)
         if step.verdict is Verdict.UP_TO_DATE:
             return None

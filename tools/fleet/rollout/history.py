@@ -168,7 +168,7 @@ class History:
 
     @property
     def pending(self) -> list[Record]:
-        """The functions that are to be changed and have no outcome yet, in the order of the plan."""
+        """The functions with the verdict `change` that have no outcome yet, in the order of the plan."""
         return [
             record for record in self.records.values() if record.verdict is Verdict.CHANGE and record.state in FORWARDS
         ]

@@ -46,7 +46,6 @@ class Disk:
         os.fsync(file)
 
     def remove(self, path: Path) -> None:
-        """Delete a file."""
         path.unlink()
 
 

@@ -59,7 +59,7 @@ def plan_step(function: Function, targets: Targets, options: Options) -> Step:
     """Decide from a function's own configuration.
 
     Args:
-        targets: the version that each layer of this project is to have.
+        targets: the version that each layer of this project will have.
     """
     new, problem = _new_layers(function.layers, targets, options.is_attach)
 

@@ -50,7 +50,7 @@ class Rollback:
         return all(complete) and not any(record.changed_at is not None for record in records)
 
     def _start(self, record: Record) -> bool:
-        """Restore the alias, and send the update of the layers; return True if it is to be waited for."""
+        """Restore the alias, and send the update of the layers; return True if its update must be awaited."""
         self._steps.record(record, Event.ROLLBACK_STARTED)
         try:
             self._restore_alias(record)

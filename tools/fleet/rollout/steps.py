@@ -61,7 +61,7 @@ class Steps:
         """Give `function` the layers that `wanted` returns; return True if this call changed them.
 
         Args:
-            wanted: returns the list for the function as it is, or None if nothing is to be changed; may raise.
+            wanted: returns the list for the present state of the function, or None if it is up to date; may raise.
 
         Raises:
             ToolError: AWS rejects the update, or every attempt met somebody else's.

@@ -1,4 +1,4 @@
-"""The target of a roll-out: the layer version that each layer of this project is to have."""
+"""The target of a roll-out: the version that each layer of this project will have."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Decides which files of a CPython the layer contains: those that a function on AWS Lambda can use.
 
-`docs/self-contained-layers.md` lists for users what is left out.
+`docs/self-contained-layers.md` lists for users what the layer omits.
 """
 
 import re
