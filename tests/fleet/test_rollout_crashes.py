@@ -10,6 +10,7 @@ import io
 import itertools
 import random
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from tools.fleet.rollout.journal import Disk
 from tools.fleet.rollout.options import Options
 
 FUNCTIONS = 40
+WAIT = 60  # seconds until a test gives up
+WORKERS = 8
 LISTS = ([f"{OURS}:1"], [BEFORE, f"{OURS}:1"], [f"{OURS}:1", OTHER], [BEFORE, f"{OURS}:1", OTHER])
 
 
@@ -281,6 +284,44 @@ def test_one_failure_rolls_back_everything_newest_first(tmp_path: Path) -> None:
     forwards, backwards = names[:31], names[31:]
     assert backwards == forwards[::-1]
     assert journal.read(tmp_path / "journal").outcome == "rolled back"
+
+
+class SlowDisk(MemoryDisk):
+    """Takes so long to write `stop` that all other threads reach the same point in the meantime."""
+
+    def write(self, file: int, data: bytes) -> int:
+        if b'"stop"' in data:
+            time.sleep(0.2)
+        return super().write(file, data)
+
+
+class SlowTerminal(io.StringIO):
+    """Takes so long to show a failure that all other threads have recorded theirs in the meantime."""
+
+    def write(self, text: str) -> int:
+        if "failed" in text:
+            time.sleep(0.01)
+        return super().write(text)
+
+
+def test_failures_at_the_same_time_stop_the_roll_out_once_and_everything_is_rolled_back(tmp_path: Path) -> None:
+    region, path = Region(fleet()), tmp_path / "journal"
+    failing = {f"f-{number:02}" for number in range(WORKERS, 2 * WORKERS)}
+    together = threading.Barrier(WORKERS)
+
+    def fail(operation: str, name: str) -> None:
+        if operation == "update_function_configuration" and name in failing:
+            failing.remove(name)
+            together.wait(WAIT)
+            raise refusal(403, "AccessDeniedException")
+
+    region.on_call = fail
+    environment = Environment(connect=lambda pace: region, disk=SlowDisk(), workers=WORKERS)  # type: ignore[arg-type,return-value]
+    slow = Context(environment, Output(out=io.StringIO(), err=SlowTerminal()))
+    assert rollout.roll_out(slow, options(), path) == 1
+    assert region.functions == fleet()
+    assert path.read_text().count('"event": "stop"') == 1
+    assert journal.read(path).outcome == "rolled back"
 
 
 def test_a_tolerated_failure_is_rolled_back_at_once_and_alone(tmp_path: Path) -> None:

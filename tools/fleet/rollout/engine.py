@@ -64,6 +64,7 @@ class RollOut:
         self._steps = Steps(functions, journal)
         self._rollback = Rollback(self._steps, progress, workers)
         self._halt = threading.Event()  # no further function is begun
+        self._stop_lock = threading.Lock()
         self._credentials_error: CredentialsError | None = None
         changes = [record.arn for record in self._history.records.values() if record.verdict is Verdict.CHANGE]
         self._canaries = set(changes[: options.canary])
@@ -210,9 +211,14 @@ class RollOut:
             self._rollback.run(only=record)
 
     def _stop_if_too_many_failed(self, reason: str) -> None:
-        """Stop at the first failure beyond the limit; among canaries, at the first."""
+        """Stop at the first failure beyond the limit; among canaries, at the first.
+
+        Several functions can fail at the same time, each in its own thread, and a roll-out stops once. The lock covers
+        the check and the event: without it, two threads could both find that nothing has stopped it yet.
+        """
         failed = self._history.failed
         if any(record.arn in self._canaries for record in failed) or len(failed) > self._options.max_failures:
             self._halt.set()
-            if not self._history.stopped:
-                self._journal.write(Event.STOP, reason=reason or f"{failed[-1].name}: {failed[-1].reason}")
+            with self._stop_lock:
+                if not self._history.stopped:
+                    self._journal.write(Event.STOP, reason=reason or f"{failed[-1].name}: {failed[-1].reason}")
