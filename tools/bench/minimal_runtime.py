@@ -9,6 +9,12 @@ import os
 import sys
 
 VERSION = "@VERSION@"
+
+
+def check(version: str) -> None:
+    """bootstrap calls this before `main`."""
+
+
 PATH = "/2018-06-01/runtime/invocation"
 
 
