@@ -184,7 +184,8 @@ def user_frames(error: BaseException) -> "list[StackFrame]":
     except BaseException:  # the module cannot be imported, or it cannot read the source
         frames = frames_without_source(error)
     ours = (os.path.join(LAYER_FOLDER, "runtime.py"), os.path.join(FOLDER, ""))
-    callers = (os.path.join(os.path.dirname(os.__file__), "asyncio", ""), "<frozen importlib")
+    library = os.path.dirname(os.__file__)
+    callers = (os.path.join(library, "asyncio", ""), os.path.join(library, "selectors.py"), "<frozen importlib")
     frames = [frame for frame in frames if not frame[0].startswith(ours)]
     while frames and frames[0][0].startswith(callers):
         del frames[0]

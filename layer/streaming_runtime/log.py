@@ -9,7 +9,7 @@ connection that carries the response, so every event checks first where it goes.
 import os
 import sys
 
-from streaming_runtime import Descriptor, duplicate_high, import_standard, load, summary_of_report
+from streaming_runtime import Descriptor, Terminated, duplicate_high, import_standard, load, summary_of_report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class Log:
         """Write one event for one error, with the user's frames only."""
         try:
             load("log_records").write_error(self, report)
-        except Exception:  # the module or one that it needs is broken; the error must still be visible
+        except Terminated:
+            raise
+        except BaseException:  # the module or one that it needs is broken; the error must still be visible
             line = f"[ERROR] {summary_of_report(report)} RequestId: {self.request_id}"
             self.write_line(line, descriptor=2)
 
@@ -70,7 +72,9 @@ class Log:
         """Write an event about the runtime itself to standard error."""
         try:
             load("log_records").write_own(self, text)
-        except Exception:
+        except Terminated:
+            raise
+        except BaseException:
             self.write_line(f"python-streaming-runtime {VERSION}: {text}", descriptor=2)
 
     def text(self, text: str) -> None:

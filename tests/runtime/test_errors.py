@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -538,3 +539,40 @@ def test_the_xray_cause_has_at_most_64_kb_including_related_errors(runtime):
         assert len(cause) <= 64 * 1024
         assert json.loads(cause)["exceptions"][0]["type"] == "ValueError"
         assert document["errorType"] == "ValueError"
+
+
+FAILING = {
+    "init": """
+        raise ValueError("no")
+        """,
+    "before the first byte": """
+        def handler(event, context):
+            raise ValueError("no")
+            yield b""
+        """,
+    "within the stream": """
+        def handler(event, context):
+            yield b"a"
+            raise ValueError("no")
+        """,
+    "within an async stream": """
+        async def handler(event, context):
+            yield b"a"
+            raise ValueError("no")
+        """,
+}
+
+
+@pytest.mark.parametrize("phase", FAILING)
+def test_an_error_is_reported_if_the_log_is_on_a_full_file_system(runtime, layer, phase):
+    start = f"exec {layer}/bootstrap {sys.executable} /var/runtime/bootstrap.py >/dev/full 2>/dev/full"
+    function = runtime(FAILING[phase], command=["/bin/sh", "-c", start])
+    if phase == "init":
+        assert function.read_init_error()[1]["errorType"] == "ValueError"
+        assert function.wait() == 1
+        return
+    for _ in range(2):
+        if phase == "before the first byte":
+            assert function.fail()[1]["errorType"] == "ValueError"
+        else:
+            assert function.respond().error["errorType"] == "ValueError"

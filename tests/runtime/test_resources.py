@@ -69,6 +69,24 @@ TROUBLE = {
                         setattr(module, name, None)
             raise ValueError("a message")
         """,
+    "standard modules that exit": """
+        import json
+        import linecache
+        import time
+        import traceback
+
+        class Exit:
+            def __call__(self, *arguments, **options):
+                raise SystemExit(9)
+
+        def fail():
+            for module in (json, linecache, traceback):
+                for name in list(vars(module)):
+                    if not name.startswith("__"):
+                        setattr(module, name, Exit())
+            time.strftime = time.gmtime = Exit()
+            raise ValueError("a message")
+        """,
     "emptied import state": """
         import sys
 
@@ -95,12 +113,14 @@ EXPECTED = {
     "no memory": "MemoryError",
     "a recursion": "RecursionError",
 }
+LOG_FORMATS = {"standard modules that exit": "JSON"}  # its records contain a time
 
 pytestmark = pytest.mark.parametrize("trouble", TROUBLE)
 
 
 def start(runtime, trouble, handler):
-    return runtime({"trouble.py": TROUBLE[trouble], "lambda_function.py": handler})
+    code = {"trouble.py": TROUBLE[trouble], "lambda_function.py": handler}
+    return runtime(code, variables={"AWS_LAMBDA_LOG_FORMAT": LOG_FORMATS.get(trouble, "Text")})
 
 
 def assert_error(document, trouble):
@@ -120,11 +140,12 @@ def assert_continues_or_ends(function):
         assert request.path.endswith("/next")
 
 
-def test_an_error_before_the_first_byte_is_reported(runtime, trouble):
-    handler = """
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_an_error_before_the_first_byte_is_reported(runtime, trouble, definition):
+    handler = f"""
         from trouble import fail
 
-        def handler(event, context):
+        {definition} handler(event, context):
             fail()
             yield b"never"
         """
@@ -174,6 +195,52 @@ def test_an_error_in_the_clean_up_does_not_hide_the_end_of_the_stream(runtime, t
         """
     function = start(runtime, trouble, handler)
     assert function.respond().chunks == [b"a", b"a"]
+    assert_continues_or_ends(function)
+
+
+def test_an_error_in_an_async_clean_up_does_not_hide_the_end_of_the_stream(runtime, trouble):
+    handler = """
+        from trouble import fail
+
+        class Chunks:
+            count = 0
+
+            def __aiter__(self):
+                return self
+
+            async def __anext__(self):
+                self.count += 1
+                if self.count > 2:
+                    raise StopAsyncIteration
+                return b"a"
+
+            async def aclose(self):
+                fail()
+
+        def handler(event, context):
+            return Chunks()
+        """
+    function = start(runtime, trouble, handler)
+    assert function.respond().chunks == [b"a", b"a"]
+    assert_continues_or_ends(function)
+
+
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_an_error_in_the_clean_up_after_a_wrong_chunk_does_not_hide_that(runtime, trouble, definition):
+    handler = f"""
+        from trouble import fail
+
+        {definition} handler(event, context):
+            try:
+                yield b"a"
+                yield "text"
+            finally:
+                fail()
+        """
+    function = start(runtime, trouble, handler)
+    response = function.respond()
+    assert response.chunks == [b"a"]
+    assert response.error["errorType"] == "Runtime.InvalidChunk"
     assert_continues_or_ends(function)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from pathlib import Path
@@ -60,7 +61,9 @@ def test_sigterm_in_the_handler_runs_its_finally_and_reports_an_exit_error(runti
     pipe = os.open(gate.path, os.O_WRONLY) if "wait_for" in wait else None  # returns once the handler waits
     function.process.terminate()
     assert function.peer.read_chunk() == b""
-    assert function.peer.read_trailers()["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+    trailers = function.peer.read_trailers()
+    assert trailers["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+    assert b"selectors.py" not in base64.b64decode(trailers["Lambda-Runtime-Function-Error-Body"])
     function.accept()
     assert function.wait() == TERMINATED
     assert function.stdout.splitlines()[0] == "finally" and function.stdout.splitlines()[-1] == "atexit"
