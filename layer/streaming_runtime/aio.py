@@ -46,14 +46,10 @@ class EventLoop:
 
     def stream(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
         """Send what the iterator yields, each chunk before it resumes; then close it."""
-        error = self._run(self._send_all(items, response))
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del (
-                    error
-                )  # the traceback refers to this frame; without a cycle, what the handler holds is freed at once
+        errors: list[BaseException] = []
+        self._run(self._send_all(items, response, errors))
+        if errors:
+            raise errors.pop()
 
     def run(self, awaitable: "Awaitable[object]") -> None:
         """Run the loop until an awaitable is done. Raises what it raises."""
@@ -63,8 +59,14 @@ class EventLoop:
 
         self._run(wait())
 
-    async def _send_all(self, items: "AsyncIterator[object]", response: "ResponseStream") -> "BaseException | None":
-        """Return the error. If it was raised, asyncio's frames would keep it and all the handler's objects alive."""
+    async def _send_all(
+        self, items: "AsyncIterator[object]", response: "ResponseStream", errors: "list[BaseException]"
+    ) -> None:
+        """Send the items. An error is added to the list.
+
+        If it was raised or returned, the finished task would keep it, and with it the objects of the handler. An
+        abandoned generator among them would not be closed after the stream.
+        """
         try:
             try:
                 write, write_next = response.write_first, response.write
@@ -79,15 +81,14 @@ class EventLoop:
                     except Exception as error:
                         self._log_clean_up(error)
         except BaseException as error:
-            return error
-        return None
+            errors.append(error)
 
-    def _run(self, coroutine: "Any") -> "Any":
-        """Run a coroutine in the loop and return its result."""
+    def _run(self, coroutine: "Any") -> None:
+        """Run a coroutine in the loop. Raises what it raises."""
         loop = self._open()
         task = loop.create_task(coroutine)
         try:
-            return loop.run_until_complete(task)
+            loop.run_until_complete(task)
         finally:
             if not task.done():  # an exit has interrupted the loop itself, or the function has stopped it
                 task.cancel()

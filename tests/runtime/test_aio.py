@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support import interpreters
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -112,6 +113,35 @@ def test_a_generator_that_the_handler_reads_is_closed_when_the_caller_leaves(run
 def test_a_generator_that_the_handler_reads_is_closed_after_an_error(runtime):
     function = runtime(PROXY)
     assert function.respond("fail").error["errorType"] == "ValueError"
+    function.expect_next()
+    assert function.stdout.count("upstream closed\n") == 1
+
+
+@pytest.mark.parametrize("version", interpreters.VERSIONS)
+def test_a_generator_in_a_variable_of_the_handler_is_closed_after_an_error(runtime, version):
+    function = runtime(
+        """
+        import asyncio
+        import gc
+
+        gc.disable()
+
+        async def upstream():
+            try:
+                yield b"item"
+            finally:
+                await asyncio.sleep(0)
+                print("upstream closed", flush=True)
+
+        async def handler(event, context):
+            items = upstream()
+            async for item in items:
+                yield item
+                raise ValueError("no")
+        """,
+        arguments=[interpreters.require(version).program, "/var/runtime/bootstrap.py"],
+    )
+    assert function.respond().error["errorType"] == "ValueError"
     function.expect_next()
     assert function.stdout.count("upstream closed\n") == 1
 
