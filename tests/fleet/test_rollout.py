@@ -553,7 +553,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["rollback", "nothing.jsonl"], {}, 1, "cannot open the journal nothing.jsonl: No such file or directory"),
     (["rollback", "build.sh"], {}, 1, "build.sh: line 1 is not an event of a journal"),
     (["rollout", "--resume", "nothing.jsonl"], {}, 1, "nothing.jsonl contains no roll-out, so none was begun"),
-    (["rollout", "--resume"], {}, 1, "0 roll-outs in rollouts can be resumed: name the journal"),
+    (["rollout", "--resume"], {}, 1, "no roll-out in rollouts can be resumed: name the journal"),
     (
         ["rollout", "alone", "--to", "2", "--journal", "build.sh"],
         {},

@@ -1,1 +1,1 @@
-"""What the tests share: programs that start the product, stand-ins for what it meets, and example data."""
+"""What the tests share: programs that start the product, stand-ins for services, and example data."""

@@ -55,7 +55,7 @@ def interpreter(version: str) -> Path | None:
 
 
 class Pythons:
-    """The supported Pythons of this machine, as python3.X in a folder that goes first on PATH."""
+    """A folder with the supported Pythons of this machine as python3.X, for the start of PATH."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

@@ -57,7 +57,7 @@ class Checkout:
     def run(
         self, *arguments: str | Path, cwd: Path | None = None, umask: int = 0o022, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run `build.sh` with `environment` besides the caller's, in `cwd` (default: the checkout)."""
+        """Run `build.sh` with `environment` in addition to `ENVIRONMENT`, in `cwd` (default: the checkout)."""
         return subprocess.run(
             [self.root / "build.sh", *arguments],
             cwd=cwd or self.root,

@@ -187,7 +187,7 @@ class Cloud:
         files: dict[str, str | bytes] | None = None,
         **more: Any,
     ) -> list[str]:
-        """Publish versions of a layer, each with bytes of its own besides `files`, and return their ARNs."""
+        """Publish versions of a layer, each with its own bytes in addition to `files`, and return their ARNs."""
         client, arns = self.client(key=key), []
         for _ in range(count):
             content = {"ZipFile": zipped({f"{name}.txt": f"{len(self.standin.calls)}", **(files or {})})}

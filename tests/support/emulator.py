@@ -1,4 +1,4 @@
-"""The emulator as its users meet it: a function's folder, `main.py` as a process, and HTTP down to the bytes.
+"""The emulator as its users see it: a function's folder, `main.py` as a process, and HTTP down to the bytes.
 
 A test and a handler wait for each other at named pipes, so no test measures time. `WAIT` only limits a wait that would
 otherwise never end.

@@ -1,7 +1,7 @@
 """Checks of the zip of a layer or a function. Nothing here calls AWS.
 
-AWS Lambda unpacks a layer to /opt and a function to /var/task as they are: so paths, modes
-and line ends decide.
+AWS Lambda unpacks a layer to /opt and a function to /var/task without changes, so their paths, modes and line ends must
+be right.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _modes(contents: Contents, fix: str) -> Iterator[Finding]:
     ]
     if unreadable:
         yield Finding(
-            f"{contents.name}: {_listed(unreadable)} cannot be read by all",
+            f"{contents.name}: {_listed(unreadable)} cannot be read by all users",
             "functions run as a user that does not own their files: Permission denied",
             fix,
         )
@@ -151,7 +151,7 @@ def _modes(contents: Contents, fix: str) -> Iterator[Finding]:
     ]
     if closed:
         yield Finding(
-            f"{contents.name}: the folder {_listed(closed)} cannot be entered by all",
+            f"{contents.name}: the folder {_listed(closed)} cannot be entered by all users",
             "AWS Lambda rejects the layer, or the function cannot import from the folder",
             fix,
         )

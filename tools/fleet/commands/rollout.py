@@ -38,6 +38,18 @@ from tools.fleet.rollout.target_version import project_layers, targets
 
 
 def _add_arguments(parser: Parser, has_all_using: bool) -> None:
+    _add_selection(parser, has_all_using)
+    arguments.add_region(parser)
+    _add_target(parser)
+    _add_steps(parser)
+    parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
+    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
+    arguments.add_yes(parser)
+    arguments.add_dry_run(parser)
+    parser.set_defaults(all_using=False, parser=parser)
+
+
+def _add_selection(parser: Parser, has_all_using: bool) -> None:
     parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="a name or an ARN")
     group = parser.add_mutually_exclusive_group()
     if has_all_using:
@@ -52,7 +64,10 @@ def _add_arguments(parser: Parser, has_all_using: bool) -> None:
         default=[],
         help="select functions by tag; repeatable",
     )
-    arguments.add_region(parser)
+    parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
+
+
+def _add_target(parser: Parser) -> None:
     parser.add_argument(
         "--to",
         metavar="VERSION",
@@ -62,6 +77,10 @@ def _add_arguments(parser: Parser, has_all_using: bool) -> None:
     parser.add_argument(
         "--layer-account", metavar="ACCOUNT", type=arguments.account, help="the account that shares the layer"
     )
+
+
+def _add_steps(parser: Parser) -> None:
+    """Add options for the steps of the roll-out, and for failures."""
     parser.add_argument(
         "--canary", metavar="N", type=arguments.number, default=0, help="update N functions first; all must succeed"
     )
@@ -80,12 +99,6 @@ def _add_arguments(parser: Parser, has_all_using: bool) -> None:
     parser.add_argument(
         "--max-failures", metavar="N", type=arguments.number, default=0, help="tolerate N failures (default: 0)"
     )
-    parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
-    parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
-    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
-    arguments.add_yes(parser)
-    arguments.add_dry_run(parser)
-    parser.set_defaults(all_using=False, parser=parser)
 
 
 def _options(namespace: argparse.Namespace) -> Options:
@@ -287,7 +300,7 @@ class CommandRun:
         lines = list(rendering.plan_lines(self._options, account.place, targets, steps))
         if self._journal is None:
             self._output.result(document, lambda: lines)
-        elif not self._output.as_json or not self._options.yes:  # whoever is asked must see the plan
+        elif not self._output.as_json or not self._options.yes:  # the plan must be visible before the question
             self._output.show(lines)
 
     def _check_plan(self, steps: Sequence[Step]) -> None:
@@ -369,7 +382,9 @@ def _new_path(root: Path) -> Path:
 
 def _unfinished(folder: Path) -> Path:
     found = [path for path in journals_in(folder) if not read(path).outcome]
-    if len(found) != 1:
-        listed = f" ({', '.join(shown(path) for path in found)})" if found else ""
-        raise ToolError(f"{count(len(found), 'roll-out')} in {shown(folder)} can be resumed{listed}: name the journal")
+    if not found:
+        raise ToolError(f"no roll-out in {shown(folder)} can be resumed: name the journal with --resume FILE")
+    if len(found) > 1:
+        listed = ", ".join(shown(path) for path in found)
+        raise ToolError(f"{len(found)} roll-outs can be resumed ({listed}): name the journal with --resume FILE")
     return found[0]

@@ -16,7 +16,7 @@ FORMAT = 2
 # Outcomes of a whole roll-out
 DONE, ROLLED_BACK = "done", "rolled back"
 
-ROLLBACK_REQUESTED = "rollback"  # the reason of `stop` if the user asked for it
+ROLLBACK_REQUESTED = "rollback"  # the reason of `stop` for the command `rollback`
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The options of a roll-out: everything that the command line of `rollout` or `attach` asks for."""
+"""The options of a roll-out: the command line of `rollout` or `attach`."""
 
 from __future__ import annotations
 
