@@ -1,7 +1,7 @@
 """The least that can stream: a lower bound for the cold start through the same `bootstrap`.
 
-It serves `functions/streaming.py` with a fixed event, over one connection, and checks nothing. `VERSION` and `main` are
-what `bootstrap` needs; the benchmark fills in the version of the layer.
+It serves `functions/streaming.py` with a fixed event, over one connection, and checks nothing. `VERSION`, `check` and
+`main` are what `bootstrap` needs; the benchmark fills in the version of the layer.
 """
 
 import _socket
