@@ -23,10 +23,16 @@ def test_a_function_runs_from_a_zip_and_has_its_name(make_zip: MakeZip, tmp_path
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+BUILT = """\
+def handler(event, context):
+    yield b"built"
+"""
+
+
 def test_the_zips_of_the_build_run(layer: Path, tmp_path: Path) -> None:
     dist = layer.parent / "dist"
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "lambda_function.py").write_text("def handler(event, context):\n    yield b'built'\n")
+    (tmp_path / "other" / "lambda_function.py").write_text(BUILT)
     build = [ROOT / "build.sh", "function", tmp_path / "other", "-o", tmp_path / "dist"]
     subprocess.run(build, check=True, capture_output=True)
     result = run("--layer", dist / "layer-slim.zip", "--function", tmp_path / "dist" / "other.zip")

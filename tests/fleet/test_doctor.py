@@ -13,7 +13,10 @@ from support.cloud import ACCOUNT, HANDLER, NAME, OURS, REGION, Cloud, zipped
 from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
 from tools.fleet.checks.zip_file import Contents, FunctionSettings, check_function, check_total_size
 
-SOURCE = 'def handler(event, context):\n    yield b"hello"\n'
+SOURCE = """\
+def handler(event, context):
+    yield b"hello"
+"""
 X86 = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00" + bytes(44)
 ARM = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)
 BOOTSTRAP, RUNTIME = "#!/bin/sh\nexec python3\n", 'VERSION = "0.1.0"\n'

@@ -14,12 +14,18 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout.at(tmp_path / "checkout")
 
 
+HANDLER = """\
+def handler(event, context):
+    yield b"hello"
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A function folder outside the checkout, with a handler in it."""
     path = tmp_path / "hello"
     path.mkdir()
-    (path / "app.py").write_text('def handler(event, context):\n    yield b"hello"\n')
+    (path / "app.py").write_text(HANDLER)
     return path
 
 

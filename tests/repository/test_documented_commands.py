@@ -30,7 +30,10 @@ TIMEOUT = 60  # seconds
 AWS = Path(sys.executable).with_name("aws")
 needs_the_aws_cli = pytest.mark.skipif(not AWS.exists(), reason="the AWS CLI is not installed")
 
-HANDLER = 'def handler(event, context):\n    yield b"Hello\\n"\n'
+HANDLER = r"""
+def handler(event, context):
+    yield b"Hello\n"
+"""
 
 
 @dataclass

@@ -184,7 +184,10 @@ def test_a_returned_value_is_an_error_that_suggests_yield(runtime, result, shown
     ],
 )
 def test_the_error_about_a_response_dict_shows_two_lines_that_stream_it(runtime, result, body):
-    _, document = runtime(f"def handler(event, context):\n    return {result!r}\n").fail()
+    _, document = runtime(f"""
+        def handler(event, context):
+            return {result!r}
+        """).fail()
     message, *lines = document["errorMessage"].splitlines()
     assert "use yield" in message and "json.dumps" not in message and len(lines) == 2
     code = [

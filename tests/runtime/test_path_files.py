@@ -50,7 +50,13 @@ def test_lines_are_appended_to_the_import_path_after_all_other_folders(start):
 
 
 def test_a_package_of_a_path_line_can_be_the_handler(start):
-    code = {"editable.pth": "src", "src/app/main.py": "def handler(event, context):\n    yield b'found'\n"}
+    code = {
+        "editable.pth": "src",
+        "src/app/main.py": """
+            def handler(event, context):
+                yield b"found"
+            """,
+    }
     assert start(code, variables={"_HANDLER": "app.main.handler"}).respond().body == b"found"
 
 
@@ -65,7 +71,12 @@ def test_a_namespace_package_of_setuptools_is_found(start):
     code = {
         "ns-nspkg.pth": NAMESPACE,
         "ns/part.py": "NAME = b'part'",
-        "lambda_function.py": "import ns.part\n\ndef handler(event, context):\n    yield ns.part.NAME\n",
+        "lambda_function.py": """
+            import ns.part
+
+            def handler(event, context):
+                yield ns.part.NAME
+            """,
     }
     assert start(code).respond().body == b"part"
 
@@ -79,7 +90,11 @@ def test_an_encoding_that_a_file_registers_can_be_the_one_of_the_handler(start):
             utf8 = codecs.lookup("utf-8")
             codecs.register(lambda name: utf8 if name == "shout" else None)
             """,
-        "lambda_function.py": "# coding: shout\ndef handler(event, context):\n    yield 'ä'.encode()\n",
+        "lambda_function.py": """
+            # coding: shout
+            def handler(event, context):
+                yield "ä".encode()
+            """,
     }
     assert start(code).respond().body == "ä".encode()
 

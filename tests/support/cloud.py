@@ -59,7 +59,11 @@ def zipped(files: dict[str, str | bytes]) -> bytes:
     return buffer.getvalue()
 
 
-HANDLER = zipped({"lambda_function.py": 'def handler(event, context):\n    yield b"hello"\n'})
+HANDLER_SOURCE = """\
+def handler(event, context):
+    yield b"hello"
+"""
+HANDLER = zipped({"lambda_function.py": HANDLER_SOURCE})
 
 
 @cache  # a client takes about 50 ms to make
