@@ -232,7 +232,7 @@ class RuntimeApi:
         request_id = response.headers.get(REQUEST_ID, "")
         if not response.is_success or not is_path_segment(request_id):
             found = f"status {response.status}, {REQUEST_ID} {request_id!r}"
-            raise RuntimeApiError(f"the Runtime API answered {NEXT_PATH} without an invocation: {found}")
+            raise RuntimeApiError(f"the Runtime API responded to {NEXT_PATH} without an invocation: {found}")
         return Invocation(request_id, response.headers, response.body)
 
     def response_head(self, invocation: Invocation, content_type: str) -> bytes:
@@ -278,7 +278,7 @@ class RuntimeApi:
         """
         response = self.connection.read_response()
         if response.status >= 500:
-            raise RuntimeApiError(f"the Runtime API answered {request} with {response}")
+            raise RuntimeApiError(f"the Runtime API responded to {request} with {response}")
         if not response.is_success:
             self._log.line(f"the Runtime API refused {request} with {response}")
         return response.is_success

@@ -137,7 +137,7 @@ def wait_for_restore(api: "RuntimeApi") -> None:
     finally:
         connection.close()
     if response.status != 200:
-        raise RuntimeApiError(f"the Runtime API answered {RESTORE_NEXT_PATH} with {response}")
+        raise RuntimeApiError(f"the Runtime API responded to {RESTORE_NEXT_PATH} with {response}")
 
 
 def forget() -> None:
