@@ -93,5 +93,6 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that waits for more than a minute, so that nothing waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_keep_alive.py")
+    """Begin with the two files that take minutes, so that the other processors do not wait for them at the end."""
+    slowest = ("test_keep_alive.py", "test_soak.py")
+    items.sort(key=lambda item: item.path.name not in slowest)
