@@ -2,7 +2,8 @@
 
 What can go wrong here, and how each case is handled:
 
-- The service freezes the process while it waits, for minutes or hours. So no call has a time limit.
+- The service freezes the process while it waits, for minutes or hours. So no wait for a response has
+  a time limit.
 - The other side may close an idle connection. A request that can be repeated (`next`) finds out and uses a new one. A
   response must not be sent twice, so its connection is checked before it begins, and a failure later is final.
 - A server may answer before it has read the whole request (413 for a large response, 410 after the deadline). A client
@@ -10,7 +11,7 @@ What can go wrong here, and how each case is handled:
 - A signal handler may raise in the middle of a chunk. The framing of that connection is then lost: it is closed.
 - The function may fork. The child shares the socket, and two processes on one connection would mix their bytes.
 - The function may close descriptors that it does not own, and its next file or socket gets the same number. The
-  connection is at a high number, which the usual ranges do not reach. Its identity is checked before each response and
+  connection is at a high number, which the usual ranges do not reach. Its identity is checked before each request and
   after each failed send. It is not checked for each chunk, which would cost as much as sending it: a number that is
   reused by another socket in the middle of a stream goes unnoticed.
 - The peer may vanish without closing the connection. TCP keep-alive ends the wait for it. A live server can be silent
@@ -154,8 +155,8 @@ class Connection:
         """Return whether the socket is ours, its connection is open and nothing is unread.
 
         A receive that finds nothing raises, which takes several times as long as TCP_INFO. So first compare the state,
-        and the bytes that have arrived with those that were read; it is no other socket if they are equal. The receive
-        decides where that fails: on other systems, and for a connection that is not idle.
+        and the bytes that have arrived with those that were read. Another TCP socket passes only if it has received as
+        many. The receive decides where that fails: on other systems, and if the connection is not idle.
         """
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES)

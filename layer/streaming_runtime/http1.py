@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     Buffer = bytes | memoryview
     Frame = bytes | tuple[Buffer, ...]
-    Reading = Generator[int, bytes, Any]
 
 VERSION = "0.1.0"
 
