@@ -18,10 +18,12 @@ Sources: "Using the Lambda runtime API" and "Building a custom runtime" in the A
 (docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, runtimes-custom.html).
 """
 
-import os
+import posix
 import sys
 
 if __name__ == "__main__":  # started as a script, by a wrapper; with PYTHONSAFEPATH its folder is not on the path
+    import os
+
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     os.environ.pop("_STREAMING_RUNTIME_WRAPPERS", None)  # of bootstrap
     watch = os.environ.pop("_STREAMING_RUNTIME_WATCH", "")
@@ -45,6 +47,7 @@ from streaming_runtime import (
     load,
     log,
     reserve,
+    variable,
 )
 
 try:  # the C part suffices; the Python part imports `enum`
@@ -74,7 +77,7 @@ def check(version: str) -> None:
     for module in (sys.modules[__name__], *START_MODULES):
         found = getattr(module, "VERSION", None)
         if found != version:
-            file = os.path.relpath(str(module.__file__), streaming_runtime.LAYER_FOLDER)
+            file = str(module.__file__).removeprefix(f"{streaming_runtime.LAYER_FOLDER}/")
             raise ImportError(f"{file} has VERSION {found!r}")
 
 
@@ -88,12 +91,12 @@ def main() -> "NoReturn":
     sys.argv = [__file__]
     if __name__ != "__main__":
         sys.modules.pop(__name__, None)  # the function may have a module of this name
-    output = log.Log(os.environ)
+    output = log.Log()
     reserve.fill()
     try:
-        runtime_api = api.RuntimeApi(os.environ.get("AWS_LAMBDA_RUNTIME_API", ""), output)
+        runtime_api = api.RuntimeApi(variable("AWS_LAMBDA_RUNTIME_API") or "", output)
         exit_on_sigterm(runtime_api.connection)
-        os.register_at_fork(after_in_child=runtime_api.connection.disown)
+        posix.register_at_fork(after_in_child=runtime_api.connection.disown)
         run(runtime_api, initialize(runtime_api, output), output)
     except RuntimeApiError as error:
         output.line(f"{error}; the environment ends")
@@ -120,7 +123,7 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
             runtime_api.extension.register()
         if is_requested(LOG_STREAMS):
             runtime_api.response_class = load("stream_log").LoggedResponseStream
-        snapstart = load("snapstart") if os.environ.get(INITIALIZATION_TYPE) == "snap-start" else None
+        snapstart = load("snapstart") if variable(INITIALIZATION_TYPE) == "snap-start" else None
     except BaseException as error:
         report = describe(error, "the function's module")
         output.error(report)
@@ -133,8 +136,8 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
     return loaded
 
 
-def is_requested(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in ("1", "true")
+def is_requested(name: str) -> bool:
+    return (variable(name) or "").lower() in ("1", "true")
 
 
 def run(runtime_api: api.RuntimeApi, loaded: handler.Handler, output: log.Log) -> "NoReturn":
@@ -224,7 +227,7 @@ def leave(status: int) -> "NoReturn":
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     finally:
-        os._exit(status)
+        posix._exit(status)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ this file. `/opt` is not on `sys.path`; the modules are found through the folder
 import _imp
 import gc
 import marshal
-import os
+import posix
 import sys
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without the import
@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
-FOLDER = os.path.dirname(os.path.abspath(__file__))
-LAYER_FOLDER = os.path.dirname(FOLDER)
+
+def absolute(path: str) -> str:
+    """Return `os.path.abspath(path)`. Most paths are absolute already, and `os` is slow to import."""
+    if path.startswith("/") and not any(part in f"{path}/" for part in ("//", "/./", "/../")):
+        return path
+    absolute_path: str = __import__("posixpath").abspath(path)
+    return absolute_path
+
+
+FOLDER = absolute(__file__).rpartition("/")[0]
+LAYER_FOLDER = FOLDER.rpartition("/")[0]
 
 # --- Exceptions that cross modules ------------------------------------------------------------------------------------
 
@@ -57,11 +66,36 @@ class NotDelivered(Exception):
     """One request failed: the Runtime API closed the connection or refused it. The next request may succeed."""
 
 
+# --- The environment variables ----------------------------------------------------------------------------------------
+
+# The module `os` is Python code, and what it needs takes a tenth of a cold start. A function that does not import it
+# need not wait for it, so the start modules use `posix`, which is compiled into the interpreter. `os.environ` keeps its
+# values in the dictionary `posix.environ`, so both show the same.
+_variables, _putenv, _unsetenv = posix.environ, posix.putenv, posix.unsetenv
+_ENCODING = sys.getfilesystemencoding()
+
+
+def variable(name: str) -> "str | None":
+    """Return the value of an environment variable; None if it is not set."""
+    value = _variables.get(name.encode())
+    return None if value is None else value.decode(_ENCODING, "surrogateescape")
+
+
+def set_variable(name: str, value: "str | None") -> None:
+    """Set an environment variable, for child processes too; None removes it."""
+    key = name.encode()
+    if value is not None:
+        _variables[key] = data = value.encode(_ENCODING, "surrogateescape")
+        _putenv(key, data)
+    elif _variables.pop(key, None) is not None:
+        _unsetenv(key)
+
+
 # --- Descriptors ------------------------------------------------------------------------------------------------------
 
-# The function may replace these names in `os`. Those of the runtime stay valid.
-_READ_ONLY = os.O_RDONLY | os.O_CLOEXEC
-_open, _read, _close, _fstat, _dup2, _pipe = os.open, os.read, os.close, os.fstat, os.dup2, os.pipe
+# The function may replace these names in `posix`. Those of the runtime stay valid.
+_READ_ONLY = posix.O_RDONLY | posix.O_CLOEXEC
+_open, _read, _close, _fstat, _dup2, _pipe = posix.open, posix.read, posix.close, posix.fstat, posix.dup2, posix.pipe
 
 HIGHEST_DESCRIPTOR = 1000  # below the limit of an execution environment, 1,024 (gettingstarted-limits)
 DESCRIPTORS_TRIED = 64
@@ -165,7 +199,7 @@ def load(name: str) -> "Any":
     """
     module = _loaded.get(name)
     if module is None:
-        for known in (os, sys, _this, *_loaded.values()):
+        for known in (posix, sys, _this, *_loaded.values()):
             _modules.setdefault(known.__name__, known)
         module = _execute(name)
         found = getattr(module, "VERSION", None)
@@ -220,10 +254,10 @@ def conflict(file: str, found: str) -> str:
 def import_standard(name: str) -> "Any":
     """Import a module of the standard library, even if the function contains or has imported one of the same name."""
     known = sys.modules.get(name)
-    library = os.path.dirname(os.__file__)
+    library = standard_library()
     if known is not None and _is_standard(known, library):
         return known
-    own = [library, os.path.join(library, "lib-dynload")]
+    own = [library, f"{library}/lib-dynload"]
     sys.path[:0] = own
     try:
         sys.modules.pop(name, None)
@@ -238,7 +272,15 @@ def import_standard(name: str) -> "Any":
 
 def _is_standard(module: "Any", library: str) -> bool:
     file = getattr(module, "__file__", None)
-    return file is None or (file.startswith(library + os.sep) and "site-packages" not in file)
+    return file is None or (file.startswith(f"{library}/") and "site-packages" not in file)
+
+
+def standard_library() -> str:
+    """Return the folder of Python's standard library."""
+    folder: str | None = getattr(sys, "_stdlib_dir", None)
+    if folder is None:  # an interpreter that is built differently
+        folder = absolute(str(__import__("os").__file__)).rpartition("/")[0]
+    return folder
 
 
 # --- Values that misbehave when they are inspected --------------------------------------------------------------------

@@ -5,7 +5,7 @@ types, and its message can contain anything. So every access is guarded, and eve
 passes a guard: it comes from SIGTERM, not from the exception.
 """
 
-import os
+import posix
 
 from streaming_runtime import (
     FOLDER,
@@ -19,6 +19,7 @@ from streaming_runtime import (
     import_standard,
     is_a,
     load,
+    standard_library,
     text_of,
     type_name,
 )
@@ -128,7 +129,7 @@ def json_within(limit: int, document: "Callable[[list[Any], str], object]", stac
 
 def working_directory() -> str:
     try:
-        return os.getcwd()
+        return posix.getcwd()
     except OSError:  # the function has removed it
         return ""
 
@@ -183,9 +184,9 @@ def user_frames(error: BaseException) -> "list[StackFrame]":
         raise
     except BaseException:  # the module cannot be imported, or it cannot read the source
         frames = frames_without_source(error)
-    ours = (os.path.join(LAYER_FOLDER, "runtime.py"), os.path.join(FOLDER, ""))
-    library = os.path.dirname(os.__file__)
-    callers = (os.path.join(library, "asyncio", ""), os.path.join(library, "selectors.py"), "<frozen importlib")
+    ours = (f"{LAYER_FOLDER}/runtime.py", f"{FOLDER}/")
+    library = standard_library()
+    callers = (f"{library}/asyncio/", f"{library}/selectors.py", "<frozen importlib")
     frames = [frame for frame in frames if not frame[0].startswith(ours)]
     while frames and frames[0][0].startswith(callers):
         del frames[0]

@@ -1,16 +1,25 @@
 """From `_HANDLER` to a stream: the import path, loading the handler, and sending what it yields."""
 
 import builtins
-import os
+import posix
 import sys
 
-from streaming_runtime import LAYER_FOLDER, ContractError, describe, import_standard, load
+from streaming_runtime import (
+    LAYER_FOLDER,
+    ContractError,
+    absolute,
+    describe,
+    import_standard,
+    load,
+    standard_library,
+    variable,
+)
 from streaming_runtime.invocation import LambdaContext, function_configuration
 from streaming_runtime.log import ImportHook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Any
 
     from streaming_runtime.agents import Agents
@@ -33,18 +42,15 @@ def set_up_site(is_wrapped: bool) -> None:
     """
     if not sys.flags.no_site:
         return
-    library = os.path.dirname(os.__file__)
-    signs = [
-        os.path.join(os.path.dirname(os.path.dirname(sys.executable)), "pyvenv.cfg"),
-        os.path.join(os.path.dirname(library), "python3", "dist-packages"),
-    ]
-    search_path = os.environ.get("PYTHONPATH", "")
-    signs += [os.path.join(path, "sitecustomize.py") for path in search_path.split(os.pathsep) if path]
-    if is_wrapped or any(map(os.path.exists, signs)):
+    library = standard_library()
+    environment = sys.executable.rpartition("/")[0].rpartition("/")[0]
+    signs = [f"{environment}/pyvenv.cfg", f"{library.rpartition('/')[0]}/python3/dist-packages"]
+    signs += [f"{path}/sitecustomize.py" for path in (variable("PYTHONPATH") or "").split(":") if path]
+    if is_wrapped or any(map(exists, signs)):
         sys.path[:] = [path for path in sys.path if path]  # `site` would make "" the working folder of this moment
         import_standard("site").main()
     else:
-        sys.path.append(os.path.join(library, "site-packages"))
+        sys.path.append(f"{library}/site-packages")
         builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
 
 
@@ -53,8 +59,16 @@ def set_import_path() -> None:
 
     The folder of the layer itself is removed. A folder that occurs twice, because of PYTHONPATH, keeps its first place.
     """
-    interpreter = [path for path in sys.path if path and os.path.abspath(path) != LAYER_FOLDER]
+    interpreter = [path for path in sys.path if path and absolute(path) != LAYER_FOLDER]
     sys.path[:] = dict.fromkeys([task_root(), *dependency_folders(), *interpreter])
+
+
+def exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def process_path_files(log: "Log") -> None:
@@ -62,9 +76,9 @@ def process_path_files(log: "Log") -> None:
 
     With PYTHONPATH, the managed runtime leaves those of dependency layers out.
     """
-    for folder in [task_root(), *([] if "PYTHONPATH" in os.environ else dependency_folders())]:
+    for folder in [task_root(), *([] if variable("PYTHONPATH") is not None else dependency_folders())]:
         try:
-            found = [name for name in os.listdir(folder) if name.endswith(".pth")]
+            found = [name for name in posix.listdir(folder) if name.endswith(".pth")]
         except OSError:
             continue
         if found:
@@ -72,7 +86,7 @@ def process_path_files(log: "Log") -> None:
 
 
 def task_root() -> str:
-    return os.environ.get("LAMBDA_TASK_ROOT") or os.getcwd()
+    return variable("LAMBDA_TASK_ROOT") or posix.getcwd()
 
 
 def dependency_folders() -> "list[str]":
@@ -139,14 +153,14 @@ INNER_HANDLERS_OF_AGENTS = {
 }
 
 
-def find_inner_handler(environ: "Mapping[str, str]") -> "tuple[str, str] | None":
+def find_inner_handler() -> "tuple[str, str] | None":
     """Return the variable that names the handler within an agent's, and its value; None if there is no such agent."""
-    variable = INNER_HANDLER
-    if variable not in environ:
-        outer = environ.get("_HANDLER", "").replace("/", ".")
-        variable = next((own for start, own in INNER_HANDLERS_OF_AGENTS.items() if outer.startswith(start)), variable)
-    name = environ.get(variable)
-    return (variable, name) if name else None
+    name, source = variable(INNER_HANDLER), INNER_HANDLER
+    if name is None:
+        outer = (variable("_HANDLER") or "").replace("/", ".")
+        source = next((own for start, own in INNER_HANDLERS_OF_AGENTS.items() if outer.startswith(start)), source)
+        name = variable(source)
+    return (source, name) if name else None
 
 
 class AgentWatch:
@@ -158,7 +172,7 @@ class AgentWatch:
     def __init__(self, log: "Log") -> None:
         self._log = log
         self.agents: Agents | None = None
-        inner = find_inner_handler(os.environ)
+        inner = find_inner_handler()
         if inner is not None:
             self._load().replace_inner_handler(*inner)
         sys.meta_path.insert(0, ImportHook("sentry_sdk", self._prepare_for_sentry))
@@ -175,7 +189,7 @@ class AgentWatch:
         """Import the function's handler. Raises what `load_handler` raises."""
         if self.agents is not None and self.agents.inner is not None:
             self.agents.inner.install()
-        function = load_handler(os.environ.get("_HANDLER", ""))
+        function = load_handler(variable("_HANDLER") or "")
         return Handler(function, self._log) if self.agents is None else self.agents.handler(function, self._log)
 
     def report_init_error(self) -> None:

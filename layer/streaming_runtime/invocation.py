@@ -1,10 +1,9 @@
 """An invocation as `next` delivers it, and the context object that its handler gets."""
 
-import os
 import sys
 import time
 
-from streaming_runtime import ContractError, import_standard, load
+from streaming_runtime import ContractError, import_standard, load, set_variable, variable
 
 try:  # the C part of `json` suffices: its Python part imports `re`, which takes longer than the rest of a cold start
     from _json import make_scanner
@@ -98,10 +97,7 @@ class Invocation:
 
 def set_trace_id(trace_id: "str | None") -> None:
     """Set the trace id where the X-Ray SDK reads it, or clear the one of the previous invocation."""
-    if trace_id is None:
-        os.environ.pop("_X_AMZN_TRACE_ID", None)
-    else:
-        os.environ["_X_AMZN_TRACE_ID"] = trace_id
+    set_variable("_X_AMZN_TRACE_ID", trace_id)
 
 
 # --- The context object -----------------------------------------------------------------------------------------------
@@ -171,11 +167,11 @@ class LambdaContext:
 def function_configuration() -> "dict[str, str | None]":
     """Return the attributes of a context that are the same for all invocations of an environment."""
     return {
-        "log_group_name": os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
-        "log_stream_name": os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
-        "function_name": os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
-        "memory_limit_in_mb": os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-        "function_version": os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
+        "log_group_name": variable("AWS_LAMBDA_LOG_GROUP_NAME"),
+        "log_stream_name": variable("AWS_LAMBDA_LOG_STREAM_NAME"),
+        "function_name": variable("AWS_LAMBDA_FUNCTION_NAME"),
+        "memory_limit_in_mb": variable("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        "function_version": variable("AWS_LAMBDA_FUNCTION_VERSION"),
     }
 
 

@@ -6,14 +6,23 @@ function can close the duplicates too. Their numbers then belong to the next fil
 connection that carries the response, so every event checks first where it goes.
 """
 
-import os
+import posix
 import sys
 
-from streaming_runtime import Descriptor, Terminated, duplicate_high, import_standard, load, summary_of_report
+from streaming_runtime import (
+    Descriptor,
+    Terminated,
+    duplicate_high,
+    import_standard,
+    load,
+    set_variable,
+    summary_of_report,
+    variable,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable
     from typing import Any
 
     from streaming_runtime import MinimalReport
@@ -24,7 +33,7 @@ VERSION = "0.1.0"
 
 ERROR = 40  # logging.ERROR
 
-_write = os.write  # the function may replace it
+_write = posix.write  # the function may replace it
 
 
 class Log:
@@ -33,9 +42,8 @@ class Log:
     A text event is one line of the output; carriage returns separate the lines within it, as on the managed runtime. If
     the service provides a telemetry descriptor, events are framed instead and may contain any character.
 
-    Args:
-        environ: with AWS_LAMBDA_LOG_FORMAT and AWS_LAMBDA_LOG_LEVEL (AWS Lambda Developer Guide, python-logging and
-            monitoring-cloudwatchlogs-advanced).
+    The variables AWS_LAMBDA_LOG_FORMAT and AWS_LAMBDA_LOG_LEVEL choose the format and the level (AWS Lambda Developer
+    Guide, python-logging and monitoring-cloudwatchlogs-advanced).
 
     Attributes:
         invocation: the one that events belong to.
@@ -44,13 +52,14 @@ class Log:
         is_introduced: a line with the layer's version and variant is in the log.
     """
 
-    def __init__(self, environ: "MutableMapping[str, str]") -> None:
+    def __init__(self) -> None:
         self.invocation: Invocation | None = None
-        self.is_json = environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-        level = environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+        self.is_json = (variable("AWS_LAMBDA_LOG_FORMAT") or "").upper() == "JSON"
+        level = (variable("AWS_LAMBDA_LOG_LEVEL") or "").upper()
         self.level = "DEBUG" if level == "TRACE" else level
         self.is_introduced = False
-        telemetry = environ.pop("_LAMBDA_TELEMETRY_LOG_FD", "")
+        telemetry = variable("_LAMBDA_TELEMETRY_LOG_FD") or ""
+        set_variable("_LAMBDA_TELEMETRY_LOG_FD", None)  # a child process must not use it
         self._telemetry = Descriptor(duplicate_high(int(telemetry))) if telemetry.isdecimal() else None
         self._outputs = {1: _Output(1), 2: _Output(2)}
 

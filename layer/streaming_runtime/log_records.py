@@ -4,7 +4,6 @@ The formats are those of the managed runtime (AWS Lambda Developer Guide, python
 existing log groups continue to work.
 """
 
-import os
 import sys
 import time
 
@@ -62,7 +61,7 @@ def _own_line(log: "Log", text: str, level: str) -> str:
 def variant() -> str:
     """Return the name of the layer's zip without `layer-` and `.zip`, such as `slim`."""
     try:
-        with open(os.path.join(LAYER_FOLDER, VARIANT_FILE)) as file:
+        with open(f"{LAYER_FOLDER}/{VARIANT_FILE}") as file:
             return file.read().strip()
     except OSError:
         return "slim"
