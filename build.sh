@@ -145,9 +145,9 @@ run_tests() {
   cd -- "$root"
   python=$(find_python)
   test_stamp | venv_is_ready .venv 'boto3, moto, pytest' || make_test_venv
-  # Both print which tests will be skipped, and why.
+  # Each prints which tests will be skipped, and why.
   .venv/bin/python tests/support/debian_stand_ins.py
-  .venv/bin/python tests/support/agents_environment.py
+  .venv/bin/python tests/support/package_environments.py
   # All tests: on all processors. Chosen ones: in one process, so that --pdb works.
   [ $# -gt 0 ] || set -- -n auto --dist loadfile
   exec .venv/bin/python -m pytest "$@"

@@ -188,7 +188,7 @@ def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
     sandbox.test("-k", "word")
     assert sandbox.log.read_text().splitlines()[-3:] == [
         "python tests/support/debian_stand_ins.py",
-        "python tests/support/agents_environment.py",
+        "python tests/support/package_environments.py",
         "python -m pytest -k word",
     ]
     sandbox.test()

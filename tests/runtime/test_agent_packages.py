@@ -17,15 +17,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from support import agents_environment, documents
-from support.agents_environment import PYTHON
+from support import documents, package_environments
 from support.collector import Collector
 from support.function_process import FunctionProcess, Gate, source
 
-pytestmark = pytest.mark.skipif(
-    not agents_environment.is_prepared(),
-    reason="the agents are not installed in .venv/agents: ./build.sh test installs them, or reports why it cannot",
-)
+ENVIRONMENT = package_environments.AGENTS
+
+pytestmark = pytest.mark.skipif(not ENVIRONMENT.is_prepared, reason=ENVIRONMENT.reason_to_skip)
 
 TRACE_ID = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 
@@ -89,7 +87,7 @@ def read_opentelemetry(_: FunctionProcess, collector: Collector) -> Record:
         print(json.dumps([MessageToDict(ExportTraceServiceRequest.FromString(body)) for body in bodies]))
         """
     lines = "\n".join(body.hex() for body in collector.bodies("/v1/traces"))
-    command = [PYTHON, "-c", source(decode)]
+    command = [ENVIRONMENT.python, "-c", source(decode)]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=True)
     spans = [
         span
@@ -242,7 +240,7 @@ from elasticapm import capture_span as child
         "ELASTIC_APM_SERVER_URL": "http://{address}",
         "PACKAGES": "{packages}",
         "PYTHONPATH": "{packages}/elasticapm/contrib/serverless/aws_wrapper",
-        "PYTHON": str(PYTHON),
+        "PYTHON": str(ENVIRONMENT.python),
     },
     """#!/bin/sh
 exec "$PYTHON" "$PACKAGES/elasticapm/contrib/serverless/aws_wrapper/elasticapm-lambda.py" "$@"
@@ -437,7 +435,7 @@ def start(
         values = {
             "address": collector.address,
             "datagrams": collector.datagram_address,
-            "packages": agents_environment.packages(),
+            "packages": ENVIRONMENT.packages,
         }
         variables = {"_HANDLER": "app.handler", "AWS_REGION": "eu-west-1", "HOME": str(tmp_path)}
         variables |= {name: value.format(**values) for name, value in agent.variables.items()}
@@ -446,7 +444,7 @@ def start(
             path.write_text(agent.wrapper)
             path.chmod(0o755)
             variables["STREAMING_RUNTIME_EXEC_WRAPPER"] = str(path)
-        arguments = [str(PYTHON), "/var/runtime/bootstrap.py"]
+        arguments = [str(ENVIRONMENT.python), "/var/runtime/bootstrap.py"]
         return runtime({"app.py": app, **agent.code}, variables=variables, arguments=arguments)
 
     return start
@@ -500,7 +498,9 @@ def test_sentry_records_an_init_error(
 ) -> None:
     variables = {"_HANDLER": "app.handler", "DSN": f"http://key@{collector.address}/1"}
     code = f"{SENTRY.preamble}\nraise ValueError('no configuration')\n"
-    function = runtime({"app.py": code}, variables=variables, arguments=[str(PYTHON), "/var/runtime/bootstrap.py"])
+    function = runtime(
+        {"app.py": code}, variables=variables, arguments=[str(ENVIRONMENT.python), "/var/runtime/bootstrap.py"]
+    )
     _, document = function.read_init_error()
     assert (document["errorType"], function.wait()) == ("ValueError", 1)
     [envelope] = collector.bodies("/envelope/")
