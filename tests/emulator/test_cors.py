@@ -61,6 +61,31 @@ def test_cors_settings_are_those_of_the_aws_cli(serving: Serving) -> None:
     assert cors_headers(server.request("GET / HTTP/1.1", "Origin: https://other.example")) == {}
 
 
+def test_a_page_can_read_errors(serving: Serving) -> None:
+    server, function = serving(
+        """
+        def handler(event, context):
+            if event["rawPath"] == "/wait":
+                yield b"one"
+                wait()
+            raise ValueError("for the page")
+        """,
+        *("--cors", "https://here.example", "--concurrency", "1"),
+    )
+    allowed = {"access-control-allow-origin": "https://here.example"}
+    for path, length, status in (("/", 0, 502), ("/lambda-url/nobody/", 0, 404), ("/", 6_291_457, 413)):
+        lines = (f"POST {path} HTTP/1.1", "Origin: https://here.example", f"Content-Length: {length}")
+        response = server.request(*lines)
+        assert (response.status, cors_headers(response)) == (status, allowed)
+        assert cors_headers(server.request(lines[0], "Origin: https://other.example", lines[2])) == {}
+    with server.connect() as client:
+        client.send_request("GET /wait HTTP/1.1")
+        client.read_head()
+        response = server.request("GET / HTTP/1.1", "Origin: https://here.example")
+        assert (response.status, cors_headers(response)) == (429, allowed)
+        function.release()
+
+
 def test_other_options_requests_are_invocations(serving: Serving, echo: Server) -> None:
     assert event_of(echo.request(*PREFLIGHT))["requestContext"]["http"]["method"] == "OPTIONS"
     server, _ = serving(ECHO, "--cors", "https://here.example")

@@ -230,6 +230,7 @@ def test_a_content_length_of_the_function_is_enforced(serving: Serving) -> None:
         ([b'"text"'], 200, "application/json", b'"text"'),
         ([b"plain ", b"words"], 200, "application/octet-stream", b"plain words"),
         ([b'{"statusCode": 201, "body": "made"}'], 201, "application/json", b"made"),
+        ([b'{"statusCode": "418", "body": "tea"}'], 418, "application/json", b"tea"),
         ([b'{"statusCode": 200, "headers": {"Content-Type": "text/x", "n": 1}}'], 200, "text/x", b""),
         ([b'{"statusCode": 200, "body": "AAEC", "isBase64Encoded": true}'], 200, "application/json", b"\0\1\2"),
         ([{"statusCode": 202, "headers": {"content-type": "text/y"}}, b"one ", b"two"], 202, "text/y", b"one two"),
@@ -260,8 +261,8 @@ def test_a_buffered_response_has_cookies_and_at_most_6_mb(serving: Serving) -> N
             elif event["rawPath"] == "/error":
                 yield b"one "
                 raise ValueError("two")
-            elif event["rawPath"] == "/status":
-                yield b'{{"statusCode": 1000}}'
+            elif event["rawPath"].startswith("/status/"):
+                yield b'{{"statusCode": %b}}' % event["rawPath"].rpartition("/")[2].encode()
             elif event["rawPath"] == "/base64":
                 yield b'{{"statusCode": 200, "isBase64Encoded": true, "body": "A"}}'
             elif event["rawPath"] == "/headers":
@@ -279,12 +280,33 @@ def test_a_buffered_response_has_cookies_and_at_most_6_mb(serving: Serving) -> N
     for path, error_type in {
         "/6291557": "Function.ResponseSizeTooLarge",
         "/error": "ValueError",
-        "/status": "Runtime.InvalidResponseHead",
+        "/status/1000": "Runtime.InvalidResponseHead",
+        "/status/199": "Runtime.InvalidResponseHead",
+        "/status/[]": "Runtime.InvalidResponseHead",
         "/base64": "Runtime.InvalidResponseHead",
         "/headers": "Runtime.InvalidResponseHead",
     }.items():
         response = server.get(path)
         assert (response.status, json.loads(response.body)["errorType"]) == (502, error_type)
+
+
+@pytest.mark.parametrize("mode", ["RESPONSE_STREAM", "BUFFERED"])
+def test_the_runtime_refuses_a_status_code_that_http_reserves_for_interim_responses(
+    serving: Serving, mode: str
+) -> None:
+    server, _ = serving(
+        """
+        def handler(event, context):
+            yield {"statusCode": int(event["rawPath"][1:])}
+            yield b"body"
+        """,
+        *("--invoke-mode", mode),
+    )
+    for status in (100, 101, 199):
+        response = server.get(f"/{status}")
+        assert response.status == 502
+        assert "an int from 200 to 599" in json.loads(response.body)["errorMessage"]
+    assert server.get("/599").status == 599
 
 
 def test_a_client_that_disconnects_does_not_stop_the_handler(serving: Serving) -> None:

@@ -3,10 +3,67 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.emulator import Server, event_of
+
+CAPTURED = sorted((Path(__file__).parent / "captured_events").glob("*.json"))
+# What only the service adds to a request, and what differs between two requests.
+SERVICE_HEADERS = ("x-amzn-tls-cipher-suite", "x-amzn-tls-version", "x-forwarded-for", "x-forwarded-port")
+OF_ONE_REQUEST = ("accountId", "apiId", "authorizer", "requestId", "time", "timeEpoch")
+
+
+@pytest.mark.parametrize("path", CAPTURED, ids=[path.stem for path in CAPTURED])
+def test_the_request_of_a_captured_event_makes_the_same_event(echo: Server, path: Path) -> None:
+    captured = json.loads(path.read_text())
+    with echo.connect() as client:
+        client.send(request_of(captured))
+        event = event_of(client.read_response())
+    assert comparable(event) == comparable(captured)
+
+
+def request_of(event: dict[str, Any]) -> bytes:
+    """The HTTP request that the event was made from."""
+    target = event["rawPath"] + (f"?{event['rawQueryString']}" if event["rawQueryString"] else "")
+    added = {*SERVICE_HEADERS, "x-forwarded-proto"}
+    fields = [f"{name}: {value}" for name, value in event["headers"].items() if name not in added]
+    lines = [f"{event['requestContext']['http']['method']} {target} HTTP/1.1", *fields, "Connection: keep-alive"]
+    body = event.get("body", "").encode()
+    return "\r\n".join([*lines, "", ""]).encode() + (base64.b64decode(body) if event["isBase64Encoded"] else body)
+
+
+def comparable(event: dict[str, Any]) -> dict[str, Any]:
+    """The event without what differs between the service and a local request, or between two requests."""
+    headers = {name: value for name, value in event["headers"].items() if name not in SERVICE_HEADERS}
+    context = {name: value for name, value in event["requestContext"].items() if name not in OF_ONE_REQUEST}
+    http = {**context["http"], "sourceIp": "any"}
+    return {
+        **event,
+        "headers": {**headers, "x-forwarded-proto": "any"},
+        "requestContext": {**context, "http": http},
+    }
+
+
+@pytest.mark.parametrize(
+    ("authority", "name", "prefix"),
+    [
+        ("localhost:9000", "localhost", "localhost"),
+        ("id.lambda-url.us-east-1.on.aws", "id.lambda-url.us-east-1.on.aws", "id"),
+        ("127.0.0.1:9000", "127.0.0.1", "127"),
+        ("[::1]:9000", "[::1]", "[::1]"),
+    ],
+)
+def test_the_domain_name_is_the_host_without_its_port(echo: Server, authority: str, name: str, prefix: str) -> None:
+    with echo.connect() as client:
+        client.send(f"GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        event = event_of(client.read_response())
+    assert event["headers"]["host"] == authority
+    context = event["requestContext"]
+    assert (context["domainName"], context["domainPrefix"]) == (name, prefix)
 
 
 def test_the_event_has_the_form_of_payload_2_0(echo: Server) -> None:
@@ -70,9 +127,16 @@ def test_header_names_are_in_lower_case_and_repeated_values_joined(echo: Server)
     assert event["headers"]["x-mixed"] == "one,two,three"
 
 
-def test_cookies_are_a_list(echo: Server) -> None:
+def test_cookies_are_a_list_and_a_header(echo: Server) -> None:
     event = event_of(echo.request("GET / HTTP/1.1", "Cookie: a=1; b=2", "Cookie: c=3"))
     assert event["cookies"] == ["a=1", "b=2", "c=3"]
+    assert event["headers"]["cookie"] == "a=1; b=2; c=3"
+
+
+def test_headers_of_a_single_hop_are_not_part_of_the_event(echo: Server) -> None:
+    lines = ("Connection: keep-alive", "Keep-Alive: timeout=5", "TE: trailers", "Upgrade: h2c")
+    headers = event_of(echo.request("GET / HTTP/1.1", *lines))["headers"]
+    assert not {"connection", "keep-alive", "te", "upgrade"} & headers.keys()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -85,7 +149,12 @@ def test_every_method_is_an_invocation(echo: Server, method: str) -> None:
     [
         ("application/json", '{"a": "ä"}'.encode(), False),
         ("text/plain; charset=utf-8", b"words", False),
-        ("application/problem+json", b"{}", False),
+        ("APPLICATION/JSON", b"{}", False),
+        ("application/xml", b"<a/>", False),
+        ("application/javascript", b"1", False),
+        ("application/problem+json", b"{}", True),
+        ("image/svg+xml", b"<svg/>", True),
+        ("", b"words", True),
         ("application/octet-stream", b"words", True),
         ("application/x-www-form-urlencoded", b"a=1", True),
         ("image/png", bytes(range(256)), True),
@@ -95,7 +164,8 @@ def test_every_method_is_an_invocation(echo: Server, method: str) -> None:
 def test_a_body_is_text_or_base64_by_its_content_type(
     echo: Server, content_type: str, body: bytes, encoded: bool
 ) -> None:
-    event = event_of(echo.request("POST / HTTP/1.1", f"Content-Type: {content_type}", body=body))
+    fields = [f"Content-Type: {content_type}"] if content_type else []
+    event = event_of(echo.request("POST / HTTP/1.1", *fields, body=body))
     assert event["isBase64Encoded"] is encoded
     assert (base64.b64decode(event["body"]) if encoded else event["body"].encode()) == body
 

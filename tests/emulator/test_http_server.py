@@ -147,6 +147,14 @@ def test_a_body_of_six_megabytes_is_accepted_and_a_larger_one_refused(echo: Serv
     assert echo.get().status == 200
 
 
+@pytest.mark.parametrize("coding", ["chunked", "Chunked", "CHUNKED"])
+def test_a_transfer_coding_can_be_in_any_case(echo: Server, coding: str) -> None:
+    with echo.connect() as client:
+        client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", f"Transfer-Encoding: {coding}")
+        client.send(b"5\r\nwords\r\n0\r\n\r\n")
+        assert event_of(client.read_response())["body"] == "words"
+
+
 @pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: l", b"POST / HTTP/1.1\r\nHost: localhost\r\n"])
 def test_a_client_that_leaves_in_the_middle_of_its_request_does_no_harm(echo: Server, data: bytes) -> None:
     with echo.connect() as client:

@@ -24,6 +24,8 @@ from tools.emulator.endpoints.invoke_api import MAX_QUEUED_EVENTS
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:a-function"
 
+NOBODY = "arn:aws:lambda:us-east-1:123456789012:function:nobody"
+
 Client = Any
 
 Connect = Callable[[Server], Client]
@@ -32,7 +34,7 @@ ANSWER = """
 def handler(event, context):
     print("in the log")
     client = context.client_context and context.client_context.custom
-    yield json.dumps([event, context.aws_request_id, context.invoked_function_arn, client]).encode()
+    yield json.dumps([event, context.aws_request_id, context.invoked_function_arn, client, context.tenant_id]).encode()
 """
 
 
@@ -76,7 +78,7 @@ def test_invoke_returns_the_response(client: Client) -> None:
     headers = response["ResponseMetadata"]["HTTPHeaders"]
     assert (response["StatusCode"], response["ExecutedVersion"]) == (200, "$LATEST")
     assert "FunctionError" not in response and "LogResult" not in response
-    assert json.loads(response["Payload"].read()) == [{"word": "ä"}, headers["x-amzn-requestid"], ARN, None]
+    assert json.loads(response["Payload"].read()) == [{"word": "ä"}, headers["x-amzn-requestid"], ARN, None, None]
     assert headers["content-type"] == "application/json"
 
 
@@ -137,6 +139,13 @@ def test_the_client_context_reaches_the_handler(client: Client) -> None:
     context = base64.b64encode(json.dumps({"custom": {"a": "ä\n\u2028"}}, ensure_ascii=False).encode()).decode()
     response = client.invoke(FunctionName="a-function", ClientContext=context)
     assert json.loads(response["Payload"].read())[3] == {"a": "ä\n\u2028"}
+
+
+def test_the_tenant_id_reaches_the_handler(client: Client) -> None:
+    response = client.invoke(FunctionName="a-function", TenantId="tenant: 1/a")
+    assert json.loads(response["Payload"].read())[4] == "tenant: 1/a"
+    with streaming(client, TenantId="t=2") as (_, events):
+        assert json.loads(next(events)["PayloadChunk"]["Payload"])[4] == "t=2"
 
 
 def test_a_dry_run_does_not_invoke(invoked_server: Server, client: Client) -> None:
@@ -277,7 +286,15 @@ def refusal(call: Callable[..., Any], **arguments: Any) -> ClientError:
 @pytest.mark.parametrize(
     ("arguments", "status", "code", "words"),
     [
-        ({"FunctionName": "nobody"}, 404, "ResourceNotFoundException", "Function not found: arn:aws:lambda:"),
+        ({"FunctionName": "nobody"}, 404, "ResourceNotFoundException", f"Function not found: {NOBODY}:$LATEST"),
+        ({"FunctionName": "nobody:7"}, 404, "ResourceNotFoundException", f"Function not found: {NOBODY}:7"),
+        (
+            {"FunctionName": "nobody", "Qualifier": "live"},
+            404,
+            "ResourceNotFoundException",
+            f"Function not found: {NOBODY}:live",
+        ),
+        ({"FunctionName": "a-function", "TenantId": "a,b"}, 400, "ValidationException", "tenantId"),
         ({"FunctionName": "a b"}, 400, "ValidationException", "functionName"),
         ({"FunctionName": "a-function", "Qualifier": "a b"}, 400, "ValidationException", "qualifier"),
         ({"FunctionName": "a-function:1", "Qualifier": "2"}, 400, "InvalidParameterValueException", "qualifier"),
@@ -463,4 +480,4 @@ def test_the_aws_cli_invokes_a_function(aws: Path, invoked_server: Server, tmp_p
     )
     assert result.returncode == 0, result.stderr.decode()
     assert json.load(io.BytesIO(result.stdout))["ExecutedVersion"] == "$LATEST"
-    assert json.loads((tmp_path / "out").read_bytes())[::2] == [[1], f"{ARN.removesuffix('a-function')}other:live"]
+    assert json.loads((tmp_path / "out").read_bytes())[0:3:2] == [[1], f"{ARN.removesuffix('a-function')}other:live"]

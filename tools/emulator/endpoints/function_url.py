@@ -81,11 +81,16 @@ class FunctionUrl:
         event = function_url_event(request, body, connection.peer, port, exchange.request_id, trace_id)
         return self._invoke(pool, exchange, json.dumps(event).encode())
 
+    def cors_fields(self, request: Request) -> list[tuple[str, str]]:
+        """The CORS headers of every response to this request: without them, a page cannot read an error."""
+        return self._cors.headers(request.headers) if self._cors is not None else []
+
     def _invoke(self, pool: EnvironmentPool, exchange: Exchange, event: bytes) -> bool:
         try:
             invocation = pool.start_invocation(event, request_id=exchange.request_id, trace_id=exchange.trace_id)
         except Throttled:
-            fields = [("x-amzn-ErrorType", "TooManyRequestsException"), *exchange.ids]
+            cors = self.cors_fields(exchange.request)
+            fields = [("x-amzn-ErrorType", "TooManyRequestsException"), *exchange.ids, *cors]
             return send_json(exchange.connection, exchange.request, 429, THROTTLED, fields)
         except InvocationFailed as failure:  # no environment could be started
             return self._send_failure(exchange, failure)
@@ -134,13 +139,14 @@ class FunctionUrl:
         own = [item for item in own if item[0] != "content-length" or (may_have_length and is_number(item[1]))]
         if self._cors is not None:
             own = [(name, value) for name, value in own if not name.startswith("access-control-")]
-            own += self._cors.headers(exchange.request.headers)
+            own += self.cors_fields(exchange.request)
         return [*exchange.ids, *own, *(("set-cookie", cookie) for cookie in head.cookies)]
 
     def _send_failure(self, exchange: Exchange, failure: InvocationFailed) -> bool:
         """Respond with the error itself; the service responds with `Internal Server Error` only."""
         self._console.failure(failure.document)
-        return send_json(exchange.connection, exchange.request, 502, failure.document, exchange.ids, close=True)
+        fields = [*exchange.ids, *self.cors_fields(exchange.request)]
+        return send_json(exchange.connection, exchange.request, 502, failure.document, fields, close=True)
 
 
 def read_whole_response(chunks: Iterator[bytes], limit: int) -> bytes:
@@ -167,7 +173,10 @@ def parse_buffered(payload: bytes, content_type: str) -> tuple[ResponseHead, byt
         return ResponseHead(headers=[("content-type", "application/json")]), payload
     given = document.get("headers")
     headers = {name: as_text(value) for name, value in given.items()} if isinstance(given, dict) else given
-    head = response_head({**document, "headers": headers}, "application/json")
+    status = document["statusCode"]
+    if isinstance(status, str) and is_number(status) and len(status) == 3:  # the service accepts it in this format only
+        status = int(status)
+    head = response_head({**document, "statusCode": status, "headers": headers}, "application/json")
     body = as_text(document.get("body", ""))
     if document.get("isBase64Encoded") is not True:
         return head, body.encode("utf-8", "replace")

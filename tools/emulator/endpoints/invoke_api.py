@@ -37,6 +37,8 @@ NAME = re.compile(
 )
 QUALIFIER = re.compile(r"\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_$-]{1,128}")
 
+TENANT_ID = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")  # API_Invoke: X-Amz-Tenant-Id
+
 MAX_ASYNC_PAYLOAD_BYTES = 1024 * 1024  # AWS Lambda Developer Guide, gettingstarted-limits
 MAX_CLIENT_CONTEXT_BYTES = 3583  # in base64 (API_Invoke: X-Amz-Client-Context)
 MAX_QUEUED_EVENTS = 100  # asynchronous invocations that wait for an environment
@@ -135,6 +137,7 @@ class InvokeApi:
             "trace_id": request.headers.get("X-Amzn-Trace-Id") or None,
             "arn": f"{arn}:{qualifier}" if qualifier else arn,
             "client_context": parse_client_context(request.headers.get("X-Amz-Client-Context")),
+            "tenant_id": parse_tenant_id(request.headers.get("X-Amz-Tenant-Id")),
         }
         tail = request.headers.get("X-Amz-Log-Type") == "Tail"
         return Call(pool, invocation_type, tail, parse_event(body), details)
@@ -153,7 +156,7 @@ class InvokeApi:
             )
         pool = self._functions.get(match[1])
         if pool is None:
-            arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{match[1]}"
+            arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{match[1]}:{match[2] or qualifier or VERSION}"
             functions = ", ".join(self._functions)
             self._console.error(f"a caller invoked {match[1]!r}, which is not served; the functions are {functions}")
             raise ApiError(404, "ResourceNotFoundException", f"Function not found: {arn}")
@@ -259,6 +262,12 @@ def parse_client_context(header: str) -> str | None:
     except (ValueError, RecursionError, binascii.Error):
         message = "Client context must be a valid Base64-encoded JSON object."
         raise ApiError(400, "InvalidRequestContentException", message) from None
+
+
+def parse_tenant_id(header: str) -> str | None:
+    if header and not TENANT_ID.fullmatch(header):
+        raise_invalid_value(header, "tenantId")
+    return header or None
 
 
 def id_fields(request_id: str) -> list[tuple[str, str]]:

@@ -57,14 +57,17 @@ class Router:
         self._server.close()
 
     def _serve(self, connection: Connection) -> None:
+        request: Request | None = None
         try:
             while (request := connection.read_request()) is not None:
                 if self._runtime_api is not None and request.target.startswith(f"{RUNTIME_API_PREFIX}/"):
                     return self._runtime_api.serve(connection, request)
                 if not self._route(connection, request):
                     return
+                request = None
         except ProtocolError as error:
-            send_json(connection, None, error.status, {"Message": str(error)})
+            cors = self._function_url.cors_fields(request) if request is not None else []
+            send_json(connection, None, error.status, {"Message": str(error)}, cors)
             connection.linger()
 
     def _route(self, connection: Connection, request: Request) -> bool:

@@ -77,6 +77,7 @@ class Invocation:
         trace_id: from the caller; None: a new one.
         arn: of the function, with the qualifier from the caller; None: without a qualifier.
         client_context: JSON in ASCII, on one line.
+        tenant_id: from the caller; None: the function has no tenants.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Invocation:
         trace_id: str | None = None,
         arn: str | None = None,
         client_context: str | None = None,
+        tenant_id: str | None = None,
     ) -> None:
         self.event = event
         self.timeout = timeout
@@ -96,6 +98,7 @@ class Invocation:
         self.trace_id = trace_id or f"{new_trace_id()};Sampled=0"
         self.arn = arn
         self.client_context = client_context
+        self.tenant_id = tenant_id
         self.content_type: str | None = None
         self.streamed = False  # the runtime streams the response; otherwise it sends it as a whole
         self.error: InvocationFailed | None = None

@@ -36,6 +36,7 @@ ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
 ERROR_BODY = "Lambda-Runtime-Function-Error-Body"
 INVOCATION_ID = "Lambda-Runtime-Invocation-Id"
 CLIENT_CONTEXT = "Lambda-Runtime-Client-Context"
+TENANT_ID = "Lambda-Runtime-Aws-Tenant-Id"
 
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024 + 100  # of a buffered response: 6,291,556, the limit that the service names
 DRAIN_TIMEOUT = 1.0  # seconds to read what a process sent before its end
@@ -248,6 +249,8 @@ class RuntimeApiServer:
         )
         if invocation.client_context is not None:
             head += f"{CLIENT_CONTEXT}: {invocation.client_context}\r\n"
+        if invocation.tenant_id is not None:
+            head += f"{TENANT_ID}: {invocation.tenant_id}\r\n"
         head += f"Content-Length: {len(invocation.event)}\r\n\r\n"
         connection.write(head.encode() + invocation.event)
 

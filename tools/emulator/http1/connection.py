@@ -8,7 +8,7 @@ several of these places, so each rule names its clause.
 * A line ends in CRLF. A bare LF, a bare CR and a NUL are refused (2.2; 9110, 5.5).
 * No whitespace before the colon of a field name (5.1), no folded lines (5.2).
 * `Content-Length` and `Transfer-Encoding` never appear together (6.1, 6.3).
-* `Transfer-Encoding` is exactly `chunked`, once (6.1). `Content-Length` is one number in ASCII digits (6.3).
+* `Transfer-Encoding` is `chunked` in any case, once (6.1, 7). `Content-Length` is one number in ASCII digits (6.3).
 * A chunk size consists of hexadecimal digits, and CRLF follows the data of the chunk (7.1).
 * HTTP/1.1 requests have exactly one `Host` (3.2).
 
@@ -248,7 +248,7 @@ def check_framing(headers: Headers, version: str) -> None:
     encodings = headers.all("Transfer-Encoding")
     if encodings and lengths:
         raise ProtocolError("the request has both Transfer-Encoding and Content-Length")
-    if encodings and encodings != ["chunked"]:
+    if encodings and [encoding.lower() for encoding in encodings] != ["chunked"]:
         raise ProtocolError(f"Transfer-Encoding is {', '.join(encodings)!r}; only 'chunked' is supported", 501)
     if len(lengths) > 1 or any(not (value.isascii() and value.isdigit()) for value in lengths):
         raise ProtocolError(f"Content-Length is {', '.join(lengths)!r}; it must be one number")
