@@ -39,14 +39,12 @@ from streaming_runtime import (
     Terminated,
     api,
     connection,
-    describe,
     handler,
     http1,
     import_standard,
     invocation,
     load,
     log,
-    reserve,
     variable,
 )
 
@@ -92,7 +90,7 @@ def main() -> "NoReturn":
     if __name__ != "__main__":
         sys.modules.pop(__name__, None)  # the function may have a module of this name
     output = log.Log()
-    reserve.fill()
+    log.reserve.fill()
     try:
         runtime_api = api.RuntimeApi(variable("AWS_LAMBDA_RUNTIME_API") or "", output)
         exit_on_sigterm(runtime_api.connection)
@@ -102,7 +100,7 @@ def main() -> "NoReturn":
         output.line(f"{error}; the environment ends")
         leave(1)
     except BaseException as error:
-        report = describe(error, "the function")
+        report = log.describe(error, "the function")
         if report.exit_status is None:  # raised between two invocations, by a signal handler for example
             output.error(report)
         leave(1 if report.exit_status is None else report.exit_status)
@@ -125,7 +123,7 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
             runtime_api.response_class = load("stream_log").LoggedResponseStream
         snapstart = load("snapstart") if variable(INITIALIZATION_TYPE) == "snap-start" else None
     except BaseException as error:
-        report = describe(error, "the function's module")
+        report = log.describe(error, "the function's module")
         output.error(report)
         if watch is not None:
             watch.report_init_error()
@@ -147,8 +145,8 @@ def run(runtime_api: api.RuntimeApi, loaded: handler.Handler, output: log.Log) -
             output.invocation = runtime_api.next_invocation()
             loaded.in_context(serve, runtime_api, loaded, output.invocation, output)
             loaded.settle()
-            if not reserve.is_full:
-                reserve.fill()
+            if not log.reserve.is_full:
+                log.reserve.fill()
             if runtime_api.connection.exit_request is not None:  # a handler or its error can swallow the exception
                 raise runtime_api.connection.exit_request
     finally:
@@ -177,7 +175,7 @@ def serve(
     except BaseException as error:
         if runtime_api.connection.disowned:
             raise  # in a process that the handler forked; the parent sends the response
-        report = describe(error, "the handler")
+        report = log.describe(error, "the handler")
         if not response.is_reported:
             output.error(report)
             response.fail(report)

@@ -5,8 +5,8 @@
                                        extension, agents, snapstart, stream_log, path_files, wrapper_watch
 
 A start module is read at every cold start, so it imports nothing that the first response does not need. The others are
-reached through `load` alone. Imports point one way: handler -> api -> connection -> http1, and everything may import
-this file. `/opt` is not on `sys.path`; the modules are found through the folder of this package.
+reached through `load` alone. Imports point one way: handler -> api -> connection -> http1 and log, and everything may
+import this file. `/opt` is not on `sys.path`; the modules are found through the folder of this package.
 """
 
 import _imp
@@ -91,99 +91,15 @@ def set_variable(name: str, value: "str | None") -> None:
         _unsetenv(key)
 
 
-# --- Descriptors ------------------------------------------------------------------------------------------------------
-
-# The function may replace these names in `posix`. Those of the runtime stay valid.
-_READ_ONLY = posix.O_RDONLY | posix.O_CLOEXEC
-_open, _read, _close, _fstat, _dup2, _pipe = posix.open, posix.read, posix.close, posix.fstat, posix.dup2, posix.pipe
-
-HIGHEST_DESCRIPTOR = 1000  # below the limit of an execution environment, 1,024 (gettingstarted-limits)
-DESCRIPTORS_TRIED = 64
-
-
-def identity(number: int) -> "tuple[int, int] | None":
-    """Return what identifies the open file behind a descriptor: device and inode. None if it is closed."""
-    try:
-        status = _fstat(number)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class Descriptor:
-    """A descriptor that the runtime remembers. It is valid while its number still refers to the same open file.
-
-    The function can close any number, and the next file or socket that it opens gets that number. Bytes of the runtime
-    would then go into a file of the function, and log lines into the response. So check before each use.
-    """
-
-    __slots__ = ("_identity", "number")
-
-    def __init__(self, number: int, of: "Descriptor | None" = None) -> None:
-        """`of` is the descriptor of which this is a duplicate, so that the kernel need not be asked again."""
-        self.number = number
-        self._identity: tuple[int, int] | None = identity(number) if of is None else of._identity
-
-    def is_valid(self) -> bool:
-        return self._identity is not None and identity(self.number) == self._identity
-
-
-def duplicate_high(number: int) -> int:
-    """Return a duplicate of a descriptor with a high number, closed on exec; the descriptor itself if that fails.
-
-    Functions close descriptors that they do not own, usually a range of low ones such as `os.closerange(3, 64)`.
-    """
-    for high in range(HIGHEST_DESCRIPTOR, HIGHEST_DESCRIPTOR - DESCRIPTORS_TRIED, -1):
-        if identity(high) is None:
-            try:
-                return _dup2(number, high, False)
-            except OSError:  # above a lower limit of this process
-                continue
-    return number
-
-
-class Reserve:
-    """One descriptor and some memory for an error report, in case the function has exhausted both."""
-
-    BYTES = 1024 * 1024  # allocated and never touched, so it occupies address space only
-
-    def __init__(self) -> None:
-        self.is_full = False
-        self._memory: bytes | None = None
-        self._descriptor: Descriptor | None = None
-
-    def fill(self) -> None:
-        """Allocate what is missing; without success while the function uses everything up."""
-        try:
-            if self._descriptor is None:
-                # A low number: the function may have lowered the limit, and a high one could then not be used again.
-                # A pipe: no other file has its inode. The function could open /dev/null under the same number.
-                number, other_end = _pipe()
-                _close(other_end)
-                self._descriptor = Descriptor(number)
-            if self._memory is None:
-                self._memory = bytes(self.BYTES)
-            self.is_full = True
-        except (OSError, MemoryError):
-            pass
-
-    def release(self) -> None:
-        """Free both. The descriptor is left alone if its number belongs to another file by now."""
-        self.is_full = False
-        self._memory = None
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None and descriptor.is_valid():
-            _close(descriptor.number)
-
-
-reserve = Reserve()
-
 # --- The modules of this package --------------------------------------------------------------------------------------
 
-START_MODULES = ("http1", "connection", "invocation", "log", "api", "handler")  # each after those that it imports
+START_MODULES = ("log", "http1", "connection", "invocation", "api", "handler")  # each after those that it imports
 
-# A function can clear or replace `sys.modules`, `sys.path` and `sys.meta_path`. These references stay valid.
+# A function can clear or replace `sys.modules`, `sys.path`, `sys.meta_path` and the names in `posix`. These references
+# stay valid.
 _modules = sys.modules
+_READ_ONLY = posix.O_RDONLY | posix.O_CLOEXEC
+_open, _read, _close = posix.open, posix.read, posix.close
 _SourceLoader: "Any" = type(__spec__.loader)
 _BYTECODE_START = _modules["_frozen_importlib_external"].MAGIC_NUMBER + b"\1\0\0\0"  # an unchecked hash (PEP 552)
 _BYTECODE_SUFFIX = f".{sys.implementation.cache_tag}.pyc"
@@ -302,55 +218,11 @@ def describe_type(value: object) -> str:
     return "None" if value is None else f"a value of type {type_name(value)}"
 
 
-# --- Error reports ----------------------------------------------------------------------------------------------------
+# --- A minimal error report -------------------------------------------------------------------------------------------
 
-MIN_RECURSION_LIMIT = 500
 MAX_TYPE_CHARACTERS = 128  # of an error type
 MAX_MESSAGE_CHARACTERS = 64 * 1024
 MAX_TRAILER_BYTES = 3500  # Go servers, among them the service's own, read trailers into a buffer of 4096 bytes
-
-
-def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport":
-    """Return the report about an exception. Nothing that the exception does while it is inspected is raised here.
-
-    The cold module `errors` makes the full report. If that fails (its file is missing, there is no memory and no
-    descriptor, the function has broken a module that it needs), a minimal one takes its place, so that the caller
-    always gets the type and the message.
-
-    Args:
-        culprit: what raised, as the subject of a sentence, such as "the handler".
-    """
-    reserve.release()
-    try:
-        report: ErrorReport = load("errors").report(error, culprit)
-        return report
-    except Terminated as shutdown:  # SIGTERM arrived in the meantime; it must not get lost
-        return MinimalReport("Runtime.ExitError", f"{culprit} was ended by the shutdown of the environment", shutdown)
-    except ContractError as problem:
-        cause = "" if text_of(error) == str(problem) else f"; the error was {summary(error)}"
-        return MinimalReport(f"Runtime.{problem.reason}", f"{problem}{cause}", error)
-    except BaseException:
-        _restore_recursion_limit()
-        name = f"Runtime.{error.reason}" if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
-        return MinimalReport(name, text_of(error), error)
-
-
-def encode(report: "ErrorReport | MinimalReport", function: "Callable[[Any], Any]") -> "Any":
-    """Return `function(report)`. If that fails, as `describe` can, return the same for a minimal report."""
-    try:
-        return function(report)
-    except Terminated:
-        raise
-    except BaseException:
-        _restore_recursion_limit()
-        minimal = MinimalReport(report.error_type, report.message, None)
-        return function(minimal)
-
-
-def _restore_recursion_limit(get: "Any" = sys.getrecursionlimit, restore: "Any" = sys.setrecursionlimit) -> None:
-    """Undo a limit that is too low for a report. The stack is short here, so there is no recursion to stop."""
-    if get() < MIN_RECURSION_LIMIT:
-        restore(MIN_RECURSION_LIMIT)
 
 
 def text_of(value: object, convert: "Callable[[object], str]" = str) -> str:

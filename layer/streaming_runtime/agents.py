@@ -20,10 +20,10 @@ within the call, raises its error there, and returns what an agent expects: `{"s
 import sys
 from _thread import get_ident
 
-from streaming_runtime import ContractError, NotDelivered, RuntimeApiError, describe
+from streaming_runtime import ContractError, NotDelivered, RuntimeApiError
 from streaming_runtime.api import OPEN
 from streaming_runtime.handler import Handler, load_handler, split_handler_name
-from streaming_runtime.log import ImportHook
+from streaming_runtime.log import ImportHook, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ What can go wrong:
   `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
-from streaming_runtime import Descriptor, duplicate_high, import_standard
+from streaming_runtime import import_standard
+from streaming_runtime.log import Descriptor, duplicate_high
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

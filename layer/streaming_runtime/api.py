@@ -12,12 +12,12 @@ from streaming_runtime import (
     NotDelivered,
     RuntimeApiError,
     describe_type,
-    encode,
     load,
 )
 from streaming_runtime.connection import Connection
 from streaming_runtime.http1 import CHUNK, LAST_CHUNK, MAX_COPIED_CHUNK, chunk, last_chunk, request_head
 from streaming_runtime.invocation import JSON, Invocation
+from streaming_runtime.log import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

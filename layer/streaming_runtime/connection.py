@@ -20,8 +20,9 @@ What can go wrong here, and how each case is handled:
 
 import sys
 
-from streaming_runtime import Descriptor, NotDelivered, RuntimeApiError, Terminated, duplicate_high, import_standard
+from streaming_runtime import NotDelivered, RuntimeApiError, Terminated, import_standard
 from streaming_runtime.http1 import HEAD_READ_BYTES, ProtocolError, ResponseParser
+from streaming_runtime.log import Descriptor, duplicate_high
 
 # The C parts of `socket` and `signal` suffice: their Python parts import `enum` and `selectors`, which take longer than
 # the rest of a cold start.

@@ -8,14 +8,13 @@ from streaming_runtime import (
     LAYER_FOLDER,
     ContractError,
     absolute,
-    describe,
     import_standard,
     load,
     standard_library,
     variable,
 )
 from streaming_runtime.invocation import LambdaContext, function_configuration
-from streaming_runtime.log import ImportHook
+from streaming_runtime.log import ImportHook, describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ an error, the rest of that file is skipped.
 import os
 import sys
 
-from streaming_runtime import describe
+from streaming_runtime.log import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

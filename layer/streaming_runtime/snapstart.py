@@ -24,10 +24,11 @@ Many environments continue from one snapshot, hours or weeks later. What can go 
 
 import sys
 
-from streaming_runtime import RuntimeApiError, Terminated, describe, import_standard
+from streaming_runtime import RuntimeApiError, Terminated, import_standard
 from streaming_runtime.api import API_VERSION, INIT_ERROR_PATH
 from streaming_runtime.http1 import request_head
 from streaming_runtime.invocation import set_trace_id
+from streaming_runtime.log import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
