@@ -11,8 +11,10 @@ from collections.abc import Iterator
 
 from tools.common.errors import ToolError
 from tools.emulator.console import STDOUT, Console, write_all
+from tools.emulator.endpoints.api_call import Functions
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.invoke_api import InvokeApi
+from tools.emulator.endpoints.lambda_api import LambdaApi
 from tools.emulator.endpoints.router import Router
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.http1 import server
@@ -28,10 +30,12 @@ SIGNAL_INTERVAL = 0.2
 def serve(pools: dict[str, EnvironmentPool], console: Console, options: Options, supervisor: Supervisor) -> int:
     """Serve until KeyboardInterrupt. Raises ToolError if it cannot serve, or if the supervisor ends."""
     raise_descriptor_limit()
+    functions = Functions(pools, console)
+    function_url = FunctionUrl(console, options.invoke_mode, options.cors, options.throttle)
     router = Router(
         pools,
-        FunctionUrl(console, options.invoke_mode, options.cors, options.throttle),
-        InvokeApi(pools, console, options.throttle),
+        function_url,
+        LambdaApi(functions, function_url, InvokeApi(functions, console, options.throttle), console),
         listen(options.host, options.port),
         next(iter(pools.values())).attach() if options.api_only else None,
     )

@@ -95,6 +95,11 @@ class FunctionCode:
         self._next_check = 0.0
         self.layout = self._make_layout()
 
+    @property
+    def sources(self) -> tuple[Sequence[Path], Path]:
+        """The layers in their order, and the function; folders or zips."""
+        return self._layers, self._function
+
     def watch(self, on_change: Callable[[str], None], on_error: Callable[[str], None]) -> None:
         """Load the sources again whenever they change.
 

@@ -23,7 +23,7 @@ class Cors:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
+        self.settings = settings
 
     @classmethod
     def parse(cls, text: str) -> Cors:
@@ -72,15 +72,15 @@ class Cors:
         more = [
             ("access-control-allow-methods", self._allowed("AllowMethods", requested_method)),
             ("access-control-allow-headers", self._allowed("AllowHeaders", requested_headers)),
-            ("access-control-max-age", str(self._settings.get("MaxAge", ""))),
+            ("access-control-max-age", str(self.settings.get("MaxAge", ""))),
         ]
         return [*common, *((name, value) for name, value in more if value)]
 
     def headers(self, headers: Headers) -> list[tuple[str, str]]:
         """The headers of every response to an allowed origin."""
         origin = headers.get("Origin")
-        allowed = self._settings.get("AllowOrigins", [])
-        credentials = self._settings.get("AllowCredentials", False)
+        allowed = self.settings.get("AllowOrigins", [])
+        credentials = self.settings.get("AllowCredentials", False)
         if not origin or not ({"*", origin} & set(allowed)):
             return []
         any_origin = "*" in allowed and not credentials
@@ -89,11 +89,11 @@ class Cors:
             result.append(("vary", "Origin"))
         if credentials:
             result.append(("access-control-allow-credentials", "true"))
-        if exposed := ",".join(self._settings.get("ExposeHeaders", [])):
+        if exposed := ",".join(self.settings.get("ExposeHeaders", [])):
             result.append(("access-control-expose-headers", exposed))
         return result
 
     def _allowed(self, name: str, requested: str) -> str:
         """The configured values; for a wildcard the requested ones, because "*" is literal with credentials (Fetch)."""
-        values = self._settings.get(name, [])
+        values = self.settings.get(name, [])
         return requested if "*" in values else ",".join(values)

@@ -61,9 +61,16 @@ class FunctionUrl:
 
     def __init__(self, console: Console, invoke_mode: str, cors: Cors | None, throttle: bool) -> None:
         self._console = console
+        self._invoke_mode = invoke_mode
         self._respond = self._send_buffered if invoke_mode == BUFFERED else self._send_stream
         self._cors = cors
         self._throttle = throttle
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As in `GetFunctionUrlConfig`."""
+        cors = {} if self._cors is None else {"Cors": self._cors.settings}
+        return {"AuthType": "NONE", "InvokeMode": self._invoke_mode, **cors}
 
     def serve(self, pool: EnvironmentPool, connection: Connection, request: Request, port: int) -> bool:
         """Respond to a request whose body is unread. Returns whether the connection can serve another request.

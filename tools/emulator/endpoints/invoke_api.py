@@ -11,13 +11,19 @@ import binascii
 import json
 import re
 import threading
-import urllib.parse
-from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from tools.common.event_argument import check_json
 from tools.emulator.console import Console
-from tools.emulator.deployment.configuration import ACCOUNT, REGION, VERSION
+from tools.emulator.deployment.configuration import VERSION
+from tools.emulator.endpoints.api_call import (
+    ApiError,
+    Functions,
+    id_fields,
+    raise_invalid_parameter,
+    raise_invalid_value,
+    send_error,
+)
 from tools.emulator.endpoints.bandwidth import limit_bandwidth
 from tools.emulator.endpoints.event_stream import CONTENT_TYPE, invoke_complete, payload_chunk
 from tools.emulator.endpoints.function_url import MAX_REQUEST_BYTES, read_whole_response
@@ -25,34 +31,16 @@ from tools.emulator.execution.invocation import Invocation, InvocationFailed, ne
 from tools.emulator.execution.pool import EnvironmentPool, Throttled
 from tools.emulator.execution.runtime_api import MAX_PAYLOAD_BYTES
 from tools.emulator.http1.connection import Connection, ProtocolError, Request
-from tools.emulator.http1.responses import StreamedResponse, send, send_json
+from tools.emulator.http1.responses import StreamedResponse, send
 
 INVOKE_PATH = re.compile(r"/2015-03-31/functions/([^/?]+)/invocations/?")
 STREAM_PATH = re.compile(r"/(?:2021-11-15|2015-03-31)/functions/([^/?]+)/response-streaming-invocations/?")
-
-# NamespacedFunctionName of the API model: a name, an ARN, or the end of an ARN; each with or without a qualifier.
-NAME = re.compile(
-    r"(?:arn:(?:aws[a-zA-Z-]*)?:lambda:)?(?:(?:eusc-)?[a-z]{2}(?:-gov|-iso[a-z]?)?-[a-z]+-\d:)?(?:\d{12}:)?(?:function:)?"
-    r"([a-zA-Z0-9_.-]+)(?::(\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_-]+))?"
-)
-QUALIFIER = re.compile(r"\$LATEST(?:\.PUBLISHED)?|[a-zA-Z0-9_$-]{1,128}")
 
 TENANT_ID = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")  # API_Invoke: X-Amz-Tenant-Id
 
 MAX_ASYNC_PAYLOAD_BYTES = 1024 * 1024  # AWS Lambda Developer Guide, gettingstarted-limits
 MAX_CLIENT_CONTEXT_BYTES = 3583  # in base64 (API_Invoke: X-Amz-Client-Context)
 MAX_QUEUED_EVENTS = 100  # asynchronous invocations that wait for an environment
-
-
-class ApiError(Exception):
-    """An error of the API, as the service words it."""
-
-    def __init__(self, status: int, error_type: str, message: str, more: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error_type = error_type
-        # The API itself uses both spellings.
-        self.document = {"Type": "User", "Message" if status == 404 else "message": message, **(more or {})}
 
 
 class Call(NamedTuple):
@@ -79,11 +67,10 @@ class InvokeApi:
     """Serves the two calls.
 
     Args:
-        functions: by name.
         throttle: whether to limit the bandwidth of streams as the service does.
     """
 
-    def __init__(self, functions: Mapping[str, EnvironmentPool], console: Console, throttle: bool) -> None:
+    def __init__(self, functions: Functions, console: Console, throttle: bool) -> None:
         self._functions = functions
         self._console = console
         self._throttle = throttle
@@ -101,7 +88,7 @@ class InvokeApi:
         assert match is not None
         request_id = new_request_id()
         try:
-            call = self._read_call(connection, request, urllib.parse.unquote(match[1]), query, request_id)
+            call = self._read_call(connection, request, match[1], query, request_id)
             if streaming and call.invocation_type == "Event":
                 raise_invalid_parameter("InvocationType of a stream is one of RequestResponse, DryRun")
             if call.invocation_type == "DryRun":
@@ -114,53 +101,27 @@ class InvokeApi:
             error = throttling()
         except ApiError as refused:
             error = refused
-        fields = [*id_fields(request_id), ("x-amzn-ErrorType", error.error_type)]
-        body_unread = error.status == 413
-        reusable = send_json(connection, request, error.status, error.document, fields, close=body_unread)
-        if body_unread:
-            connection.linger()
-        return reusable
+        return send_error(connection, request, request_id, error, close=error.status == 413)
 
     def _read_call(self, connection: Connection, request: Request, name: str, query: str, request_id: str) -> Call:
         body = read_body(connection, request)
         if request.method != "POST":
             raise ApiError(405, "MethodNotAllowedException", f"{request.method} is not allowed here; use POST")
-        pool, qualifier = self._look_up(name, query)
+        addressed = self._functions.look_up(name, query, VERSION)
         invocation_type = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
         if invocation_type not in ("RequestResponse", "Event", "DryRun"):
             raise_invalid_parameter(f"InvocationType {invocation_type!r} is not one of RequestResponse, Event, DryRun")
         if invocation_type == "Event" and len(body) > MAX_ASYNC_PAYLOAD_BYTES:
             raise too_large(len(body), invocation_type, MAX_ASYNC_PAYLOAD_BYTES)
-        arn = pool.configuration.arn
         details = {
             "request_id": request_id,
             "trace_id": request.headers.get("X-Amzn-Trace-Id") or None,
-            "arn": f"{arn}:{qualifier}" if qualifier else arn,
+            "arn": addressed.arn,
             "client_context": parse_client_context(request.headers.get("X-Amz-Client-Context")),
             "tenant_id": parse_tenant_id(request.headers.get("X-Amz-Tenant-Id")),
         }
         tail = request.headers.get("X-Amz-Log-Type") == "Tail"
-        return Call(pool, invocation_type, tail, parse_event(body), details)
-
-    def _look_up(self, name: str, query: str) -> tuple[EnvironmentPool, str | None]:
-        """The function and the qualifier."""
-        match = NAME.fullmatch(name)
-        if match is None:
-            raise_invalid_value(name, "functionName")
-        qualifier = urllib.parse.parse_qs(query).get("Qualifier", [None])[0]
-        if qualifier is not None and not QUALIFIER.fullmatch(qualifier):
-            raise_invalid_value(qualifier, "qualifier")
-        if qualifier is not None and match[2] not in (None, qualifier):
-            raise_invalid_parameter(
-                "The derived qualifier from the function name does not match the specified qualifier."
-            )
-        pool = self._functions.get(match[1])
-        if pool is None:
-            arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{match[1]}:{match[2] or qualifier or VERSION}"
-            functions = ", ".join(self._functions)
-            self._console.error(f"a caller invoked {match[1]!r}, which is not served; the functions are {functions}")
-            raise ApiError(404, "ResourceNotFoundException", f"Function not found: {arn}")
-        return pool, match[2] or qualifier
+        return Call(addressed.pool, invocation_type, tail, parse_event(body), details)
 
     def _invoke(self, connection: Connection, request: Request, call: Call) -> bool:
         fields = head_fields(call.request_id)
@@ -270,10 +231,6 @@ def parse_tenant_id(header: str) -> str | None:
     return header or None
 
 
-def id_fields(request_id: str) -> list[tuple[str, str]]:
-    return [("x-amzn-RequestId", request_id)]
-
-
 def head_fields(request_id: str) -> list[tuple[str, str]]:
     return [*id_fields(request_id), ("X-Amz-Executed-Version", VERSION)]
 
@@ -286,13 +243,3 @@ def throttling() -> ApiError:
 def too_large(size: int, invocation_type: str, limit: int) -> ApiError:
     message = f"{size} byte payload is too large for the {invocation_type} invocation type (limit {limit} bytes)"
     return ApiError(413, "RequestTooLargeException", message)
-
-
-def raise_invalid_parameter(message: str) -> NoReturn:
-    raise ApiError(400, "InvalidParameterValueException", message)
-
-
-def raise_invalid_value(value: str, member: str) -> NoReturn:
-    rule = "Member must satisfy regular expression pattern"
-    message = f"1 validation error detected: Value {value!r} at {member!r} failed to satisfy constraint: {rule}"
-    raise ApiError(400, "ValidationException", message)

@@ -1,10 +1,9 @@
 """The endpoints, all on one port.
 
-    POST /2015-03-31/functions/NAME/invocations                       Invoke
-    POST /2021-11-15/functions/NAME/response-streaming-invocations    InvokeWithResponseStream
-    any  /lambda-url/NAME/...                                         the URL of a function
-    any  /...                                                         the URL of the first function
-    any  /2018-06-01/runtime/...                                      the Runtime API of an attached runtime
+    /2015-03-31/functions/..., also with other dates    the Lambda API
+    /lambda-url/NAME/...                                the URL of a function
+    /...                                                the URL of the first function
+    /2018-06-01/runtime/...                             the Runtime API of an attached runtime
 
 `http1.connection` refuses malformed requests before they get here.
 """
@@ -16,7 +15,7 @@ import socket
 from collections.abc import Mapping
 
 from tools.emulator.endpoints.function_url import FunctionUrl
-from tools.emulator.endpoints.invoke_api import InvokeApi
+from tools.emulator.endpoints.lambda_api import LambdaApi
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.execution.runtime_api import PREFIX as RUNTIME_API_PREFIX
 from tools.emulator.execution.runtime_api import RuntimeApiServer
@@ -40,14 +39,14 @@ class Router:
         self,
         functions: Mapping[str, EnvironmentPool],
         function_url: FunctionUrl,
-        invoke_api: InvokeApi,
+        lambda_api: LambdaApi,
         listener: socket.socket,
         runtime_api: RuntimeApiServer | None = None,
     ) -> None:
         self._functions = functions
         self._first = next(iter(functions.values()))
         self._function_url = function_url
-        self._invoke_api = invoke_api
+        self._lambda_api = lambda_api
         self._runtime_api = runtime_api
         self._server = Server(self._serve, listener)
         self.authority = self._server.authority
@@ -73,8 +72,8 @@ class Router:
     def _route(self, connection: Connection, request: Request) -> bool:
         """Returns whether the connection can serve another request."""
         request.target = origin_form(request.target)
-        if self._invoke_api.matches(request.target.partition("?")[0]):
-            return self._invoke_api.serve(connection, request)
+        if self._lambda_api.matches(request.target.partition("?")[0]):
+            return self._lambda_api.serve(connection, request, self.url)
         pool = self._first
         match = URL_PATH.match(request.target)
         if match is not None:

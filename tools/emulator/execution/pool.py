@@ -23,7 +23,8 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tools.emulator.console import Console
@@ -86,6 +87,13 @@ class EnvironmentPool:
         self._idle: list[Environment] = []
         self._starting = 0
         self._closed = False
+
+    @property
+    def sources(self) -> tuple[Sequence[Path], Path]:
+        """The layers in their order, and the function; folders or zips."""
+        if self._code is None:
+            return [self.configuration.layer], self.configuration.task_root
+        return self._code.sources
 
     def start_invocation(self, event: bytes, *, wait: bool = False, **details: Any) -> Invocation:
         """Assign an event to an environment. The response comes through the invocation that is returned.
