@@ -189,11 +189,35 @@ class AgentWatch:
         if self.agents is not None and self.agents.inner is not None:
             self.agents.inner.install()
         function = load_handler(variable("_HANDLER") or "")
-        return Handler(function, self._log) if self.agents is None else self.agents.handler(function, self._log)
+        return make_handler(function, self._log) if self.agents is None else self.agents.handler(function, self._log)
 
     def report_init_error(self) -> None:
         if self.agents is not None:
             self.agents.report_init_error()
+
+
+# --- Web applications -------------------------------------------------------------------------------------------------
+
+INTERFACE = "STREAMING_RUNTIME_INTERFACE"  # asgi, wsgi or handler
+START_RESPONSE = "start_response"  # the second parameter of a WSGI application (PEP 3333)
+COROUTINE = 0x80  # of a code object: a coroutine function
+
+
+def make_handler(function: "Callable[..., Any]", log: "Log") -> "Handler":
+    """Return the handler for what `_HANDLER` names. Only the module `interface` knows web applications."""
+    if is_plain(function) and variable(INTERFACE) is None:
+        return Handler(function, log)
+    handler: Handler = load("interface").make_handler(function, log)
+    return handler
+
+
+def is_plain(function: "Any") -> bool:
+    """Return whether it can only be a handler: a function with at most two parameters, and none of those of WSGI."""
+    if type(function) is not type(is_plain):
+        return False
+    code = function.__code__
+    is_short = code.co_argcount <= 2 and not code.co_flags & COROUTINE
+    return is_short and START_RESPONSE not in code.co_varnames[: code.co_argcount]
 
 
 # --- Streaming --------------------------------------------------------------------------------------------------------
