@@ -94,7 +94,7 @@ def main() -> "NoReturn":
     try:
         runtime_api = api.RuntimeApi(variable("AWS_LAMBDA_RUNTIME_API") or "", output)
         exit_on_sigterm(runtime_api.connection)
-        posix.register_at_fork(after_in_child=runtime_api.connection.disown)
+        posix.register_at_fork(after_in_child=lambda: disown(runtime_api, output))
         run(runtime_api, initialize(runtime_api, output), output)
     except RuntimeApiError as error:
         output.line(f"{error}; the environment ends")
@@ -104,6 +104,13 @@ def main() -> "NoReturn":
         if report.exit_status is None:  # raised between two invocations, by a signal handler for example
             output.error(report)
         leave(1 if report.exit_status is None else report.exit_status)
+
+
+def disown(runtime_api: api.RuntimeApi, output: log.Log) -> None:
+    """In a process that the function forked: leave the Runtime API and the invocation to the parent."""
+    runtime_api.connection.disown()
+    if output.invocation is not None:
+        output.invocation.has_ended = True
 
 
 def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
@@ -159,7 +166,8 @@ def serve(
 ) -> None:
     """Serve one invocation: stream the response. An error goes to `/error` before the first byte, later to trailers.
 
-    Raises SystemExit, after the report, if the handler did; RuntimeApiError if the Runtime API is unusable.
+    Raises SystemExit, after the report, if the handler or its work after the response did; RuntimeApiError if the
+    Runtime API is unusable.
     """
     response = runtime_api.response_class(runtime_api, current, output)
     try:
@@ -181,6 +189,10 @@ def serve(
             response.fail(report)
         if report.exit_status is not None:
             sys.exit(report.exit_status)
+    finally:
+        current.has_ended = True
+        if current.callbacks is not None:
+            current.callbacks.finish(loaded, output)
 
 
 # --- The end of the process -------------------------------------------------------------------------------------------

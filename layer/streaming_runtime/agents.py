@@ -10,6 +10,7 @@ within the call, raises its error there, and returns what an agent expects: `{"s
 - Some agents wrap the handler from `sitecustomize`. The import hook that replaces it is in place before `site` runs.
 - The caller must not wait for the agent's export. The last chunk, or the trailers, leave within the call.
 - Before the first byte, `/error` ends the invocation, so it is sent after the agent has returned.
+- Work after the response runs within the call too, so the agent records it. The response, or `/error`, leaves before.
 - Agents swallow or replace exceptions. The first one is remembered and reported.
 - A caller that has left is not an error of the function. It is remembered, and not raised to the agent.
 - Only the first call in the thread of the invocation may send chunks. Any other call of the replaced function (from a
@@ -21,7 +22,7 @@ import sys
 from _thread import get_ident
 
 from streaming_runtime import ContractError, NotDelivered, RuntimeApiError
-from streaming_runtime.api import OPEN
+from streaming_runtime.api import FRESH, OPEN
 from streaming_runtime.handler import Handler, load_handler, split_handler_name
 from streaming_runtime.log import ImportHook, describe
 
@@ -51,11 +52,10 @@ class ObservedCall:
         problem: what ended the stream early.
     """
 
-    def __init__(
-        self, response: "ResponseStream", send: "Callable[[object, ResponseStream], None]", log: "Log"
-    ) -> None:
+    def __init__(self, handler: Handler, invocation: "Invocation", response: "ResponseStream", log: "Log") -> None:
+        self._handler = handler
+        self._invocation = invocation
         self._response = response
-        self._send = send
         self._log = log
         self._thread = get_ident()
         self.is_driven = False
@@ -69,19 +69,31 @@ class ObservedCall:
     def drive(self, result: object) -> "dict[str, object]":
         """Send what the innermost handler gives, to the end of the response. Raises what the handler raises."""
         try:
-            self._send(result, self._response)
+            self._handler.send(result, self._response)
             self._response.finish()
         except (NotDelivered, RuntimeApiError) as problem:
             self._remember(problem)
         return {"statusCode": self._response.status}
 
     def fail(self, error: BaseException) -> None:
-        """Remember an error, and send the trailers. Before the first byte the report has to wait for the agent."""
+        """Remember an error, and send the trailers.
+
+        Before the first byte the report waits for the agent, unless there is work after the response: that has to run
+        within the call, and the caller does not wait for it.
+        """
         self._remember(error)
-        if self._response.phase is OPEN and not self._response.is_disowned:
+        phase = self._response.phase
+        is_due = phase is OPEN or (phase is FRESH and self._invocation.callbacks is not None)
+        if is_due and not self._response.is_disowned:
             report = describe(error, "the handler")
             self._log.error(report)
             self._response.fail(report)
+
+    def run_callbacks(self) -> None:
+        """Do the work after the response, so that the agent records it and does not flush before it."""
+        self._invocation.has_ended = True
+        if self._invocation.callbacks is not None:
+            self._invocation.callbacks.call_all(self._handler, self._log)
 
     def _remember(self, problem: BaseException) -> None:
         self.problem, self._traceback = problem, problem.__traceback__
@@ -163,6 +175,8 @@ class InnerHandler:
             except BaseException as error:
                 call.fail(error)
                 raise
+            finally:
+                call.run_callbacks()
 
         for attribute in COPIED_ATTRIBUTES:
             if hasattr(original, attribute):
@@ -250,7 +264,7 @@ class ObservedHandler(Handler):
         self._is_reported = False
 
     def stream(self, invocation: "Invocation", response: "ResponseStream") -> None:
-        call = self._inner.call = ObservedCall(response, self.send, self._log)
+        call = self._inner.call = ObservedCall(self, invocation, response, self._log)
         result = None
         try:
             result = self._call(*self.arguments(invocation))

@@ -20,6 +20,7 @@ from streaming_runtime.log import Descriptor, duplicate_high
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextvars import Context
     from typing import Any
 
     from streaming_runtime.api import ResponseStream
@@ -37,12 +38,17 @@ class EventLoop:
 
     Args:
         log_clean_up: is called with an error that a generator raises while it is closed.
+
+    Attributes:
+        context: the `contextvars` context that the last stream or awaitable of this invocation has left.
     """
 
     def __init__(self, log_clean_up: "Callable[[Exception], None]") -> None:
         self._asyncio = import_standard("asyncio")
+        self._copy_context = import_standard("contextvars").copy_context
         self._log_clean_up = log_clean_up
         self._loop: Any = None
+        self.context: Any = None
         self._waker: Descriptor | None = None  # the end of the wake-up socket that other threads write to
 
     def stream(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
@@ -52,13 +58,24 @@ class EventLoop:
         if errors:
             raise errors.pop()
 
-    def run(self, awaitable: "Awaitable[object]") -> None:
-        """Run the loop until an awaitable is done. Raises what it raises."""
+    def run(self, awaitable: "Awaitable[object]", context: "Context | None" = None) -> None:
+        """Run the loop until an awaitable is done, in a copy of the context. Raises what it raises."""
+        errors: list[BaseException] = []
+        waiting = self._wait_for(awaitable, errors)
+        if context is None:
+            self._run(waiting)
+        else:
+            context.run(self._run, waiting)
+        if errors:
+            raise errors.pop()
 
-        async def wait() -> None:
+    async def _wait_for(self, awaitable: "Awaitable[object]", errors: "list[BaseException]") -> None:
+        """Await the awaitable. An error is added to the list, as in `_send_all`."""
+        try:
             await awaitable
-
-        self._run(wait())
+        except BaseException as error:
+            errors.append(error)
+        self.context = self._copy_context()
 
     async def _send_all(
         self, items: "AsyncIterator[object]", response: "ResponseStream", errors: "list[BaseException]"
@@ -83,6 +100,7 @@ class EventLoop:
                         self._log_clean_up(error)
         except BaseException as error:
             errors.append(error)
+        self.context = self._copy_context()
 
     def _run(self, coroutine: "Any") -> None:
         """Run a coroutine in the loop. Raises what it raises."""
@@ -103,6 +121,7 @@ class EventLoop:
         https://docs.python.org/3/library/asyncio-eventloop.html, `shutdown_asyncgens`, describes the hook that makes a
         task for each. Closing one can abandon another, so this repeats until there is none, within a time limit.
         """
+        self.context = None  # its variables may refer to such generators
         loop = self._loop
         if loop is None or not self._is_intact():
             return

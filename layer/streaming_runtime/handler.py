@@ -234,7 +234,7 @@ class Handler:
     def __init__(self, handler: "Callable[[Any, LambdaContext], Any]", log: "Log") -> None:
         self._handler = handler
         self._log = log
-        self._loop: EventLoop | None = None
+        self.loop: EventLoop | None = None
         self.capture()
 
     def capture(self) -> None:
@@ -283,13 +283,13 @@ class Handler:
 
     def settle(self) -> None:
         """Let the event loop, if there is one, finish what a stream has left, before the environment is frozen."""
-        if self._loop is not None:
-            self._loop.settle()
+        if self.loop is not None:
+            self.loop.settle()
 
     def close(self) -> None:
         """End what handlers have left running in the event loop."""
-        if self._loop is not None:
-            self._loop.close()
+        if self.loop is not None:
+            self.loop.close()
 
     def _stream_iterator(self, items: "Iterator[object]", response: "ResponseStream") -> None:
         try:
@@ -306,18 +306,18 @@ class Handler:
                     self._log_clean_up(error)
 
     def _stream_async_iterator(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
-        self._event_loop().stream(items, response)
+        self.event_loop().stream(items, response)
 
     def await_result(self, awaitable: "Awaitable[object]") -> None:
         """Await the result of a SnapStart hook. Raises what it raises."""
-        loop = self._event_loop()
+        loop = self.event_loop()
         loop.run(awaitable)
         loop.settle()
 
-    def _event_loop(self) -> "EventLoop":
-        if self._loop is None:
-            self._loop = load("aio").EventLoop(self._log_clean_up)
-        return self._loop
+    def event_loop(self) -> "EventLoop":
+        if self.loop is None:
+            self.loop = load("aio").EventLoop(self._log_clean_up)
+        return self.loop
 
     def _log_clean_up(self, error: Exception) -> None:
         """Log an error of a generator's `finally`: it must not replace the reason why the generator was closed."""

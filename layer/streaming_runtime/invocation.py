@@ -12,8 +12,10 @@ except ImportError:  # an interpreter that is built differently
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from streaming_runtime.after_response import Callbacks
     from streaming_runtime.client_context import ClientContext
     from streaming_runtime.http1 import ResponseHead
     from streaming_runtime.log import Log
@@ -39,14 +41,20 @@ class Invocation:
     Args:
         headers: of the response to `next`.
         body: the event as received; None if the connection ended inside it.
+
+    Attributes:
+        callbacks: those of `context.after_response`; None if there is none.
+        has_ended: the response has ended, or cannot be sent any more.
     """
 
-    __slots__ = ("body", "headers", "request_id")
+    __slots__ = ("body", "callbacks", "has_ended", "headers", "request_id")
 
     def __init__(self, request_id: str, headers: "ResponseHead", body: "bytes | None") -> None:
         self.request_id = request_id
         self.headers = headers
         self.body = body
+        self.callbacks: Callbacks | None = None
+        self.has_ended = False
 
     @property
     def trace_id(self) -> "str | None":
@@ -121,6 +129,7 @@ class LambdaContext:
     function_version: "str | None"
 
     _log: "Log | None" = None  # a copy in another process has none
+    _invocation: "Invocation | None" = None  # a copy has none
 
     __reduce__ = make_picklable
 
@@ -140,6 +149,7 @@ class LambdaContext:
         self.identity = CognitoIdentity(identity or {})
         self._epoch_deadline_time_in_ms = invocation.deadline_ms
         self._log = log
+        self._invocation = invocation
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the invocation times out, never less than 0."""
@@ -155,6 +165,18 @@ class LambdaContext:
             self._log.text(str(msg))
         else:
             sys.stdout.write(str(msg))
+
+    def after_response(self, function: "Callable[..., object]", /, *args: "Any", **kwargs: "Any") -> None:
+        """Register a function to call when the response has ended, before the environment is frozen.
+
+        The registered functions are called in order, whatever the outcome of the invocation. A coroutine function runs
+        on the event loop. Errors are logged.
+
+        Raises:
+            TypeError: `function` cannot be called.
+            RuntimeError: the last of the functions has returned, or this context is a copy.
+        """
+        load("after_response").register(self._invocation, function, args, kwargs)
 
     def __repr__(self) -> str:
         return represent(

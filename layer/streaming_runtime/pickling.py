@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
+OMITTED = ("_invocation", "_log")  # parts of this process
+
 RESTORE = (
     "(lambda sys, load: (sys.path.insert(0, {folder!r}), load('streaming_runtime'), sys.path.remove({folder!r})) and "
     "sys.modules['streaming_runtime'].load('pickling').Restore({name!r}))(__import__('sys'), __import__)"
@@ -20,9 +22,9 @@ RESTORE = (
 
 
 def reduce(owner: object) -> "tuple[Restore, tuple[dict[str, Any]]]":
-    """Return what `__reduce__` of an object of the module `invocation` returns. The log stays behind."""
+    """Return what `__reduce__` of an object of the module `invocation` returns."""
     names = getattr(owner, "__slots__", ()) or vars(owner)
-    return Restore(type(owner).__name__), ({name: getattr(owner, name) for name in names if name != "_log"},)
+    return Restore(type(owner).__name__), ({name: getattr(owner, name) for name in names if name not in OMITTED},)
 
 
 class Restore:

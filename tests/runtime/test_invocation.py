@@ -119,6 +119,8 @@ def test_the_context_equals_that_of_the_managed_runtime(both):
     described = {case: (ours(both[0], headers), theirs(both[1], headers)) for case, headers in HEADERS.items()}
     for description in (each for pair in described.values() for each in pair):
         del description["repr"]  # the next test compares it
+    for description, _ in described.values():
+        description["context"]["methods"].remove("after_response")  # an addition of this runtime
     assert {case: pair for case, pair in described.items() if pair[0] != pair[1]} == {}
 
 
