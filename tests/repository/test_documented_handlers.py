@@ -62,6 +62,29 @@ def test_the_upstream_of_the_async_recipe_is_closed(tmp_path: Path) -> None:
     assert "upstream closed" in streamed(tmp_path, only("docs/handler.md", "upstream closed")).err
 
 
+def test_the_work_after_the_response_is_done_before_the_end_of_the_invocation(tmp_path: Path) -> None:
+    result = streamed(tmp_path, only("docs/handler.md", "def save("))
+    assert result.out == b"one token at a time"
+    saved = '{"prompt": "Hello", "answer": ["one ", "token ", "at a time"]}'
+    assert saved in result.err and result.err.index(saved) < result.err.index("END RequestId")
+
+
+def test_the_stub_of_the_context_tests_a_handler(tmp_path: Path) -> None:
+    source = only("docs/handler.md", "StubContext")
+    path = tmp_path / "test_recipe.py"
+    path.write_text(source)
+    passed = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path], capture_output=True)
+    assert passed.returncode == 0, passed.stdout
+    typed = "context: Context = StubContext()\n"  # the stub has the type that the handler expects
+    path.write_text(source + typed)
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", path], capture_output=True, cwd=tmp_path
+    )
+    assert checked.returncode == 0, checked.stdout
+    with_real_context = streamed(tmp_path, source)
+    assert with_real_context.out == b"Hello\n" and "saved" in with_real_context.err
+
+
 def test_the_timeout_recipe_ends_its_stream_in_time(tmp_path: Path) -> None:
     result = streamed(tmp_path, only("docs/handler.md", "get_remaining_time_in_millis"))
     assert result.out.startswith(b"0\n1\n") and result.out.endswith(b"to be continued\n")
