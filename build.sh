@@ -6,7 +6,8 @@
 #        ./build.sh layer --python VERSION --arch x86_64|arm64 [-n] [-o DIR] [--interpreter FILE|DIR|URL]
 #                 [--sha256 HASH] [--target RUNTIME] build the layer that contains Python, for provided.*
 #        ./build.sh pin [-n] [--versions FILE]       update the Pythons for it in layer-manifest.json
-#        ./build.sh test [PYTEST ARGUMENTS]          run the tests; the first run creates .venv
+#        ./build.sh test [--long] [PYTEST ARGUMENTS] run the tests; --long adds those that take
+#                                                    minutes; the first run creates .venv
 #        ./build.sh bench [OPTIONS]                  run the benchmark; see ./build.sh bench --help
 #        ./build.sh -h | --help                      print this text
 #
@@ -149,7 +150,9 @@ run_tests() {
   .venv/bin/python tests/support/debian_stand_ins.py
   .venv/bin/python tests/support/package_environments.py
   # All tests: on all processors. Chosen ones: in one process, so that --pdb works.
-  [ $# -gt 0 ] || set -- -n auto --dist loadfile
+  case $* in
+    '' | --long) set -- "$@" -n auto --dist loadfile ;;
+  esac
   exec .venv/bin/python -m pytest "$@"
 }
 

@@ -92,7 +92,43 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
         context.__exit__(None, None, None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the two files that take minutes, so that the other processors do not wait for them at the end."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests with the marker `long` too")
+
+
+left_out = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[left_out] = 0
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m, so that it counts only what they have chosen
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests. Begin with the two files that take most time, for which the others would wait."""
     slowest = ("test_keep_alive.py", "test_soak.py")
     items.sort(key=lambda item: item.path.name not in slowest)
+    if config.getoption("long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
+    config.stash[left_out] = len(long)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # In a run on several processors, each worker collects all tests. It gives the number to the process that reports.
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[left_out]
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[left_out] = max(node.config.stash[left_out], getattr(node, "workeroutput", {}).get("left_out", 0))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if count := config.stash[left_out]:
+        tests = "test was" if count == 1 else "tests were"
+        terminalreporter.write_line(f"{count} long {tests} left out: run them with ./build.sh test --long")

@@ -191,8 +191,23 @@ def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
         "python tests/support/package_environments.py",
         "python -m pytest -k word",
     ]
-    sandbox.test()
-    assert sandbox.log.read_text().splitlines()[-1] == "python -m pytest -n auto --dist loadfile"
+
+
+@pytest.mark.usefixtures("on_linux")
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ([], "-n auto --dist loadfile"),
+        (["--long"], "--long -n auto --dist loadfile"),
+        (["--long", "tests/x.py"], "--long tests/x.py"),
+        (["tests/x.py", "--long"], "tests/x.py --long"),
+    ],
+)
+def test_all_tests_run_on_all_processors_and_chosen_ones_in_one_process(
+    sandbox: Sandbox, words: list[str], arguments: str
+) -> None:
+    sandbox.test(*words)
+    assert sandbox.calls()[-1] == f"python -m pytest {arguments}"
 
 
 def test_the_emulator_is_installed_on_linux_only(sandbox: Sandbox) -> None:
