@@ -22,6 +22,7 @@ from support.emulator import (
     FunctionFolder,
     MakeFunction,
     Program,
+    Server,
     Serving,
     run,
     until,
@@ -209,6 +210,33 @@ def test_environments_do_not_outlive_the_supervisor(serving: Serving) -> None:
     assert result.err.splitlines()[-1].startswith(
         "error: the process that starts the execution environments was killed"
     )
+
+
+def test_the_second_signal_ends_an_emulator_whose_orderly_end_is_blocked(tmp_path: Path) -> None:
+    with (
+        FunctionFolder(tmp_path / "a-function", STUBBORN) as function,
+        Server(function.path, env=with_tmpdir(tmp_path)) as server,
+        server.connect() as client,
+    ):
+        client.send_request("GET / HTTP/1.1")
+        client.read_head()
+        [supervisor] = children(server.process.pid)
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            server.interrupt()
+            server.interrupt()
+            assert server.process.wait(WAIT) == 130
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        function.wait_until_gone()
+        until(lambda: not list((tmp_path / "temporary").iterdir()))
+
+
+def test_no_folder_is_left_by_an_emulator_that_is_killed_before_its_supervisor_runs(tmp_path: Path) -> None:
+    with Program(env=with_tmpdir(tmp_path)) as program:
+        until(lambda: children(program.process.pid))
+        program.process.kill()
+    until(lambda: not list((tmp_path / "temporary").iterdir()))
 
 
 def test_further_signals_have_no_effect(serving: Serving) -> None:

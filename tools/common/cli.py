@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
+from tools.common.signals import INTERRUPTED
 from tools.common.urls import redact
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # 130 is 128 + SIGINT, as shells report it
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 
 class Parser(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,23 @@ DONE, FAILED = 0, 1
 SNAPSTART_INIT_TIMEOUT, MAX_SNAPSTART_INIT_TIMEOUT = 130.0, 900.0
 
 
-def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervisor | OSError) -> int:
-    """Run the command line and return the exit status."""
+def run(
+    arguments: list[str],
+    default_event: dict[str, Any],
+    supervisor: Supervisor | OSError,
+    at_end: Callable[[Callable[[], None]], None],
+) -> int:
+    """Run the command line and return the exit status.
+
+    Args:
+        at_end: registers a function that is called when the run ends, also by a signal.
+    """
     options = parse(arguments)
     event = options.event or (b"" if options.serve else default_event_bytes(default_event))
     console = Console(options.json)
+    at_end(console.close)
     try:
-        if isinstance(supervisor, OSError):
-            cause = f"{supervisor.filename or 'a process'}: {supervisor.strerror}"
-            raise ToolError(f"cannot start: {cause}; set TMPDIR to a folder that can be written")
+        supervisor = usable(supervisor)
         if options.isolate:
             try_isolation(supervisor)
         numbers = itertools.count(1)
@@ -48,12 +56,22 @@ def run(arguments: list[str], default_event: dict[str, Any], supervisor: Supervi
             return invoke_once(next(iter(pools.values())), console, event, options.throttle)
         from tools.emulator.serving import serve  # one invocation does not need the endpoints
 
-        return serve(pools, console, options, supervisor)
+        return serve(pools, console, options, supervisor, at_end)
     except ToolError as error:
         console.error(redact(str(error)))
         return FAILED
-    finally:
-        console.close()
+
+
+def usable(supervisor: Supervisor | OSError) -> Supervisor:
+    """Return the supervisor when it is ready. Raises ToolError."""
+    try:
+        if isinstance(supervisor, OSError):
+            raise supervisor
+        supervisor.wait_until_ready()
+    except OSError as error:
+        cause = f"{error.filename or 'a process'}: {error.strerror}"
+        raise ToolError(f"cannot start: {cause}; set TMPDIR to a folder that can be written") from None
+    return supervisor
 
 
 def make_pool(

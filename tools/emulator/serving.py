@@ -7,7 +7,8 @@ import os
 import resource
 import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from tools.common.errors import ToolError
 from tools.emulator.console import STDOUT, Console, write_all
@@ -22,13 +23,22 @@ from tools.emulator.options import Options
 from tools.emulator.sandbox.supervisor_client import Supervisor
 
 MAX_DESCRIPTORS = 65536
-# Seconds. The kernel can deliver a signal to another thread, which does not interrupt a wait in the main thread. So the
-# main thread never waits longer than this.
-SIGNAL_INTERVAL = 0.2
 
 
-def serve(pools: dict[str, EnvironmentPool], console: Console, options: Options, supervisor: Supervisor) -> int:
-    """Serve until KeyboardInterrupt. Raises ToolError if it cannot serve, or if the supervisor ends."""
+def serve(
+    pools: dict[str, EnvironmentPool],
+    console: Console,
+    options: Options,
+    supervisor: Supervisor,
+    at_end: Callable[[Callable[[], None]], None],
+) -> NoReturn:
+    """Serve until the supervisor ends: a signal ends it, or somebody kills it.
+
+    Args:
+        at_end: registers a function that is called when the run ends.
+
+    Raises ToolError if it cannot serve, and at the end.
+    """
     raise_descriptor_limit()
     functions = Functions(pools, console)
     function_url = FunctionUrl(console, options.invoke_mode, options.cors, options.throttle)
@@ -39,18 +49,15 @@ def serve(pools: dict[str, EnvironmentPool], console: Console, options: Options,
         listen(options.host, options.port),
         next(iter(pools.values())).attach() if options.api_only else None,
     )
-    try:
-        if options.api_only:
-            console.note(attach_command(router.authority, next(iter(pools.values()))))
-        announce(first_lines(router, pools, options))
-        if options.snapstart:
-            for pool in pools.values():
-                pool.prepare()
-        while not supervisor.gone.wait(SIGNAL_INTERVAL):
-            pass
-        raise ToolError("the process that starts the execution environments was killed; start main.py again")
-    finally:
-        router.close()
+    at_end(router.close)
+    if options.api_only:
+        console.note(attach_command(router.authority, next(iter(pools.values()))))
+    announce(first_lines(router, pools, options))
+    if options.snapstart:
+        for pool in pools.values():
+            pool.prepare()
+    supervisor.gone.wait()
+    raise ToolError("the process that starts the execution environments was killed; start main.py again")
 
 
 def announce(lines: Iterator[str]) -> None:

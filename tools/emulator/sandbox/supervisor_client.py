@@ -6,6 +6,7 @@ import contextlib
 import errno
 import marshal
 import os
+import signal
 import socket
 import sys
 import threading
@@ -17,6 +18,7 @@ from tools.common.paths import ROOT
 SCRATCH_PREFIX = "python-streaming-runtime-"
 KILLED = -9  # the exit status of a process whose supervisor was killed
 ENDING = "the emulator is ending"
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Process:
@@ -54,29 +56,39 @@ class Process:
 class Supervisor:
     """Starts the supervisor process, and other processes through it.
 
-    `gone` is set when the supervisor process has ended. Raises OSError if it cannot be started, or if the scratch
-    folder cannot be made.
+    Theory of operation. The supervisor writes while it reads, and so does this side. If both waited in a write, each
+    for the other one to read, they would wait forever. So the thread that reads never waits for one that writes: a
+    write has a lock of its own, and `_lock` protects the tables only, never during a write.
+
+    The supervisor process makes the scratch folder and removes it. If the emulator made it, an emulator that is killed
+    before the supervisor runs would leave it.
+
+    `gone` is set when the supervisor process has ended. Raises OSError if it cannot be started.
     """
 
     def __init__(self) -> None:
         temporary = os.environ.get("TMPDIR") or "/tmp"
-        self.scratch = Path(temporary).absolute() / f"{SCRATCH_PREFIX}{os.urandom(8).hex()}"
-        self.scratch.mkdir(mode=0o700)
+        # Without symbolic links (macOS has one at /tmp), so that paths in the log are those that the function sees.
+        self.scratch = Path(os.path.realpath(temporary)) / f"{SCRATCH_PREFIX}{os.urandom(8).hex()}"
         self._lock = threading.Lock()
+        self._write_lock = threading.Lock()
         self._number = 0
         self._starting: dict[int, Process] = {}
         self._running: dict[int, Process] = {}
         self._closed = False
+        self._problem: OSError | None = None  # why there is no scratch folder
+        self._ready = threading.Event()
         self.gone = threading.Event()
         self._channel, theirs = socket.socketpair()
         with theirs:
-            try:
-                self._pid = self._spawn(theirs.fileno())
-            except OSError:
-                self.scratch.rmdir()
-                raise
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+            self._pid = self._spawn(theirs.fileno())
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def wait_until_ready(self) -> None:
+        """Wait for the scratch folder. Raises OSError if it cannot be made."""
+        self._ready.wait()
+        if self._problem is not None:
+            raise self._problem
 
     def start(
         self,
@@ -98,40 +110,49 @@ class Supervisor:
         words = [os.fsencode(word) for word in command]
         variables = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
         with self._lock:
-            if self._closed or self.gone.is_set():
+            if self._closed:
                 raise OSError(errno.ESRCH, ENDING, command[0])
             self._number += 1
-            process = self._starting[self._number] = Process(self)
-            self._write(("start", self._number, words, variables, os.fsencode(folder), isolation), [log])
+            number = self._number
+            process = self._starting[number] = Process(self)
+        self._write(("start", number, words, variables, os.fsencode(folder), isolation), [log])
         process.started.wait()
         if process.problem is not None:
-            number, file = process.problem
-            raise OSError(number, os.strerror(number), os.fsdecode(file))
+            code, file = process.problem
+            raise OSError(code, os.strerror(code), os.fsdecode(file))
         return process
 
     def send(self, *message: Any) -> None:
-        with self._lock:
-            self._write(message, [])
+        self._write(message, [])
 
     def close(self) -> None:
-        """Kill every process, end the supervisor and remove the scratch folder."""
+        """Kill every process, end the supervisor and remove the scratch folder. It waits for a close on any thread."""
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-            with contextlib.suppress(OSError):
-                self._channel.shutdown(socket.SHUT_WR)
-        self._reader.join()
-        self._channel.close()
-        os.waitpid(self._pid, 0)
+        self._request_end()
+        self.gone.wait()
+        with contextlib.suppress(ChildProcessError):  # another thread was faster
+            os.waitpid(self._pid, 0)
         if self.scratch.exists():  # the supervisor was killed
             remove_folder(self.scratch)
 
+    def kill(self, timeout: float) -> None:
+        """Like `close`, for a number of seconds at most. It takes no lock: a blocked thread may have any of them."""
+        self._closed = True
+        self._request_end()
+        if self.gone.wait(timeout) and self.scratch.exists():
+            remove_folder(self.scratch)
+
     def make_folder(self, name: str) -> Path:
-        """Make a folder that is removed at the end."""
+        """Make a folder that is removed at the end. Raises OSError."""
+        self.wait_until_ready()
         folder = self.scratch / name
         folder.mkdir()
         return folder
+
+    def _request_end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
 
     def _spawn(self, channel: int) -> int:
         program = (
@@ -141,31 +162,46 @@ class Supervisor:
         command = [sys.executable, "-S", "-E", "-P", "-B", "-c", program, str(ROOT), str(self.scratch)]
         null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
         # The channel is copied first: its own number can be one of those that are opened next.
-        return os.posix_spawn(command[0], command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, channel, 3), *null])
+        actions = [(os.POSIX_SPAWN_DUP2, channel, 3), *null]
+        # Ctrl-C in the terminal must not reach it before it can ignore it.
+        return os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsigmask=END_SIGNALS)
 
     def _write(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
         data = marshal.dumps(message)
         frame = len(data).to_bytes(4) + data
         try:
-            sent = socket.send_fds(self._channel, [frame], descriptors) if descriptors else 0
-            self._channel.sendall(frame[sent:])
+            with self._write_lock:
+                sent = socket.send_fds(self._channel, [frame], descriptors) if descriptors else 0
+                self._channel.sendall(frame[sent:])
         except OSError:
-            return  # the supervisor was killed; `_read` reports it to all that wait
+            return  # the supervisor has ended; `_read` reports it to all that wait
 
     def _read(self) -> None:
-        with self._channel.makefile("rb") as stream:
-            while head := stream.read(4):
-                self._handle(*marshal.loads(stream.read(int.from_bytes(head))))
-        self.gone.set()
+        with contextlib.suppress(OSError), self._channel.makefile("rb") as stream:
+            while (head := stream.read(4)) and len(data := stream.read(int.from_bytes(head))) == int.from_bytes(head):
+                self._handle(*marshal.loads(data))
+        with self._write_lock:
+            self._channel.close()
         with self._lock:
+            self._closed = True
             remaining = [*self._starting.values(), *self._running.values()]
         for process in remaining:
             process.problem = process.problem or (errno.ESRCH, b"the supervisor")
             process.status = KILLED
             process.started.set()
             process.ended.set()
+        self._problem = self._problem or OSError(errno.ESRCH, ENDING)
+        self._ready.set()
+        self.gone.set()
 
     def _handle(self, kind: str, *details: Any) -> None:
+        if kind == "ready":
+            self._ready.set()
+            return
+        if kind == "unusable":
+            code, file = details
+            self._problem = OSError(code, os.strerror(code), os.fsdecode(file))
+            return
         with self._lock:
             process = self._running.pop(details[0]) if kind == "ended" else self._starting.pop(details[0])
             if kind == "started":

@@ -20,7 +20,8 @@ interpreter; importing `json` would take as long as all the rest of the start.
 
     to it:    ("start", number, command, environment, folder, isolation), with the descriptor of the log
               ("kill", pid), ("suspend", pid), ("resume", pid)
-    from it:  ("started", number, pid), ("failed", number, errno, file)
+    from it:  ("ready",), or ("unusable", errno, file) if the scratch folder cannot be made
+              ("started", number, pid), ("failed", number, errno, file)
               ("ended", pid, status, peak): status as in `subprocess`; memory in KiB
 """
 
@@ -33,6 +34,7 @@ import marshal
 import os
 import select
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing `typing` takes longer than the rest of the start
@@ -40,14 +42,17 @@ if TYPE_CHECKING:  # importing `typing` takes longer than the rest of the start
 
 LINUX = sys.platform == "linux"
 SIGNALS = {"kill": signal.SIGKILL, "suspend": signal.SIGSTOP, "resume": signal.SIGCONT}  # by message
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CHANNEL = 3  # the descriptor of the socket
+END_TIMEOUT = 0.4  # seconds that killed processes have to end; the kernel can delay that, for example in a slow write
+POLL_INTERVAL = 0.002  # seconds
 _ANCILLARY_BYTES = 4096  # far more than one descriptor needs
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Supervisor:
-    """Args: `scratch` is the folder to remove at the end."""
+    """Args: `scratch` is the folder that is made at the start, and removed at the end."""
 
     def __init__(self, channel: _socket.socket, scratch: str) -> None:
         self._channel = channel
@@ -58,6 +63,12 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until the emulator is gone, then end all processes."""
+        try:
+            os.mkdir(self._scratch, 0o700)
+        except OSError as error:
+            self._send("unusable", error.errno or errno.EIO, self._scratch.encode("utf-8", "surrogateescape"))
+            return
+        self._send("ready")
         # A signal interrupts poll() only if it arrives during poll(). The pipe also wakes it for one that came before.
         child_ended, wake_up = os.pipe()
         for descriptor in (child_ended, wake_up):
@@ -141,20 +152,38 @@ class Supervisor:
                 self._send("ended", pid, os.waitstatus_to_exitcode(status), peak)
 
     def _end(self) -> None:
+        """Kill all descendants and remove the scratch folder. The end of the process closes the channel.
+
+        The emulator's threads may still make files in the folder. They cannot find it under its new name.
+        """
         signal.set_wakeup_fd(-1)
-        self._channel.close()
         for pid in self._environments:
             kill_group(pid)
-        while True:
-            for pid in descendants(os.getpid()):
-                kill(pid)
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                break
+        all_ended = kill_descendants(END_TIMEOUT)
         import shutil  # it imports all compression formats, which would take half of the start
 
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        removed = f"{self._scratch}-removed"
+        os.rename(self._scratch, removed)
+        shutil.rmtree(removed, ignore_errors=True)
+        if not all_ended:
+            kill_descendants(None)
+            shutil.rmtree(removed, ignore_errors=True)
+
+
+def kill_descendants(timeout: float | None) -> bool:
+    """Kill and reap all descendants. Returns False if one has not ended after that many seconds."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        for pid in descendants(os.getpid()):
+            kill(pid)
+        try:
+            pid, _ = os.waitpid(-1, 0 if end is None else os.WNOHANG)
+        except ChildProcessError:
+            return True
+        if pid == 0 and end is not None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(POLL_INTERVAL)
 
 
 def execute(
@@ -169,7 +198,7 @@ def execute(
     file = folder
     try:
         os.setsid()  # Ctrl-C in a terminal is for the emulator, which then ends this process
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, *END_SIGNALS):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         for descriptor in (1, 2):
@@ -246,8 +275,9 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 def main() -> None:
     os.setsid()  # signals to the emulator's process group do not reach it
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in END_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)  # the emulator has blocked them until now
     channel = _socket.socket(fileno=CHANNEL)
     os.set_inheritable(CHANNEL, False)
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
