@@ -64,7 +64,7 @@ def is_field(value: object) -> bool:
 
 
 def invalid(message: str) -> ContractError:
-    return ContractError("InvalidResponseHead", f"the dict that the handler yielded first {message}")
+    return ContractError("InvalidResponseHead", f"the head of the response {message}")
 
 
 def not_a_stream(result: object) -> ContractError:
