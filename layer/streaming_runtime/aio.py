@@ -14,7 +14,7 @@ What can go wrong:
   `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
-from streaming_runtime import import_standard
+from streaming_runtime import import_standard, load
 from streaming_runtime.log import Descriptor, duplicate_high
 
 TYPE_CHECKING = False
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from streaming_runtime.api import ResponseStream
 
 VERSION = "0.1.0"
+
+AioConnection, AioResponseStream = load("aio_connection").AioConnection, load("aio_connection").AioResponseStream
 
 CANCELLATION_TIMEOUT = 1.0  # seconds that a cancelled task gets
 CLOSING_TIMEOUT = 1.0  # seconds, for abandoned async generators after a stream
@@ -86,18 +88,22 @@ class EventLoop:
         abandoned generator among them would not be closed after the stream.
         """
         try:
-            try:
-                write, write_next = response.write_first, response.write
-                async for item in items:
-                    write(item)
-                    write = write_next
-                    del item  # or two large chunks would exist at a time
-            finally:
-                if hasattr(items, "aclose"):
-                    try:
-                        await items.aclose()
-                    except Exception as error:
-                        self._log_clean_up(error)
+            with AioConnection(response.connection, self._loop) as driver:
+                stream, unsent = AioResponseStream(response, driver), driver.unsent
+                try:
+                    write, write_next = response.write_first, response.write
+                    async for item in items:
+                        write(item)
+                        if unsent:
+                            await stream.drain()
+                        write = write_next
+                        del item  # or two large chunks would exist at a time
+                finally:
+                    if hasattr(items, "aclose"):
+                        try:
+                            await items.aclose()
+                        except Exception as error:
+                            self._log_clean_up(error)
         except BaseException as error:
             errors.append(error)
         self.context = self._copy_context()

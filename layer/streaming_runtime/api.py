@@ -60,23 +60,24 @@ MAX_EMPTY_PAUSE = 1.0  # seconds before `next` is asked again after a 204
 # The phases of a response. It only moves down this list.
 FRESH = "nothing sent"
 OPEN = "head sent"
-DONE = "ended"
+ENDED = "all sent"
+DONE = "accepted or refused"
 
 
 class ResponseStream:
-    """The response to one invocation: FRESH -> OPEN -> DONE. The head leaves in one send with the first chunk.
+    """The response to one invocation: FRESH -> OPEN -> ENDED -> DONE. The head leaves in one send with the first chunk.
 
     The phase alone decides how an error is reported. `/error` is accepted only before a response has begun: the service
     answers a second POST for the same invocation with 403. Once the head is out, trailers are the only way.
     """
 
-    __slots__ = ("_api", "_connection", "_invocation", "_log", "_send", "is_reported", "phase", "status")
+    __slots__ = ("_invocation", "_log", "_send", "api", "connection", "is_reported", "phase", "status")
 
     def __init__(self, api: "RuntimeApi", invocation: Invocation, log: "Log") -> None:
-        self._api = api
+        self.api = api
         self._invocation = invocation
         self._log = log
-        self._connection = api.connection
+        self.connection = api.connection
         self._send = api.connection.send
         self.phase = FRESH
         self.is_reported = False  # an error of this invocation is in the log, and on its way to the caller
@@ -85,7 +86,7 @@ class ResponseStream:
     @property
     def is_disowned(self) -> bool:
         """Whether this process is a fork, in which nothing of the response may be sent."""
-        return self._connection.disowned
+        return self.connection.disowned
 
     def write_first(self, item: object) -> None:
         """Send the first item: the prelude of an HTTP response if it is a dict, otherwise a chunk.
@@ -98,8 +99,8 @@ class ResponseStream:
             head = self._begin(HTTP_INTEGRATION)
             self._send(head + CHUNK % (len(prelude), prelude) + CHUNK % (len(PRELUDE_END), PRELUDE_END))
             self.status = item.get("statusCode", 200)
-            if self._connection.exit_request is not None:
-                raise self._connection.exit_request
+            if self.connection.exit_request is not None:
+                raise self.connection.exit_request
         else:
             self.write(item)
 
@@ -115,9 +116,9 @@ class ResponseStream:
             self._send(CHUNK % (size, data))  # what `chunk` does, without the call: this is the path of small chunks
         elif size:
             frame = chunk(data) if self.phase is OPEN else chunk(data, self._begin(OCTET_STREAM))
-            self._send(frame) if type(frame) is bytes else self._connection.send_gathered(frame)  # type: ignore[arg-type]
-        if self._connection.exit_request is not None:
-            raise self._connection.exit_request
+            self._send(frame) if type(frame) is bytes else self.connection.send_gathered(frame)  # type: ignore[arg-type]
+        if self.connection.exit_request is not None:
+            raise self.connection.exit_request
 
     def finish(self) -> bool:
         """End the response. One without a chunk begins first, so that the caller gets an empty response.
@@ -126,38 +127,57 @@ class ResponseStream:
         """
         if self.phase is DONE:
             return True
-        self._end(LAST_CHUNK)
-        if self._connection.exit_request is not None:
-            raise self._connection.exit_request
-        return self._api.read_acceptance("the response")
+        self.end()
+        self.phase = DONE
+        return self.api.read_acceptance("the response")
+
+    def end(self) -> None:
+        """Send the end of the response, unless it is sent."""
+        if self.phase is FRESH or self.phase is OPEN:
+            self._end(LAST_CHUNK)
+            if self.connection.exit_request is not None:
+                raise self.connection.exit_request
 
     def fail(self, report: "Report") -> None:
         """Report an error to the caller by the way that is still open."""
+        try:
+            if self.send_error(report):
+                self.api.read_acceptance("the error")
+        except NotDelivered as reason:
+            self.log_lost_error(reason)
+
+    def send_error(self, report: "Report") -> bool:
+        """Send the report to `/error`, or in the trailers. Return whether one of them was still open."""
         self.is_reported = True
-        if self.phase is FRESH:
+        phase = self.phase
+        if phase is FRESH:
             self.phase = DONE
-            self._api.post_error(self._invocation, report)
-        elif self.phase is OPEN:
-            try:
-                request_id = self._invocation.request_id
-                self._end(last_chunk(encode(report, lambda each: trailers(each, request_id))))
-                self._api.read_acceptance("the response")
-            except NotDelivered as reason:
-                self._log.line(f"the error was not delivered: {reason}")
+            self.api.send_error(self._invocation, report)
+        elif phase is OPEN:
+            request_id = self._invocation.request_id
+            self._end(last_chunk(encode(report, lambda each: trailers(each, request_id))))
+            self.phase = DONE
+        return phase is FRESH or phase is OPEN
+
+    def log_lost_error(self, reason: NotDelivered) -> None:
+        self._log.line(f"the error was not delivered: {reason}")
+
+    def lose(self) -> None:
+        """Note that the connection broke within the response."""
 
     def _begin(self, content_type: str) -> bytes:
         if self.phase is not FRESH:
             raise RuntimeError("a response begins once")
-        self._connection.renew()  # first: while it fails, nothing has begun and `/error` is still accepted
+        self.connection.renew()  # first: while it fails, nothing has begun and `/error` is still accepted
         self.phase = OPEN
-        return self._api.response_head(self._invocation, content_type)
+        return self.api.response_head(self._invocation, content_type)
 
     def _end(self, last: bytes) -> None:
-        if self.phase is DONE:
-            raise RuntimeError("a response ends once")
         if self.phase is FRESH:
             last = self._begin(OCTET_STREAM) + last
-        self.phase = DONE
+        elif self.phase is not OPEN:
+            raise RuntimeError("a response ends once")
+        self.phase = ENDED
         self._send(last)
 
 
@@ -243,31 +263,34 @@ class RuntimeApi:
             f"Trailer: {ERROR_TYPE}, {ERROR_BODY}\r\n\r\n"
         ).encode("utf-8", "surrogateescape")
 
-    def post_error(self, invocation: Invocation, report: "Report") -> None:
-        """Report a failed invocation whose response has not begun."""
+    def send_error(self, invocation: Invocation, report: "Report") -> None:
+        """Report a failed invocation whose response has not begun. The caller reads the acceptance."""
         cause = encode(report, lambda each: each.xray_cause()).decode("ascii")
         fields = f"{echo(invocation)}{XRAY_CAUSE}: {cause}\r\n"
-        self.post_report(ERROR_PATH % invocation.request_id, report, fields, invocation.request_id)
+        self._send_report(ERROR_PATH % invocation.request_id, report, fields, invocation.request_id)
 
     def post_init_error(self, report: "Report") -> None:
         """Report that the environment could not start. Allowed once, before the first `next`."""
         self.post_report(INIT_ERROR_PATH, report)
 
-    def post_report(
+    def post_report(self, path: str, report: "Report", error_type: str = "") -> None:
+        """Post an error report. `error_type` replaces the type in the header; the one in the body stays."""
+        try:
+            self._send_report(path, report, error_type=error_type)
+            self.read_acceptance(path)
+        except NotDelivered as reason:
+            self._log.line(f"the error was not delivered to {path}: {reason}")
+
+    def _send_report(
         self, path: str, report: "Report", fields: str = "", request_id: str = "", error_type: str = ""
     ) -> None:
-        """Post an error report. `error_type` replaces the type in the header; the one in the body stays."""
         body = encode(report, lambda each: each.body(request_id))
         fields += (
             f"{ERROR_TYPE}: {error_type or report.header}\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
         )
         head = request_head("POST", self.prefix + path, self.common_fields + fields)
-        try:
-            self.connection.renew()
-            self.connection.send(head + body)
-            self.read_acceptance(path)
-        except NotDelivered as reason:
-            self._log.line(f"the error was not delivered to {path}: {reason}")
+        self.connection.renew()
+        self.connection.send(head + body)
 
     def read_acceptance(self, request: str) -> bool:
         """Read the response to a POST, and return whether it was accepted. A 5xx ends the environment.

@@ -35,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from streaming_runtime.aio_connection import AioConnection
     from streaming_runtime.http1 import Buffer, Response
 
 VERSION = "0.1.0"
@@ -43,6 +44,7 @@ SEND_NOW = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)  # no wait; 
 # tcp(7): idle seconds before the first probe, seconds between probes, probes; and how often a SYN is repeated, which
 # ends an attempt to connect after about 7 seconds. The kernel counts these, so a freeze of the process does no harm.
 TCP_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_SYNCNT": 2}
+RECEIVE_NOW = socket.MSG_DONTWAIT
 PEEK_NOW = socket.MSG_DONTWAIT | socket.MSG_PEEK
 
 # Linux 4.1, struct tcp_info of linux/tcp.h: tcpi_state, and tcpi_bytes_received, unread bytes included.
@@ -59,6 +61,7 @@ class _NotConnected:
     def send(self, *_: object) -> int:
         raise OSError("not connected")
 
+    fileno: "Any" = send
     recv: "Any" = send
     getsockopt: "Any" = send
     sendmsg: "Any" = send
@@ -69,7 +72,7 @@ class _NotConnected:
     detach = close
 
 
-_NOT_CONNECTED = _NotConnected()
+NOT_CONNECTED = _NotConnected()
 
 
 def _at_high_number(sock: "socket.socket", family: int, kind: int, protocol: int) -> "socket.socket":
@@ -99,22 +102,35 @@ def cookie(sock: "socket.socket") -> bytes:
         return b""
 
 
+def refuse(response: "Response") -> "NoReturn":
+    """Raise the error for a response that ends a request: RuntimeApiError for a 5xx, otherwise NotDelivered."""
+    if response.status >= 500:
+        raise RuntimeApiError(f"the Runtime API responded with {response}")
+    raise NotDelivered(f"the Runtime API ended the request with {response}")
+
+
 class Connection:
     """One keep-alive HTTP/1.1 connection. A request starts after the response to the previous one was read.
 
     Attributes:
+        sock: NOT_CONNECTED while there is no connection.
+        parser: of the responses.
+        bytes_read: from this socket.
+        early_response: received before the request was complete.
+        driver: waits on an event loop; None if the thread waits.
         exit_request: set by SIGTERM; whoever sends a response raises it as soon as the current send is complete.
         disowned: this process is a fork of the one that opened the connection.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
-        self._socket: socket.socket | _NotConnected = _NOT_CONNECTED
+        self.sock: socket.socket | _NotConnected = NOT_CONNECTED
         self._descriptor: Descriptor | None = None
-        self._parser = ResponseParser()
-        self._bytes_read = 0  # from this socket
+        self.parser = ResponseParser()
+        self.bytes_read = 0
         self._cookie = b""
-        self._early_response: Response | None = None  # received before the request was complete
+        self.early_response: Response | None = None
+        self.driver: AioConnection | None = None
         self.exit_request: Terminated | None = None
         self.disowned = False
 
@@ -128,7 +144,7 @@ class Connection:
         """
         if self.is_stale():
             self.close()
-        if self._socket is _NOT_CONNECTED:
+        if self.sock is NOT_CONNECTED:
             self._open()
 
     def reuse(self) -> None:
@@ -137,20 +153,20 @@ class Connection:
         Only the identity of the socket is checked, which takes a third of the time. A connection that was closed in the
         meantime shows when the request is sent, so the request must be one that can be sent again.
         """
-        if self._parser.is_last or self._parser.received or not self._has_its_cookie():
+        if self.parser.is_last or self.parser.received or not self._has_its_cookie():
             self.close()
-        if self._socket is _NOT_CONNECTED:
+        if self.sock is NOT_CONNECTED:
             self._open()
 
     def _has_its_cookie(self) -> bool:
         try:
-            return self._socket.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8) == self._cookie
+            return self.sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8) == self._cookie
         except OSError:  # another system, or the number belongs to a file
-            return self._is_ours()
+            return self.is_ours()
 
     def is_stale(self) -> bool:
         """Return whether the connection is closed, or carries stray bytes."""
-        return bool(self._parser.is_last or self._parser.received or not self._is_idle())
+        return bool(self.parser.is_last or self.parser.received or not self._is_idle())
 
     def _is_idle(self) -> bool:
         """Return whether the socket is ours, its connection is open and nothing is unread.
@@ -160,28 +176,28 @@ class Connection:
         many. The receive decides where that fails: on other systems, and if the connection is not idle.
         """
         try:
-            info = self._socket.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES)
-            if info[0] == ESTABLISHED and int.from_bytes(info[BYTES_RECEIVED], sys.byteorder) == self._bytes_read:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES)
+            if info[0] == ESTABLISHED and int.from_bytes(info[BYTES_RECEIVED], sys.byteorder) == self.bytes_read:
                 return True
         except (OSError, IndexError):
             pass
-        return self._is_ours() and self._has_nothing_to_read()
+        return self.is_ours() and self._has_nothing_to_read()
 
     def _has_nothing_to_read(self) -> bool:
         try:
-            self._socket.recv(1, PEEK_NOW)
+            self.sock.recv(1, PEEK_NOW)
         except BlockingIOError:
             return True
         except OSError:
             return False
         return False  # closed, or bytes that belong to no request: they would be parsed as the next response
 
-    def _is_ours(self) -> bool:
+    def is_ours(self) -> bool:
         """Return whether the socket's number still refers to the socket. If not, it is neither used nor closed."""
         if self._descriptor is not None and self._descriptor.is_valid():
             return True
-        self._socket.detach()
-        self._socket, self._descriptor = _NOT_CONNECTED, None
+        self.sock.detach()
+        self.sock, self._descriptor = NOT_CONNECTED, None
         return False
 
     def disown(self) -> None:
@@ -201,7 +217,7 @@ class Connection:
                 _set_options(sock)
                 try:
                     sock.connect(address)
-                    self._socket, self._descriptor, self._bytes_read = sock, Descriptor(sock.fileno()), 0
+                    self.sock, self._descriptor, self.bytes_read = sock, Descriptor(sock.fileno()), 0
                     self._cookie = cookie(sock)
                     return
                 except OSError as error:
@@ -212,10 +228,12 @@ class Connection:
         raise NotDelivered(f"no connection to {host} port {port}: {problem}")
 
     def close(self) -> None:
-        if self._is_ours():
-            self._socket.close()
-        self._socket, self._descriptor = _NOT_CONNECTED, None
-        self._parser, self._early_response = ResponseParser(), None
+        if self.driver is not None:
+            self.driver.forget_connection()
+        if self.is_ours():
+            self.sock.close()
+        self.sock, self._descriptor = NOT_CONNECTED, None
+        self.parser, self.early_response = ResponseParser(), None
 
     # Sending
 
@@ -225,21 +243,21 @@ class Connection:
         Raises NotDelivered if the other side closed the connection or refused the request; the connection is closed.
         """
         try:
-            sent = self._socket.send(data, SEND_NOW)
+            sent = self.sock.send(data, SEND_NOW)
         except BaseException as error:
             sent = self._sent_before(error)
         if sent != len(data):
-            self._send_rest(memoryview(data)[sent:])
+            self._send_or_keep(memoryview(data)[sent:])
 
     def send_gathered(self, buffers: "tuple[Buffer, ...]") -> None:
         """Send the buffers one after the other without joining them. Raises what `send` raises."""
         try:
-            sent = self._socket.sendmsg(buffers, [], SEND_NOW)
+            sent = self.sock.sendmsg(buffers, [], SEND_NOW)
         except BaseException as error:
             sent = self._sent_before(error)
         for buffer in buffers:
             if sent < len(buffer):
-                self._send_rest(memoryview(buffer)[sent:])
+                self._send_or_keep(memoryview(buffer)[sent:])
             sent = max(0, sent - len(buffer))
 
     def _sent_before(self, error: BaseException) -> int:
@@ -247,9 +265,15 @@ class Connection:
         if isinstance(error, BlockingIOError):
             return 0
         if isinstance(error, OSError):
-            self._give_up(error)
+            self.give_up(error)
         self.close()  # raised by a signal handler, perhaps in the middle of a chunk
         raise error
+
+    def _send_or_keep(self, rest: memoryview) -> None:
+        if self.driver is None:
+            self._send_rest(rest)
+        else:
+            self.driver.unsent.append(rest)
 
     def _send_rest(self, rest: memoryview) -> None:
         """Send the rest. Close the connection if anything interrupts that: its framing is then broken."""
@@ -261,9 +285,9 @@ class Connection:
 
     def _send_when_writable(self, rest: memoryview) -> None:
         select = import_standard("select")
-        sock = self._socket
+        sock = self.sock
         poller = select.poll()
-        poller.register(sock, select.POLLOUT | (0 if self._early_response else select.POLLIN))
+        poller.register(sock, select.POLLOUT | (0 if self.early_response else select.POLLIN))
         while rest:
             for _, events in poller.poll():
                 if events & select.POLLIN:
@@ -274,7 +298,7 @@ class Connection:
             except BlockingIOError:
                 continue
             except OSError as error:
-                self._give_up(error)
+                self.give_up(error)
 
     def _take_early_response(self) -> None:
         """Read a response that arrives before the request is complete.
@@ -282,15 +306,17 @@ class Connection:
         A refusal ends the request. A success is kept: the server still expects the rest of the request.
         """
         response = self.read_response()
-        if self._socket is _NOT_CONNECTED:
+        if self.sock is NOT_CONNECTED:
             raise NotDelivered("the Runtime API closed the connection")
-        self._early_response = response
+        self.early_response = response
         if not response.is_success:
-            self._give_up(None)
+            self.give_up(None)
 
-    def _give_up(self, error: "OSError | None") -> "NoReturn":
+    def give_up(self, error: "OSError | None") -> "NoReturn":
         """Leave a request incomplete. The response, if there is one, explains more than the error does."""
-        if not self._is_ours():
+        if self.sock is NOT_CONNECTED:
+            raise NotDelivered("the connection was closed within the response")
+        if not self.is_ours():
             self.close()
             raise NotDelivered("the function closed the descriptor of the connection")
         if error is not None and not isinstance(error, ConnectionError):  # raised by the function's signal handler
@@ -302,19 +328,17 @@ class Connection:
             raise NotDelivered(f"the Runtime API closed the connection ({error})") from None
         finally:
             self.close()
-        if response.status >= 500:
-            raise RuntimeApiError(f"the Runtime API responded with {response}")
-        raise NotDelivered(f"the Runtime API ended the request with {response}")
+        refuse(response)
 
     # Receiving
 
     def read_response(self) -> "Response":
         """Read the response to the request. If there is no valid one, close the connection and raise NotDelivered."""
-        if self._early_response is not None:
-            early, self._early_response = self._early_response, None
+        if self.early_response is not None:
+            early, self.early_response = self.early_response, None
             return early
         try:
-            response = self._receive(self._parser)
+            response = self._receive(self.parser)
         except ProtocolError as error:
             self.close()
             raise NotDelivered(str(error)) from None
@@ -351,6 +375,6 @@ class Connection:
             return response
 
     def _read(self, size: int) -> bytes:
-        data: bytes = self._socket.recv(size)
-        self._bytes_read += len(data)
+        data: bytes = self.sock.recv(size)
+        self.bytes_read += len(data)
         return data

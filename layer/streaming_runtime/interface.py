@@ -2,7 +2,7 @@
 
     asgi       a coroutine function with exactly three required positional parameters: (scope, receive, send)
     wsgi       anything else whose second positional parameter is named `start_response`
-    handler    called with (event, context)
+    handler    called with (event, context); what calls its first parameter `event` can only be that
 
 Objects are judged by their `__call__`, classes by their `__init__`, partial functions by what is left to pass. The
 rules are narrow, because a wrong guess calls the function with arguments that it does not expect. So `__wrapped__` is
@@ -60,11 +60,12 @@ def detect(function: "Callable[..., Any]") -> str:
     if signature is None:
         return HANDLER  # written in C, for example
     names, required = signature.names, signature.required
-    if names[:1] != ["event"]:
-        if signature.is_coroutine and required == 3 and not signature.has_required_keywords:
-            return ASGI
-        if not signature.is_coroutine and names[1:2] == [START_RESPONSE]:
-            return WSGI
+    if names[:1] == ["event"]:
+        return HANDLER
+    if signature.is_coroutine and required == 3 and not signature.has_required_keywords:
+        return ASGI
+    if not signature.is_coroutine and names[1:2] == [START_RESPONSE]:
+        return WSGI
     return HANDLER if required <= 2 else UNCLEAR
 
 

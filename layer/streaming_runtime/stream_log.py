@@ -7,7 +7,7 @@ whether the response ended well after it had begun.
 import time
 
 from streaming_runtime import NotDelivered, RuntimeApiError, load
-from streaming_runtime.api import DONE, FRESH, USER_AGENT, ResponseStream, bytes_of
+from streaming_runtime.api import DONE, ENDED, FRESH, USER_AGENT, ResponseStream, bytes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LoggedResponseStream(ResponseStream):
         try:
             super().write_first(item)
         except (NotDelivered, RuntimeApiError):
-            self._record_broken()
+            self.lose()
             raise
         self._first_byte = time.monotonic()
 
@@ -61,29 +61,29 @@ class LoggedResponseStream(ResponseStream):
         try:
             super().write(data)
         except (NotDelivered, RuntimeApiError):
-            self._record_broken()
+            self.lose()
             raise
 
     def finish(self) -> bool:
         try:
             accepted = super().finish()
         except (NotDelivered, RuntimeApiError):
-            self._record_broken()
+            self.lose()
             raise
         self._record("success" if accepted else "refused")
         return accepted
 
-    def fail(self, report: "Report") -> None:
-        was_complete = self.phase is DONE  # an exit was requested while the end was sent
+    def send_error(self, report: "Report") -> bool:
+        was_complete = self.phase is ENDED or self.phase is DONE  # an exit was requested while the end was sent
         try:
-            super().fail(report)
+            return super().send_error(report)
         finally:
             if was_complete:
                 self._record("success")
             else:
                 self._record("error", report.error_type)
 
-    def _record_broken(self) -> None:
+    def lose(self) -> None:
         """Record a broken connection. If nothing was sent, the runtime still reports an error, which is recorded."""
         if self.phase is not FRESH:
             self._record("not delivered")
