@@ -9,28 +9,16 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, NoCredentialsError
+from support.clock import Clock
 from support.cloud import HANDLER, OURS, Cloud
 from support.lambda_standin import Call
 
 from tools.fleet.aws import errors
-from tools.fleet.aws.errors import record_response, translated
+from tools.fleet.aws.errors import translated
 from tools.fleet.aws.layers import download
-from tools.fleet.aws.session import Pace, Pacer
+from tools.fleet.aws.pace import Pace, Pacer
 
 THROTTLED = {"ResponseMetadata": {"HTTPStatusCode": 429}}
-
-
-class Clock:
-    """A clock that only `sleep` advances."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 # --- The pacer
@@ -41,11 +29,11 @@ def test_requests_are_an_interval_apart_and_a_429_delays_all_threads() -> None:
     pacer = Pacer(Pace(sleep=clock.sleep, clock=clock))
     starts = []
     for _ in range(3):
-        pacer.wait()
+        pacer.wait("before-send.lambda.GetAlias")
         starts.append(clock.now)
     assert starts == [100.0, 100.125, 100.25]
-    pacer.record(parsed_response=THROTTLED)
-    other = threading.Thread(target=pacer.wait)
+    pacer.record("response-received.lambda.GetAlias", parsed_response=THROTTLED)
+    other = threading.Thread(target=pacer.wait, args=["before-send.lambda.GetAlias"])
     other.start()
     other.join()
     assert clock.now == 101.25
@@ -57,7 +45,7 @@ def test_a_late_thread_does_not_shorten_the_interval_of_the_next() -> None:
     pacer = Pacer(Pace(sleep=lambda seconds: clock.sleep(seconds + next(late, 0)), clock=clock))
     starts = []
     for _ in range(3):
-        pacer.wait()
+        pacer.wait("before-send.lambda.GetAlias")
         starts.append(clock.now)
     assert starts == [100.0, 100.625, 100.75]
 
@@ -82,9 +70,9 @@ def test_a_throttled_roll_out_pauses_before_its_next_request(cloud: Cloud) -> No
         return None
 
     cloud.standin.faults.on = throttle
-    pace = Pace(between_requests=0, after_throttling=7, between_polls=0, sleep=sleep, clock=clock)
+    pace = Pace(between_requests=0, after_throttling=7, sleep=sleep, clock=clock)
     assert cloud.run("rollout", "f", "--to", "2", "--yes", pace=pace).returncode == 0
-    assert 7 in pauses
+    assert sum(pauses) >= 7
 
 
 # --- Errors
@@ -122,16 +110,6 @@ def test_other_exceptions_are_not_translated() -> None:
         raise ZeroDivisionError
 
 
-def test_an_error_after_a_lost_response_is_marked_as_a_retry() -> None:
-    with pytest.raises(errors.PreconditionFailed) as caught, translated():
-        record_response(exception=ConnectionError())
-        raise response(412, "PreconditionFailedException")
-    assert caught.value.is_retry
-    with pytest.raises(errors.PreconditionFailed) as caught, translated():
-        raise response(412, "PreconditionFailedException")
-    assert not caught.value.is_retry
-
-
 # --- Secrets
 
 
@@ -139,9 +117,7 @@ def test_messages_contain_neither_the_signature_nor_the_password_of_a_url(cloud:
     with pytest.raises(Exception, match="cannot be downloaded") as caught:
         download("s3://user:password@bucket/key?X-Amz-Signature=secret")
     assert "password" not in str(caught.value) and "secret" not in str(caught.value)
-    message = cloud.refusal(
-        "report", AWS_ENDPOINT_URL="http://user:password@127.0.0.1:1/?key=secret", AWS_MAX_ATTEMPTS="1"
-    )
+    message = cloud.refusal("report", AWS_ENDPOINT_URL="http://user:password@127.0.0.1:1/?key=secret")
     assert "127.0.0.1:1" in message
     assert "password" not in message and "secret" not in message
 

@@ -17,7 +17,7 @@ from support.lambda_in_memory import BEFORE, OTHER, OURS, MemoryDisk, Region
 
 from tools.common.errors import ToolError
 from tools.common.output import Output
-from tools.fleet.commands import rollback, rollout
+from tools.fleet.commands import rollout, undo
 from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import events, journal
 from tools.fleet.rollout.events import Event, FunctionState, IllegalEvent, RollOutState, next_state
@@ -83,7 +83,7 @@ def test_a_journal_with_an_illegal_event_is_refused_before_aws_is_called(
     context = Context(Environment(connect=no_aws, disk=MemoryDisk()), Output())
     with pytest.raises(ToolError) as refusal:
         if command == "rollback":
-            rollback.roll_back(context, written.path, yes=True)
+            undo.roll_back(context, written.path, yes=True)
         else:
             rollout.resume(context, Options(yes=True), written.path)
     assert str(refusal.value) == f"{written.path}: line 5: {problem}; use the file that a roll-out wrote"
@@ -189,7 +189,7 @@ class StoredRollOut:
         return rollout.resume(self.context(), Options(), self.path)
 
     def roll_back(self) -> int:
-        return rollback.roll_back(self.context(), self.path, yes=True)
+        return undo.roll_back(self.context(), self.path, yes=True)
 
     def layers(self) -> dict[str, list[str]]:
         return {name: self.region.functions[name] for name in BEFORE_ROLL_OUT}

@@ -18,7 +18,7 @@ from moto.awslambda.utils import get_backend
 from support.cloud import ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, Cloud, zipped
 from support.lambda_standin import Call
 
-from tools.fleet.aws.session import Pace
+from tools.fleet.aws.pace import Pace
 from tools.fleet.rollout.target_version import description
 from tools.packaging import manifest
 from tools.packaging.manifest import Published
@@ -143,7 +143,7 @@ def wait_until_blocked(process: int, file: Path) -> None:
 @pytest.mark.parametrize("fault", ["after", "before", 500, 429])
 def test_a_publisher_pauses_before_each_attempt_after_a_fault(cloud: Cloud, fault: Any) -> None:
     pauses: list[float] = []
-    pace = Pace(between_requests=0, after_throttling=0, between_polls=0, sleep=pauses.append)
+    pace = Pace(between_requests=0, between_reads=0, after_throttling=0, jitter=lambda: 1.0, sleep=pauses.append)
     met: list[Call] = []
 
     def twice(call: Call) -> Any:
@@ -154,7 +154,7 @@ def test_a_publisher_pauses_before_each_attempt_after_a_fault(cloud: Cloud, faul
 
     cloud.standin.faults.on = twice
     assert cloud.run("publish", pace=pace).returncode == 0
-    assert pauses == ([1.0] if fault == "after" else [1.0, 2.0])
+    assert pauses == ([0.5] if fault == "after" else [0.5, 1.0])
     assert versions(cloud) == [1]
 
 

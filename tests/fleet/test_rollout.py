@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cloud import ACCOUNT, FOREIGN_ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, Cloud
+from support.cloud import ACCOUNT, FOREIGN_ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, Cloud, no_pauses
 from support.lambda_standin import Call
 
 UPDATE = "UpdateFunctionConfiguration"
@@ -348,9 +349,10 @@ def test_a_function_that_is_deleted_meanwhile_is_skipped(fleet: Cloud, tmp_path:
 def test_a_function_that_always_fails_stops_the_roll_out_and_everything_is_rolled_back(fleet: Cloud) -> None:
     before = fleet.fleet()
     fleet.standin.faults.on = lambda call: 500 if (call.operation, call.name) == (UPDATE, "middle") else None
-    result = fleet.run("rollout", "--all-using", "--to", "2", "--yes", AWS_MAX_ATTEMPTS="1")
+    pace = replace(no_pauses(), outage=0)  # the updates of the others succeed in that time
+    result = fleet.run("rollout", "--all-using", "--to", "2", "--yes", pace=pace)
     assert result.returncode == 1
-    assert "stopped: middle: gave up after 3 attempts: UpdateFunctionConfiguration failed with " in result.stdout
+    assert "stopped: middle: gave up after 1 attempt: UpdateFunctionConfiguration failed with " in result.stdout
     assert fleet.fleet() == before
 
 
@@ -366,8 +368,8 @@ def test_an_update_that_fails_is_rolled_back(fleet: Cloud) -> None:
 def test_at_most_ten_requests_arrive_within_a_second(fleet: Cloud) -> None:
     command = [sys.executable, "-P", "-m", "tools.fleet", "rollout", "--all-using", "--to", "2", "--yes"]
     subprocess.run(command, env=fleet.environment, cwd=fleet.checkout.root, check=True, capture_output=True)
-    times = [call.at for call in fleet.standin.calls]
-    assert len(times) > 20
+    times = [call.at for call in fleet.standin.calls if call.operation not in ("GetFunction", "sts")]
+    assert len(times) > 10  # `GetFunction` has a quota of its own
     assert all(later - earlier > 1 for earlier, later in zip(times, times[10:], strict=False))
 
 
@@ -445,7 +447,8 @@ def test_ctrl_c_completes_what_was_begun_and_the_rest_can_be_resumed(fleet: Clou
     process = fleet.start("rollout", "--all-using", "--to", "2", "--yes", "--journal", tmp_path / "journal")
     _, message = process.communicate()
     assert process.returncode == 130
-    assert "Traceback" not in message and "interrupted; continue with ./build.sh rollout --resume " in message
+    assert "Traceback" not in message and "interrupted; " in message
+    assert "of 6 functions have the new version; continue with ./build.sh rollout --resume " in message
     fleet.done("rollout", "--resume", tmp_path / "journal")
     assert fleet.fleet() == moved(before, 2, *WITH)
 
@@ -575,10 +578,8 @@ def test_an_expired_session_is_one_line(fleet: Cloud) -> None:
 
 
 def test_an_unreachable_service_is_one_line(fleet: Cloud) -> None:
-    message = fleet.refusal(
-        "rollout", "alone", "--to", "2", AWS_ENDPOINT_URL="http://127.0.0.1:1", AWS_MAX_ATTEMPTS="1"
-    )
-    assert message.startswith("AWS cannot be reached ")
+    message = fleet.refusal("rollout", "alone", "--to", "2", AWS_ENDPOINT_URL="http://127.0.0.1:1")
+    assert message.startswith("gave up after 60 s: AWS cannot be reached ")
 
 
 def test_a_journal_of_another_account_or_region_is_refused(fleet: Cloud, tmp_path: Path) -> None:

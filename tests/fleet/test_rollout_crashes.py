@@ -24,7 +24,7 @@ from support.lambda_in_memory import BEFORE, OTHER, OURS, Crash, MemoryDisk, Mor
 
 from tools.common.errors import ToolError
 from tools.common.output import Output
-from tools.fleet.commands import rollback, rollout
+from tools.fleet.commands import rollout, undo
 from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import journal
 from tools.fleet.rollout.events import FunctionState
@@ -67,7 +67,7 @@ def resume(region: Region, path: Path, **more: Any) -> int:
 
 
 def roll_back(region: Region, path: Path, workers: int = 8, disk: Disk | None = None) -> int:
-    return rollback.roll_back(context(region, workers, disk), path, yes=True)
+    return undo.roll_back(context(region, workers, disk), path, yes=True)
 
 
 def number_of_steps(tmp_path: Path, **more: Any) -> int:

@@ -16,14 +16,15 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.retries.standard import ExponentialBackoff
 from moto.awslambda.utils import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 
-from support.checkout import ENVIRONMENT, Checkout
+from support.checkout import ENVIRONMENT, ROOT, Checkout
+from support.clock import Clock
 from support.lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, StandIn
 from tools.fleet import cli
-from tools.fleet.aws.session import Aws, Pace
+from tools.fleet.aws.pace import Pace
+from tools.fleet.aws.session import Aws
 from tools.fleet.commands.interface import Environment
 from tools.packaging import manifest
 
@@ -32,17 +33,24 @@ ACCOUNT = DEFAULT_ACCOUNT_ID
 NAME = "python-streaming-runtime"
 OURS = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{NAME}"
 
-NO_PAUSES = Pace(between_requests=0, after_throttling=0, between_polls=0, between_publish_attempts=0)
+
+def no_pauses() -> Pace:
+    """Return a pace whose clock stands still except in pauses, which take no time."""
+    clock = Clock()
+    return Pace(between_requests=0, between_reads=0, after_throttling=0, sleep=clock.sleep, clock=clock)
+
 
 # Starts the command line as `python3 -m tools.fleet` does, without the pauses that AWS needs.
 WITHOUT_PAUSES = """\
 import sys
 
-from tools.fleet.aws.session import Pace
+from support.clock import Clock
+from tools.fleet.aws.pace import Pace
 from tools.fleet.cli import main
 from tools.fleet.commands.interface import Environment
 
-pace = Pace(between_requests=0, after_throttling=0, between_polls=0, between_publish_attempts=0)
+clock = Clock()
+pace = Pace(between_requests=0, between_reads=0, after_throttling=0, sleep=clock.sleep, clock=clock)
 sys.exit(main(sys.argv[1:], Environment(pace=pace)))
 """
 
@@ -99,7 +107,7 @@ class Cloud:
                 "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
                 "AWS_EC2_METADATA_DISABLED": "true",
                 "NO_PROXY": "127.0.0.1",
-                "PYTHONPATH": str(checkout.root),
+                "PYTHONPATH": f"{checkout.root}{os.pathsep}{ROOT / 'tests'}",
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
         )
@@ -117,7 +125,7 @@ class Cloud:
         *words: str | Path,
         stdin: str = "",
         cwd: Path | None = None,
-        pace: Pace = NO_PAUSES,
+        pace: Pace | None = None,
         **environment: str | None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in this process, because starting one takes longer than most commands.
@@ -131,10 +139,9 @@ class Cloud:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(os, "environ", variables)
             patch.setattr(sys, "stdin", io.StringIO(stdin))
-            patch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)  # of botocore
             patch.chdir(cwd or self.checkout.root)
             try:
-                status = cli.main(list(map(str, words)), self.settings(pace, sorted(merged.items())))
+                status = cli.main(list(map(str, words)), self.settings(pace or no_pauses(), sorted(merged.items())))
             except SystemExit as end:  # argparse
                 status = int(end.code or 0)
         return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError, WaiterError
+from botocore.exceptions import ClientError
 
+from support.clock import Clock
 from tools.fleet.aws.arns import Place
-from tools.fleet.aws.session import Identity, Pace
+from tools.fleet.aws.pace import Pace
+from tools.fleet.aws.retries import Retries
+from tools.fleet.aws.session import Identity
 from tools.fleet.rollout.journal import Disk
 
 PLACE = Place("aws", "eu-central-1", "123456789012")
@@ -50,9 +53,10 @@ class Region:
     raise.
     """
 
-    pace = Pace(between_requests=0, after_throttling=0, between_polls=0, between_publish_attempts=0)
-
     def __init__(self, functions: dict[str, list[str]], versions: int = 3) -> None:
+        self.clock = Clock()
+        self.pace = Pace(sleep=self.clock.sleep, clock=self.clock)
+        self.retries = Retries(self.pace)
         self.functions = functions
         self.versions = {f"{OURS}:{number}" for number in range(1, versions + 1)} | {BEFORE, OTHER}
         self.revisions = dict.fromkeys(functions, 0)
@@ -85,6 +89,7 @@ class Region:
         with self._lock:
             yield
         self.after_call(operation, name)
+        self.retries.responded("".join(word.title() for word in operation.split("_")))
 
     def get_paginator(self, operation: str) -> Any:
         assert operation == "list_functions"
@@ -108,6 +113,7 @@ class Region:
             return {"Configuration": configuration, "Tags": self.tags.get(FunctionName, {})}
 
     def _configuration(self, name: str) -> dict[str, Any]:
+        is_failed = name in self.failing and f"{OURS}:1" not in self.functions[name]
         return {
             "FunctionName": name,
             "FunctionArn": function_arn(name),
@@ -115,6 +121,7 @@ class Region:
             "Runtime": "python3.13",
             "Layers": [{"Arn": arn} for arn in self.functions[name]],
             "RevisionId": str(self.revisions[name]),
+            "LastUpdateStatus": "Failed" if is_failed else "Successful",
         }
 
     def get_layer_version(self, LayerName: str, VersionNumber: int) -> dict[str, Any]:
@@ -149,14 +156,6 @@ class Region:
             self.revisions[name] += 1
             if layers is not None:
                 self.functions[name] = layers
-
-    def get_waiter(self, name: str) -> Any:
-        return self
-
-    def wait(self, FunctionName: str, **_: Any) -> None:
-        with self._call("wait", FunctionName):
-            if FunctionName in self.failing and f"{OURS}:1" not in self.functions[FunctionName]:
-                raise WaiterError("FunctionUpdatedV2", "failed", {"Configuration": {"LastUpdateStatusReason": "no"}})
 
     def invoke(self, FunctionName: str, Payload: bytes) -> dict[str, Any]:
         with self._call("invoke", FunctionName):

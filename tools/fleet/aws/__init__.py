@@ -2,7 +2,9 @@
 
 Reading order:
     errors      the tree of exceptions, and the translation from botocore's
-    session     credentials, regions and clients; the pacer
+    pace        pauses between calls
+    retries     repeats requests after errors of the network and of AWS
+    session     credentials, regions and clients
     arns        ARNs and names, parsed
     models      functions, aliases and layer versions as values
     functions   reading, updating, probing and publishing functions

@@ -3,10 +3,12 @@
 All calls of boto3 run inside `translated()`, so the rest of the package knows these exceptions only. Each is one line:
 what happened, then the next step.
 
-One condition needs care: `OutcomeUnknown`. No response, or a 5xx, does not mean that nothing was done. Who receives it
-must read the resource before the next attempt. The same applies in a hidden form: botocore repeats a failed request by
-itself. If the first request was carried out and its response was lost, the second one fails with 412 or 409, because of
-the first. `is_retry` of `Conflict` and `PreconditionFailed` marks that case: the change in the way may be our own.
+Two conditions need care:
+
+- `OutcomeUnknown`. No response, or a 5xx, does not mean that nothing was done. Who receives it must read the resource
+  before the next attempt.
+- `Interruption`. The network, AWS, the credentials or the disk of this machine fail, and the function at which this was
+  noticed is as good as any other. A roll-out stops and can be resumed; it does not roll back.
 """
 
 from __future__ import annotations
@@ -27,6 +29,17 @@ _INVALID = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
+_THROTTLED = {
+    "EC2ThrottledException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
@@ -37,22 +50,28 @@ class AwsError(ToolError):
         text: one line, with the next step.
         code: the error code of AWS; empty if there was no response.
         status: the HTTP status; 0 if there was no response.
-        is_retry: an earlier request of the same call may have been carried out.
     """
 
-    def __init__(self, text: str, code: str = "", status: int = 0, is_retry: bool = False) -> None:
+    def __init__(self, text: str, code: str = "", status: int = 0) -> None:
         super().__init__(redact(text))  # endpoints can contain a user and a password
         self.code = code
         self.status = status
-        self.is_retry = is_retry
 
 
-class CredentialsError(AwsError):
+class Interruption(ToolError):
+    """This run cannot continue, and no function is the cause; it can be resumed."""
+
+
+class CredentialsError(AwsError, Interruption):
     """There are no credentials, or AWS does not accept them: every further call of this process would fail."""
 
 
 class CredentialsExpired(CredentialsError):
     """The session has expired."""
+
+
+class Outage(AwsError, Interruption):
+    """AWS could not be reached, failed or throttled for about a minute, whatever the function. Nothing was changed."""
 
 
 class AccessDenied(AwsError):
@@ -72,11 +91,15 @@ class PreconditionFailed(AwsError):
 
 
 class Throttled(AwsError):
-    """AWS still rejected the call as one too many after all retries (429). It was not carried out."""
+    """AWS still rejected the call as one too many after about a minute (429). It was not carried out."""
 
 
 class OutcomeUnknown(AwsError):
     """The call may have been carried out or not: the response was lost, or was a 5xx."""
+
+
+class ProbeUnknown(AwsError, Interruption):
+    """A function was, or may have been, invoked, and its response was lost. It must not be invoked again."""
 
 
 class UpdateFailed(AwsError):
@@ -85,20 +108,18 @@ class UpdateFailed(AwsError):
 
 # --- Requests of one call ---------------------------------------------------------------------------------------------
 
-_requests = threading.local()  # botocore repeats a request in the thread that made the call
+_requests = threading.local()  # a call is repeated in the thread that made it
 
 
-def record_response(parsed_response: dict[str, Any] | None = None, exception: Any = None, **_: Any) -> None:
-    """Note a request whose outcome is unknown; botocore calls this after each request, the repeated ones too."""
-    status = (parsed_response or {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if exception is not None or status >= 500:
-        _requests.has_unknown_outcome = True
+def mark_outage(seconds: float) -> None:
+    """Note that the present call of this thread failed for so long because of an outage."""
+    _requests.outage = seconds
 
 
 @contextmanager
 def translated() -> Iterator[None]:
     """Run calls of boto3; raise their errors as `AwsError`."""
-    _requests.has_unknown_outcome = False
+    _requests.outage = None
     try:
         yield
     except ToolError:
@@ -107,7 +128,44 @@ def translated() -> Iterator[None]:
         translation = _translate(error)
         if translation is None:
             raise
+        if _requests.outage is not None:
+            raise outage(translation, _requests.outage) from error
         raise translation from error
+
+
+def outage(error: AwsError, seconds: float) -> Outage:
+    """Return `error`, which lasted for so many seconds, as an `Outage`."""
+    return Outage(f"gave up after {seconds:.0f} s: {error}", error.code, error.status)
+
+
+def is_throttling(code: str, status: int) -> bool:
+    """Whether AWS rejected a call as one too many, and so did not carry it out."""
+    return status == 429 or code in _THROTTLED
+
+
+def failure(response: Any, exception: Exception | None) -> tuple[str, bool]:
+    """Return why a request failed (empty if it did not), and whether AWS has certainly not carried it out.
+
+    An error that another attempt cannot change is no failure here: botocore raises it.
+    """
+    from botocore import exceptions  # see `_translate`
+    from botocore.parsers import ResponseParserError
+
+    if exception is not None:
+        not_connected = (
+            exceptions.ConnectTimeoutError,
+            exceptions.EndpointConnectionError,
+            exceptions.ProxyConnectionError,
+        )
+        if isinstance(exception, exceptions.HTTPClientError | exceptions.ConnectionError | ResponseParserError):
+            return type(exception).__name__, isinstance(exception, not_connected)
+        return "", False
+    parsed = response[1]
+    status = parsed.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = str(parsed.get("Error", {}).get("Code", ""))
+    if is_throttling(code, status):
+        return code or str(status), True
+    return (code or str(status), False) if status >= 500 else ("", False)
 
 
 def _translate(error: Exception) -> AwsError | None:
@@ -116,8 +174,6 @@ def _translate(error: Exception) -> AwsError | None:
 
     text = " ".join(str(error).split()).rstrip(".")
     match error:
-        case exceptions.WaiterError():
-            return _of_waiter(error, text)
         case exceptions.ClientError():
             return _of_response(error.response, error.operation_name)
         case (
@@ -153,31 +209,16 @@ def _of_response(response: dict[str, Any], operation: str) -> AwsError:
         return CredentialsError(text, code, status)
     if code in _DENIED:
         text = f"{operation} is not allowed: {message or code} (see docs/iam.md for the permissions)"
-        return AccessDenied(text, code, status, _is_retry())
+        return AccessDenied(text, code, status)
     text = f"{operation} failed with {code}{': ' if message else ''}{message}"
-    return _kind(code, status)(text, code, status, _is_retry())
-
-
-def _is_retry() -> bool:
-    return getattr(_requests, "has_unknown_outcome", False)
+    return _kind(code, status)(text, code, status)
 
 
 def _kind(code: str, status: int) -> type[AwsError]:
+    if is_throttling(code, status):
+        return Throttled
     if status >= 500:
         return OutcomeUnknown
     if code == "ResourceNotFoundException":
         return NotFound
-    return {404: NotFound, 409: Conflict, 412: PreconditionFailed, 429: Throttled}.get(status, AwsError)
-
-
-def _of_waiter(error: Any, text: str) -> AwsError:
-    """Return why a waiter stopped. Its last response is the function as it is, or an error."""
-    last = error.last_response or {}
-    if "Error" in last and "Configuration" not in last:
-        return _of_response(last, "GetFunction")
-    configuration = last.get("Configuration", last)
-    keys = ("LastUpdateStatusReasonCode", "LastUpdateStatusReason", "StateReason")
-    reasons = [str(configuration[key]) for key in keys if configuration.get(key)]
-    if reasons:
-        return UpdateFailed(f"the update failed: {': '.join(reasons)}")
-    return UpdateFailed(f"the update is not complete ({text})")
+    return {404: NotFound, 409: Conflict, 412: PreconditionFailed}.get(status, AwsError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,17 +11,20 @@ from tools.common.errors import ToolError
 from tools.common.lambda_facts import MAX_TIMEOUT
 from tools.fleet.aws.errors import (
     AwsError,
-    Conflict,
-    CredentialsError,
+    Interruption,
     NotFound,
     OutcomeUnknown,
-    PreconditionFailed,
+    ProbeUnknown,
+    UpdateFailed,
     translated,
 )
 from tools.fleet.aws.models import Alias, Function
+from tools.fleet.aws.retries import Patience
 from tools.fleet.aws.session import Aws
 
 MAX_POLLS = 300  # of one update
+
+Waiting = Generator[float, None, None]  # yields pauses in seconds; the caller sleeps, or does something else
 INVOCATION_TIMEOUT = MAX_TIMEOUT + 5  # seconds; AWS Lambda ends an invocation before
 
 
@@ -29,7 +32,8 @@ class Functions:
     """The functions of one region."""
 
     def __init__(self, aws: Aws, region: str) -> None:
-        self._pace = aws.pace
+        self.pace = aws.pace
+        self._retries = aws.retries
         self._client = aws.client("lambda", region)
         self._invoke_client = aws.client("lambda", region, timeout=INVOCATION_TIMEOUT)
 
@@ -80,34 +84,58 @@ class Functions:
         )
         return str(response.get("RevisionId", ""))
 
-    def wait(self, name: str) -> None:
-        """Wait until no update is in progress; raises `UpdateFailed` if the last one failed, or `NotFound`."""
-        self._wait("function_updated_v2", FunctionName=name)
+    def wait(self, name: str, qualifier: str | None = None) -> Waiting:
+        """Poll until no update is in progress, and a version can be invoked.
 
-    def wait_while_busy(self, name: str, attempt: int) -> None:
+        Like the waiters `function_updated_v2` and `published_version_active` of botocore, but with `GetFunction` alone,
+        which has a quota of its own, and without a sleeping thread.
+
+        Raises:
+            UpdateFailed: the last update failed, or does not end.
+            NotFound: the function was deleted.
+        """
+        for _ in range(MAX_POLLS):
+            function = self.get(name, qualifier)
+            if function.failure:
+                raise UpdateFailed(function.failure)
+            if function.status != "InProgress" and function.state != "Pending":
+                return
+            yield self.pace.between_polls
+        raise UpdateFailed(f"the update is not complete after {MAX_POLLS} polls")
+
+    def wait_while_busy(self, name: str, attempt: int) -> Waiting:
         """Wait for the end of somebody else's update, however it ends.
 
-        AWS also reports a conflict for a function that was just created or was idle, and no waiter covers that; so
-        the pause grows with each `attempt`.
+        AWS also reports a conflict for a function that was just created or was idle, and its state does not show that;
+        so the pause grows with each `attempt`.
         """
-        with suppress(AwsError):
-            self.wait(name)
-        self._pace.sleep(attempt * self._pace.between_polls)
+        with suppress(UpdateFailed, NotFound):
+            yield from self.wait(name)
+        yield attempt * self.pace.between_polls
 
-    def _wait(self, waiter: str, **parameters: str) -> None:
-        config = {"Delay": self._pace.between_polls, "MaxAttempts": MAX_POLLS}
-        with translated():
-            self._client.get_waiter(waiter).wait(WaiterConfig=config, **parameters)
+    def patience(self, operation: str) -> Patience:
+        """Return the pauses between attempts at one write whose outcome is unknown."""
+        return Patience(self._retries, operation)
 
     def probe(self, name: str, event: bytes) -> None:
-        """Invoke the function with `event`; raises `ToolError` if the invocation fails."""
+        """Invoke the function with `event`, once.
+
+        Raises:
+            ProbeUnknown: the response was lost.
+            Interruption: the function was not invoked.
+            ToolError: the invocation failed.
+        """
         try:
             with translated():
                 response = self._invoke_client.invoke(FunctionName=name, Payload=event)
                 payload = response["Payload"].read() if "Payload" in response else b""
-        except CredentialsError:
-            raise
+        except OutcomeUnknown as error:
+            raise ProbeUnknown(
+                f"the response to the probe of {name} was lost ({error}): it is not invoked again, so look at its log"
+            ) from error
         except AwsError as error:
+            if isinstance(error, Interruption):
+                raise
             raise ToolError(f"the probe failed: {error}") from error
         if response.get("FunctionError") or not 200 <= response.get("StatusCode", 200) < 300:
             raise ToolError(f"the probe failed: {_error_message(payload)}")
@@ -115,10 +143,11 @@ class Functions:
     # --- Versions and aliases
 
     def publish_version(self, name: str, revision: str) -> str:
-        """Publish a version if the function still has `revision`; return its number once it can be invoked."""
-        version = str(self._change("publish_version", FunctionName=name, **_lock(revision))["Version"])
-        self._wait("published_version_active", FunctionName=name, Qualifier=version)
-        return version
+        """Publish a version if the function still has `revision`; return its number, which `wait` takes.
+
+        If nothing has changed since the last version, AWS returns that one, so a second attempt publishes nothing.
+        """
+        return str(self._change("publish_version", FunctionName=name, **_lock(revision))["Version"])
 
     def alias(self, name: str, alias: str) -> Alias:
         """Return an alias; raises `NotFound`."""
@@ -177,18 +206,8 @@ class Functions:
         return statements
 
     def _change(self, operation: str, **parameters: Any) -> Any:
-        """Call an operation that changes something.
-
-        An error after a request with an unknown outcome is itself unclear: the first one may have been carried out. For
-        409 and 412, the exception has that as `is_retry`; other errors become `OutcomeUnknown`.
-        """
-        try:
-            with translated():
-                return getattr(self._client, operation)(**parameters)
-        except AwsError as error:
-            if error.is_retry and not isinstance(error, Conflict | PreconditionFailed | NotFound):
-                raise OutcomeUnknown(str(error), error.code, error.status) from error
-            raise
+        with translated():
+            return getattr(self._client, operation)(**parameters)
 
 
 def _lock(revision: str) -> dict[str, str]:

@@ -33,7 +33,6 @@ class Layers:
 
     def __init__(self, aws: Aws, region: str) -> None:
         self._client = aws.client("lambda", region)
-        self._publish_client = aws.client("lambda", region, attempts=1)
 
     def numbers(self, layer: Layer) -> list[tuple[int, str]]:
         """Return number and description of each version of `layer` that is not deleted, newest first."""
@@ -65,14 +64,14 @@ class Layers:
         return LayerInfo.of(response)
 
     def publish(self, variant: Variant, description: str, license_info: str, content: dict[str, Any]) -> LayerInfo:
-        """Publish a new version, in one request: each request that AWS carries out creates a version.
+        """Publish a new version. Each request that AWS carries out creates one, so none is repeated blindly.
 
         Raises:
             OutcomeUnknown: no response; look for the version before the next attempt.
             Throttled: not carried out.
         """
         with translated():
-            response = self._publish_client.publish_layer_version(
+            response = self._client.publish_layer_version(
                 LayerName=variant.layer_name,
                 Description=description,
                 LicenseInfo=license_info,

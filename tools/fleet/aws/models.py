@@ -19,6 +19,8 @@ class Function:
         revision: `RevisionId`, the optimistic lock; empty if the endpoint has none.
         code_size: of the zip, in bytes.
         status: `LastUpdateStatus`; empty in lists.
+        state: `State`; empty in lists.
+        failure: why the last update or the creation failed; empty if it did not.
         tags_are_known: False if the caller may not read tags.
     """
 
@@ -31,6 +33,8 @@ class Function:
     revision: str = ""
     code_size: int = 0
     status: str = ""
+    state: str = ""
+    failure: str = ""
     handler: str = ""
     is_image: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +57,8 @@ class Function:
             revision=configuration.get("RevisionId", ""),
             code_size=configuration.get("CodeSize", 0),
             status=configuration.get("LastUpdateStatus", ""),
+            state=configuration.get("State", ""),
+            failure=_failure(configuration),
             handler=configuration.get("Handler", ""),
             is_image=configuration.get("PackageType") == "Image",
             variables=(configuration.get("Environment") or {}).get("Variables") or {},
@@ -64,6 +70,15 @@ class Function:
     def stack(self) -> str:
         """The CloudFormation stack that owns the function; empty if there is none."""
         return self.tags.get(STACK_TAG, "")
+
+
+def _failure(configuration: Mapping[str, Any]) -> str:
+    for status, name in (("LastUpdateStatus", "the update"), ("State", "the function")):
+        if configuration.get(status) == "Failed":
+            keys = (f"{status}ReasonCode", f"{status}Reason")
+            reasons = ": ".join(str(configuration[key]) for key in keys if configuration.get(key))
+            return f"{name} failed: {reasons or 'no reason is given'}"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ Reading order:
     arguments    arguments and their types that several commands share
     scope        regions and variants
     built_layer  the zips that `publish` sends
+    retry_notes  the notes of retries on stderr
+    undo         rolls back the roll-out of a journal
     publish, verify, report, rollout (with `attach`), rollback, prune, doctor
 
-Allowed imports: `interface`, `arguments`, `scope` and `built_layer`; everything below in `tools.fleet`. A command
+Allowed imports: the modules above the last line; everything below in `tools.fleet`. A command
 imports no other command.
 """

@@ -11,7 +11,9 @@ from pathlib import Path
 from tools.common.cli import Parser
 from tools.common.output import Output
 from tools.common.paths import ROOT
-from tools.fleet.aws.session import WORKERS, Aws, Pace
+from tools.fleet.aws.pace import Pace
+from tools.fleet.aws.session import WORKERS, Aws
+from tools.fleet.commands.retry_notes import RetryNotes
 from tools.fleet.rollout.journal import Disk
 from tools.packaging import manifest
 from tools.packaging.manifest import Manifest
@@ -47,7 +49,9 @@ class Context:
 
     @cached_property
     def aws(self) -> Aws:
-        return self.environment.connect(self.environment.pace)
+        aws = self.environment.connect(self.environment.pace)
+        aws.retries.listener = RetryNotes(self.output, self.environment.pace)
+        return aws
 
     @cached_property
     def manifest(self) -> Manifest:

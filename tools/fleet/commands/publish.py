@@ -23,9 +23,10 @@ from tools.common.errors import ToolError
 from tools.common.lambda_facts import MAX_ZIP_BYTES
 from tools.common.paths import write_atomically
 from tools.fleet.aws.arns import Layer, LayerVersion
-from tools.fleet.aws.errors import AwsError, CredentialsExpired, OutcomeUnknown, Throttled, translated
+from tools.fleet.aws.errors import AwsError, CredentialsExpired, OutcomeUnknown, translated
 from tools.fleet.aws.layers import Layers, code_sha256
 from tools.fleet.aws.models import LayerInfo
+from tools.fleet.aws.retries import Patience
 from tools.fleet.aws.session import Identity
 from tools.fleet.commands import arguments
 from tools.fleet.commands.built_layer import BuiltLayer, read_layer
@@ -35,8 +36,6 @@ from tools.fleet.rollout.target_version import description, project_layers, publ
 from tools.packaging import manifest as manifests
 from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published
 from tools.packaging.manifest_edit import with_published
-
-MAX_PUBLISH_ATTEMPTS = 6
 
 # --- The command line -------------------------------------------------------------------------------------------------
 
@@ -229,18 +228,16 @@ class Publisher:
         """Create a version; after an unclear outcome, look for it before the next attempt."""
         content = self._content(built)
         text = description(self._manifest.name, self._manifest.version)
-        for attempt in range(1, MAX_PUBLISH_ATTEMPTS + 1):
+        patience = Patience(self._aws.retries, "PublishLayerVersion")
+        info: LayerInfo | None = None
+        while info is None:
             try:
-                info: LayerInfo | None
                 info = self._layers.publish(built.variant, text, self._manifest.license, content)
-            except (OutcomeUnknown, Throttled) as error:
-                self._aws.pace.sleep(attempt * self._aws.pace.between_publish_attempts)
+            except OutcomeUnknown as error:
+                may_continue = patience.pause(error.code or "no response")
                 info = self.find(layer, built.data)
-                if info is None and attempt == MAX_PUBLISH_ATTEMPTS:
+                if info is None and not may_continue:
                     raise ToolError(str(error)) from None
-            if info is not None:
-                break
-        assert info is not None
         if info.sha256 != code_sha256(built.data):
             raise ToolError(
                 f"AWS received other bytes than were sent: {info.arn} has the CodeSha256 {info.sha256}; "

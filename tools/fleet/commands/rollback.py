@@ -6,20 +6,9 @@ import argparse
 from pathlib import Path
 
 from tools.common.cli import Parser
-from tools.common.errors import ToolError
-from tools.common.output import count
-from tools.common.paths import shown
-from tools.fleet.aws.account import Account
-from tools.fleet.aws.errors import CredentialsError
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
-from tools.fleet.rollout import rendering
-from tools.fleet.rollout.events import Event, FunctionState
-from tools.fleet.rollout.history import ROLLBACK_REQUESTED, ROLLED_BACK, History
-from tools.fleet.rollout.journal import Journal, read
-from tools.fleet.rollout.progress import Progress
-from tools.fleet.rollout.rollback import Rollback
-from tools.fleet.rollout.steps import Steps
+from tools.fleet.commands.undo import COMMAND_NAME, roll_back
 
 
 def _add_arguments(parser: Parser) -> None:
@@ -34,58 +23,9 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
 
 
 COMMAND = Command(
-    "rollback",
+    COMMAND_NAME,
     "Restore what a roll-out changed, newest change first. Functions that somebody else has changed since are left "
     "alone.",
     _add_arguments,
     _run,
 )
-
-
-def roll_back(context: Context, path: Path, region: str | None = None, yes: bool = False, dry_run: bool = False) -> int:
-    """Roll back the roll-out of a journal. Returns the exit status: 1 if a function remains changed."""
-    if dry_run:
-        history = read(path)
-        if history.changed:
-            _open(context, history, region)
-        document = rendering.rollback_document(history)
-        context.output.result(lambda: document, lambda: rendering.rollback_lines(history))
-        return 0
-    journal = Journal.resume(path, context.environment.disk)
-    try:
-        return _roll_back(context, journal, region, yes)
-    finally:
-        journal.close()
-
-
-def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool) -> int:
-    history, output = journal.history, context.output
-    if not history.changed:
-        output.result(
-            lambda: {"command": COMMAND.name, **rendering.results(journal)},
-            lambda: [f"{shown(journal.path)}: nothing to roll back"],
-        )
-        return 0
-    account = _open(context, history, region)
-    output.show(rendering.rollback_lines(history))
-    if not yes and not output.confirm(f"Roll back {count(len(history.changed), 'function')}?"):
-        raise ToolError("nothing was changed")
-    if not history.stopped:
-        journal.write(Event.STOP, reason=ROLLBACK_REQUESTED)
-    steps = Steps(account.functions, journal)
-    progress = Progress(len(history.changed), output)
-    try:
-        if Rollback(steps, progress, context.environment.workers).run():
-            journal.write(Event.END, outcome=ROLLED_BACK)
-    except CredentialsError as error:
-        raise ToolError(f"{error}; then continue with ./build.sh rollback {shown(journal.path)}") from None
-    output.result(
-        lambda: {"command": COMMAND.name, **rendering.results(journal)}, lambda: rendering.result_lines(history)
-    )
-    is_left = any(record.state is FunctionState.LEFT_ALONE for record in history.records.values())
-    return 1 if history.changed or is_left else 0
-
-
-def _open(context: Context, history: History, region: str | None) -> Account:
-    assert history.place is not None  # the table of events requires `account` before any change
-    return Account.open_same(context.aws, history.place, region)

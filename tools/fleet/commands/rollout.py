@@ -8,20 +8,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 
 from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
 from tools.common.event_argument import event_bytes
-from tools.common.output import count
+from tools.common.output import count, shortened
 from tools.common.paths import shown
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import LayerVersion
-from tools.fleet.aws.errors import CredentialsError, NotFound
+from tools.fleet.aws.errors import Interruption, NotFound
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function, Unavailable
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
+from tools.fleet.commands.undo import roll_back
 from tools.fleet.rollout import options as names
 from tools.fleet.rollout import rendering
 from tools.fleet.rollout.engine import RollOut
@@ -34,6 +36,8 @@ from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.selection import select
 from tools.fleet.rollout.target_version import project_layers, targets
 
+MAX_NAMES = 5  # in a message
+
 # --- The command line -------------------------------------------------------------------------------------------------
 
 
@@ -44,6 +48,9 @@ def _add_arguments(parser: Parser, has_all_using: bool) -> None:
     _add_steps(parser)
     parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
     parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument("--forward", action="store_true", help="with --resume: roll out the remaining functions")
+    direction.add_argument("--back", action="store_true", help="with --resume: restore the functions that were changed")
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
     parser.set_defaults(all_using=False, parser=parser)
@@ -135,7 +142,10 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     if options.variant not in (None, *variants):
         parser.error(f"there is no variant {options.variant!r}; the variants are {', '.join(variants)}")
     if namespace.resume is not None:
-        return resume(context, options, journal, namespace.dry_run)
+        direction = Direction.FORWARD if namespace.forward else Direction.BACK if namespace.back else None
+        return resume(context, options, journal, namespace.dry_run, direction)
+    if namespace.forward or namespace.back:
+        parser.error("--forward and --back are directions of --resume: name the journal with --resume FILE")
     if not options.selects_functions:
         all_using = "" if options.is_attach else "--all-using, "
         parser.error(f"no functions are selected: use FUNCTION …, {all_using}--match or --tag")
@@ -175,11 +185,21 @@ def roll_out(
             journal.discard()
 
 
-def resume(context: Context, options: Options, path: Path | None, dry_run: bool = False) -> int:
+class Direction(Enum):
+    """What `--resume` does with an interrupted roll-out."""
+
+    FORWARD = "forward"
+    BACK = "back"
+
+
+def resume(
+    context: Context, options: Options, path: Path | None, dry_run: bool = False, direction: Direction | None = None
+) -> int:
     """Continue the roll-out of a journal. Returns the exit status.
 
     Args:
         options: of this command line: none besides `yes` and `region`, or those of the journal.
+        direction: None for the one in which the roll-out was interrupted.
     """
     path = path or _unfinished(journal_folder(context.root))
     is_empty = not path.exists() or b"\n" not in path.read_bytes()
@@ -194,6 +214,9 @@ def resume(context: Context, options: Options, path: Path | None, dry_run: bool 
     if options.selects_functions and not options.is_same_roll_out(stored):
         raise UsageError(f"{shown(path)} contains another roll-out: use --resume with the journal, and nothing else")
     stored = replace(stored, yes=stored.yes or options.yes, region=options.region or stored.region)
+    if direction is Direction.BACK:
+        return roll_back(context, path, options.region, options.yes, dry_run)
+    _check_direction(history, path, direction)
     if dry_run:
         return _show_resume(context, stored, history, options.region)
     journal = Journal.resume(path, context.environment.disk)
@@ -201,6 +224,18 @@ def resume(context: Context, options: Options, path: Path | None, dry_run: bool 
         return CommandRun(context, stored, journal).resume(options.region)
     finally:
         journal.close()
+
+
+def _check_direction(history: History, path: Path, direction: Direction | None) -> None:
+    """Refuse to go forward where that needs a decision, or is not possible any more."""
+    if history.stopped and direction is Direction.FORWARD:
+        raise ToolError(f"{shown(path)} is being rolled back ({history.stopped}): omit --forward to complete that")
+    if history.with_unknown_probe and direction is None:
+        probed = shortened([record.name for record in history.with_unknown_probe], MAX_NAMES)
+        raise ToolError(
+            f"the result of the probe is unknown for {probed}, and no function is invoked twice: look at the log, then "
+            "add --forward or --back"
+        )
 
 
 def _show_resume(context: Context, options: Options, history: History, region: str | None) -> int:
@@ -339,15 +374,24 @@ class CommandRun:
         workers = self._context.environment.workers
         roll_out = RollOut(account.functions, journal, targets, self._options, progress, workers)
         self._output.note(f"journal: {shown(journal.path)}")
-        command = f"./build.sh {self._options.command} --resume {shown(journal.path)}"
         try:
             roll_out.run(planned)
-        except CredentialsError as error:
-            raise ToolError(f"{error}; then continue with {command}") from None
+        except Interruption as error:
+            raise ToolError(f"{error}; {self._state(journal)}") from None
         except KeyboardInterrupt:
-            self._output.note(f"interrupted; continue with {command}")
+            self._output.note(f"interrupted; {self._state(journal)}")
             raise
         return self._report(journal)
+
+    def _state(self, journal: Journal) -> str:
+        """Return how far the roll-out came, and the command that continues it."""
+        history = journal.history
+        total = count(len(history.records), "function")
+        direction = "" if history.stopped else " --forward"
+        command = f"./build.sh {self._options.command} --resume {shown(journal.path)}{direction}"
+        verb = "has" if history.with_new_version == 1 else "have"
+        undo = "" if history.stopped else ", or undo the changes with --back instead"
+        return f"{history.with_new_version:,} of {total} {verb} the new version; continue with {command}{undo}"
 
     def _report(self, journal: Journal) -> int:
         history = journal.history

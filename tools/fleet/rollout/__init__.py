@@ -9,6 +9,7 @@ Reading order:
     history         the state of the roll-out and of each function, computed from events
     journal         the file of events
     steps           the steps on one function that both directions use: update, wait, move an alias
+    scheduler       runs functions on a few threads; one that waits occupies none
     rollback        restores functions, newest change first
     engine          rolls functions out: canaries, the steps of one function, failures
     rendering       plans and outcomes as text and as JSON

@@ -40,6 +40,9 @@ class Event(Enum):
     UPDATE_STARTED = "update-started"
     UPDATED = "updated"
     UPDATE_REJECTED = "update-rejected"
+    PROBE_STARTED = "probe-started"
+    PROBE_REJECTED = "probe-rejected"
+    PROBED = "probed"
     PUBLISH_STARTED = "publish-started"
     ALIAS_MOVE_STARTED = "alias-move-started"
     ALIAS_MOVED = "alias-moved"
@@ -75,6 +78,8 @@ class FunctionState(Enum):
     PLANNED = "planned"
     UPDATING = "updating"
     UPDATED = "updated"
+    PROBING = "probing"
+    PROBED = "probed"
     PUBLISHING = "publishing"
     MOVING_ALIAS = "moving_alias"
     ALIAS_MOVED = "alias_moved"
@@ -113,19 +118,34 @@ ACTIVE = frozenset({_R.RUNNING, _R.ROLLING_BACK})
 
 # --- One function -----------------------------------------------------------------------------------------------------
 
-FORWARDS = (_F.PLANNED, _F.UPDATING, _F.UPDATED, _F.PUBLISHING, _F.MOVING_ALIAS, _F.ALIAS_MOVED)
+FORWARDS = (
+    _F.PLANNED,
+    _F.UPDATING,
+    _F.UPDATED,
+    _F.PROBING,
+    _F.PROBED,
+    _F.PUBLISHING,
+    _F.MOVING_ALIAS,
+    _F.ALIAS_MOVED,
+)
+AFTER_UPDATE = FORWARDS[2:]  # the update is certain
+_BEFORE_ALIAS = (_F.PLANNED, _F.UPDATING, _F.UPDATED, _F.PROBING, _F.PROBED)
 BACKWARDS = (_F.ROLLING_BACK, _F.RESTORING_ALIAS, _F.RESTORING, _F.WAITING)
 
 # `update-started` again: AWS did not carry out the first one, or somebody else undid it while no process was running.
-# `alias-moved` comes after an update in the same case. `publish-started` from `planned`: the layers were up to date,
-# only the alias was not.
+# `probe-rejected`: the function was certainly not invoked, so it can be probed later. A `probe-started` without an
+# outcome is never repeated. `alias-moved` comes after an update in the same case. `publish-started` from `planned`: the
+# layers were up to date, only the alias was not.
 _FUNCTION: _Rows = (
     (FORWARDS, Event.UPDATE_STARTED, _F.UPDATING),
     ((_F.UPDATING,), Event.UPDATED, _F.UPDATED),
     ((_F.UPDATING,), Event.UPDATE_REJECTED, _F.PLANNED),
-    ((_F.PLANNED, _F.UPDATING, _F.UPDATED, _F.PUBLISHING), Event.PUBLISH_STARTED, _F.PUBLISHING),
+    (FORWARDS, Event.PROBE_STARTED, _F.PROBING),
+    ((_F.PROBING,), Event.PROBE_REJECTED, _F.UPDATED),
+    ((_F.PROBING,), Event.PROBED, _F.PROBED),
+    ((*_BEFORE_ALIAS, _F.PUBLISHING), Event.PUBLISH_STARTED, _F.PUBLISHING),
     ((_F.PUBLISHING,), Event.ALIAS_MOVE_STARTED, _F.MOVING_ALIAS),
-    ((_F.PLANNED, _F.UPDATING, _F.UPDATED, _F.MOVING_ALIAS, _F.ALIAS_MOVED), Event.ALIAS_MOVED, _F.ALIAS_MOVED),
+    ((*_BEFORE_ALIAS, _F.MOVING_ALIAS, _F.ALIAS_MOVED), Event.ALIAS_MOVED, _F.ALIAS_MOVED),
     (FORWARDS, Event.DONE, _F.DONE),
     (FORWARDS, Event.UNCHANGED, _F.UNCHANGED),
     (FORWARDS, Event.SKIPPED, _F.SKIPPED),
@@ -133,7 +153,7 @@ _FUNCTION: _Rows = (
     ((*FORWARDS, _F.DONE, _F.SKIPPED, _F.FAILED, *BACKWARDS), Event.ROLLBACK_STARTED, _F.ROLLING_BACK),
     ((_F.ROLLING_BACK, _F.RESTORING_ALIAS), Event.ALIAS_RESTORE_STARTED, _F.RESTORING_ALIAS),
     ((_F.ROLLING_BACK, _F.RESTORING_ALIAS), Event.ALIAS_RESTORED, _F.ROLLING_BACK),
-    ((_F.ROLLING_BACK,), Event.RESTORE_STARTED, _F.RESTORING),
+    ((_F.ROLLING_BACK, _F.RESTORING), Event.RESTORE_STARTED, _F.RESTORING),
     ((_F.RESTORING,), Event.RESTORE_ACCEPTED, _F.WAITING),
     ((_F.RESTORING,), Event.RESTORE_REJECTED, _F.ROLLING_BACK),
     ((_F.ROLLING_BACK, _F.WAITING), Event.ROLLED_BACK, _F.ROLLED_BACK),

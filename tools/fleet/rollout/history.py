@@ -8,7 +8,15 @@ from typing import Any
 
 from tools.fleet.aws.arns import Place
 from tools.fleet.rollout import events
-from tools.fleet.rollout.events import FORWARDS, Event, FunctionState, IllegalEvent, RollOutState, next_state
+from tools.fleet.rollout.events import (
+    AFTER_UPDATE,
+    FORWARDS,
+    Event,
+    FunctionState,
+    IllegalEvent,
+    RollOutState,
+    next_state,
+)
 from tools.fleet.rollout.plan import Verdict
 
 FORMAT = 2
@@ -40,6 +48,8 @@ class Record:
         reason: of the verdict, the failure, or the outcome.
         changed_at: the line of the last change that this roll-out made, or may have made; None if there is nothing to
             roll back.
+        probe: `PROBE_STARTED` if the function was, or may have been, invoked, and the result is unknown; `PROBED` if it
+            succeeded; None if the function was not invoked.
     """
 
     arn: str
@@ -52,6 +62,7 @@ class Record:
     changed_at: int | None = None
     has_failed: bool = False
     move: AliasMove | None = None
+    probe: Event | None = None
 
     @property
     def is_open(self) -> bool:
@@ -145,6 +156,10 @@ class History:
                 record.changed_at = self._lines
             case Event.UPDATE_REJECTED:
                 record.changed_at = self._lines if record.move else None
+            case Event.PROBE_STARTED | Event.PROBED:
+                record.probe = event
+            case Event.PROBE_REJECTED:
+                record.probe = None
             case Event.ALIAS_MOVE_STARTED:
                 record.move = AliasMove(line["alias"], line["old"], dict(line["weights"]), line["new"])
                 record.changed_at = record.changed_at or self._lines
@@ -172,6 +187,18 @@ class History:
         return [
             record for record in self.records.values() if record.verdict is Verdict.CHANGE and record.state in FORWARDS
         ]
+
+    @property
+    def with_unknown_probe(self) -> list[Record]:
+        """The pending functions that may have been invoked, with an unknown result."""
+        return [record for record in self.pending if record.probe is Event.PROBE_STARTED]
+
+    @property
+    def with_new_version(self) -> int:
+        """The number of functions that have the new version: by this roll-out, by others, or from the beginning."""
+        verdicts = (Verdict.UP_TO_DATE,)
+        states = (FunctionState.DONE, FunctionState.UNCHANGED, *AFTER_UPDATE)
+        return sum(each.verdict in verdicts or each.state in states for each in self.records.values())
 
     @property
     def failed(self) -> list[Record]:

@@ -1,22 +1,24 @@
 """Restores functions that a roll-out changed, newest change first, unless somebody else has changed them since.
 
 Newest first, because the oldest changes have proven themselves the longest: if a rollback is interrupted, the functions
-that remain changed are those. First all updates are sent, then all are waited for: AWS carries out many at a time.
+that remain changed are those. Waiting for an update occupies no thread: AWS carries out many at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+import itertools
+import threading
+from collections.abc import Callable, Sequence
 
 from tools.common.errors import ToolError
-from tools.fleet.aws.errors import CredentialsError, NotFound
+from tools.fleet.aws.errors import Conflict, Interruption, NotFound
+from tools.fleet.aws.functions import Waiting
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
-from tools.fleet.rollout.steps import BACKWARDS, MAX_ATTEMPTS, RETRYABLE, Steps
+from tools.fleet.rollout.scheduler import Scheduler
+from tools.fleet.rollout.steps import BACKWARDS, RETRYABLE, Steps, pause_before_retry
 
 
 class ChangedByOthers(ToolError):
@@ -37,60 +39,55 @@ class Rollback:
         self._show = show
         self._workers = workers
 
-    def run(self, only: Record | None = None) -> bool:
-        """Restore all changed functions, or `only` one; return True if none remains changed.
+    def run(self, only: Sequence[Record] | None = None) -> bool:
+        """Restore all changed functions, or `only` some; return True if none remains changed.
 
         Raises:
-            CredentialsError: every further call would fail; the rollback can be repeated.
+            Interruption: no function is the cause; the rollback can be repeated.
         """
-        records = [record for record in self._steps.journal.history.changed if only in (None, record)]
-        started = [record for record in records if self._start(record)]
-        with ThreadPoolExecutor(self._workers) as pool:
-            complete = list(pool.map(self._complete, started))
-        return all(complete) and not any(record.changed_at is not None for record in records)
+        records = self._steps.journal.history.changed if only is None else only
+        halt = threading.Event()
 
-    def _start(self, record: Record) -> bool:
-        """Restore the alias, and send the update of the layers; return True if its update must be awaited."""
+        def restore(record: Record) -> Waiting:
+            try:
+                yield from self.restore(record)
+            except Interruption:
+                halt.set()
+                raise
+
+        tasks = (restore(record) for record in records)
+        Scheduler(tasks, self._workers, self._functions.pace, lambda: not halt.is_set()).run()
+        return not any(record.changed_at is not None for record in records)
+
+    def restore(self, record: Record) -> Waiting:
+        """Restore the alias and the layers of one function."""
         self._steps.record(record, Event.ROLLBACK_STARTED)
         try:
-            self._restore_alias(record)
+            yield from self._restore_alias(record)
             function = self._functions.get(record.name)
-            self._steps.update(record, function, lambda fresh: _old_layers(record, fresh), BACKWARDS)
-        except CredentialsError:
+            yield from self._steps.update(record, function, lambda fresh: _old_layers(record, fresh), BACKWARDS)
+            yield from self._functions.wait(record.name)
+        except Interruption:
             raise
         except (ChangedByOthers, NotFound) as error:
             self._leave_alone(record, error)
-            return False
         except ToolError as error:  # not an outcome: the next rollback tries again
             self._show(record.name, f"not rolled back: {error}")
-            return False
-        return True
-
-    def _complete(self, record: Record) -> bool:
-        try:
-            self._functions.wait(record.name)
-        except CredentialsError:
-            raise
-        except NotFound as error:
-            self._leave_alone(record, error)
-            return True
-        except ToolError as error:
-            self._show(record.name, f"not rolled back: {error}")
-            return False
-        self._steps.record(record, Event.ROLLED_BACK)
-        self._show(record.name, "rolled back")
-        return True
+        else:
+            self._steps.record(record, Event.ROLLED_BACK)
+            self._show(record.name, "rolled back")
 
     def _leave_alone(self, record: Record, reason: ToolError) -> None:
         self._steps.record(record, Event.LEFT_ALONE, reason=str(reason))
         self._show(record.name, f"left alone: {reason}")
 
-    def _restore_alias(self, record: Record) -> None:
+    def _restore_alias(self, record: Record) -> Waiting:
         """Point the alias to its old version with its old weights; each attempt begins with a read."""
         move = record.move
         if move is None or move.is_restored:
             return
-        for attempt in range(MAX_ATTEMPTS):
+        patience = self._functions.patience("UpdateAlias")
+        for attempt in itertools.count():
             alias = self._functions.alias(record.name, move.alias)
             if (alias.version, alias.weights) == (move.old, move.weights):
                 self._steps.record(record, Event.ALIAS_RESTORED)
@@ -98,11 +95,12 @@ class Rollback:
             if alias.version != move.new:
                 raise ChangedByOthers(f"somebody else pointed its alias {move.alias} to version {alias.version}")
             self._steps.record(record, Event.ALIAS_RESTORE_STARTED, alias=move.alias, old=move.new, new=move.old)
-            with suppress(*RETRYABLE):
+            try:
                 self._functions.move_alias(record.name, alias, move.old, move.weights)
-                continue
-            self._functions.wait_while_busy(record.name, attempt)
-        raise ToolError(f"gave up after {MAX_ATTEMPTS} attempts: somebody else keeps changing its alias {move.alias}")
+            except RETRYABLE as error:
+                if isinstance(error, Conflict):
+                    yield from self._functions.wait_while_busy(record.name, attempt)
+                pause_before_retry(error, attempt, patience)
 
 
 def _old_layers(record: Record, fresh: Function) -> tuple[str, ...] | None:

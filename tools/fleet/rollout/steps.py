@@ -6,27 +6,30 @@ What can go wrong, and what happens then:
   (`RevisionId`), so AWS rejects it with 412. The function is read again, and `wanted` decides again: the list of layers
   and the revision of an update are always from one response, so no change of others is ever overwritten.
 - An update of somebody else is in progress: 409. Wait for it, then the same.
-- No response arrives. AWS may have carried out the update or not, so the function is read: if it has our list, the
-  update was ours. The same after a 412 or 409 to a request that botocore repeated (`is_retry`).
+- No response arrives. AWS may have carried out the update or not, or may still do so. So the function is read before
+  the next attempt: if it has our list, the update was ours. Until then the intention stays open in the journal, also if
+  a later attempt meets a 412, because the update in the way can be the first one.
 - The process dies. The intention is in the journal already, and `--resume` compares the function with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 from tools.common.errors import ToolError
-from tools.fleet.aws.errors import AwsError, Conflict, OutcomeUnknown, PreconditionFailed
+from tools.common.output import count
+from tools.fleet.aws.errors import AwsError, Conflict, OutcomeUnknown, PreconditionFailed, outage
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function
+from tools.fleet.aws.retries import Patience
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.journal import Journal
 
 MAX_ATTEMPTS = 10  # for somebody else who changes the function all the time
-MAX_UNKNOWN_OUTCOMES = 3  # each is several requests, with growing pauses
 
 RETRYABLE = (Conflict, PreconditionFailed, OutcomeUnknown)
 
@@ -46,6 +49,23 @@ FORWARDS = Direction(Event.UPDATE_STARTED, Event.UPDATED, Event.UPDATE_REJECTED)
 BACKWARDS = Direction(Event.RESTORE_STARTED, Event.RESTORE_ACCEPTED, Event.RESTORE_REJECTED)
 
 
+def pause_before_retry(problem: AwsError, attempt: int, patience: Patience) -> None:
+    """Sleep after an unknown outcome, which is a matter of time; otherwise count the attempts.
+
+    Raises:
+        Outage: the time is over, and no other function was more successful.
+        ToolError: the time or the number of attempts is over.
+    """
+    if isinstance(problem, OutcomeUnknown):
+        if patience.pause(problem.code or "no response"):
+            return
+        if patience.is_outage:
+            raise outage(problem, patience.elapsed)
+    elif attempt + 1 < MAX_ATTEMPTS:
+        return
+    raise ToolError(f"gave up after {count(attempt + 1, 'attempt')}: {problem}")
+
+
 class Steps:
     """The steps on one function that both directions use."""
 
@@ -57,36 +77,39 @@ class Steps:
         """Write an event of a function to the journal."""
         self.journal.write(event, function=record.arn, **fields)
 
-    def update(self, record: Record, function: Function, wanted: Wanted, direction: Direction) -> bool:
+    def update(
+        self, record: Record, function: Function, wanted: Wanted, direction: Direction
+    ) -> Generator[float, None, bool]:
         """Give `function` the layers that `wanted` returns; return True if this call changed them.
 
         Args:
             wanted: returns the list for the present state of the function, or None if it is up to date; may raise.
 
         Raises:
+            Outage: the outcome stayed unknown for about a minute, as that of all other updates.
             ToolError: AWS rejects the update, or every attempt met somebody else's.
         """
-        problem: AwsError | None = None
-        unknown_outcomes = 0
-        for attempt in range(MAX_ATTEMPTS):
+        sent: list[tuple[str, ...]] = []  # with an unknown outcome
+        patience = self.functions.patience("UpdateFunctionConfiguration")
+        for attempt in itertools.count():
             layers = wanted(function)
             if layers is None:
                 return False
             problem = self._try(record, function, layers, direction)
             if problem is None:
                 return True
-            if isinstance(problem, Conflict):
-                self.functions.wait_while_busy(record.name, attempt)
+            if isinstance(problem, OutcomeUnknown):
+                sent.append(layers)
+            elif isinstance(problem, Conflict):
+                yield from self.functions.wait_while_busy(record.name, attempt)
             function = self.functions.get(record.name)
-            is_unknown = isinstance(problem, OutcomeUnknown)
-            if (is_unknown or problem.is_retry) and function.layers == layers:
+            if function.layers in sent:
                 self.record(record, direction.accepted, revision=function.revision)
                 return True
-            self.record(record, direction.rejected)
-            unknown_outcomes += is_unknown
-            if unknown_outcomes == MAX_UNKNOWN_OUTCOMES:
-                break
-        raise ToolError(f"gave up after {attempt + 1} attempts: {problem}")
+            if not sent:
+                self.record(record, direction.rejected)
+            pause_before_retry(problem, attempt, patience)
+        raise AssertionError("unreachable")
 
     def _try(
         self, record: Record, function: Function, layers: tuple[str, ...], direction: Direction
