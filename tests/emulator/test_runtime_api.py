@@ -52,7 +52,10 @@ class Runtime:
     def __init__(self, attached: bool = False) -> None:
         self.environment = Environment()
         self.api = RuntimeApiServer(ARN, self.environment, attached=attached)
+        self.api.start()
         self.endpoint = Server(self.api.serve) if attached else None
+        if self.endpoint is not None:
+            self.endpoint.start()
         self.clients: list[Client] = []
 
     def connect(self) -> Client:
@@ -521,6 +524,7 @@ class SlowRuntimeApiServer(RuntimeApiServer):
 def test_an_init_error_that_is_unread_at_the_end_of_the_process_reaches_the_caller(runtime: Runtime) -> None:
     runtime.close()
     api = runtime.api = SlowRuntimeApiServer(runtime.environment)
+    api.start()
     body = json.dumps(ERROR).encode()
     client = runtime.connect()
     client.send_request(f"POST {API}/init/error HTTP/1.1", body=body)

@@ -435,6 +435,7 @@ class Runtime:
     def __init__(self) -> None:
         self.recorded = RecordedEvents()
         self.server = SnapStartApiServer("arn", self.recorded, listen(), Credentials({}))
+        self.server.start()
         self.client = self.connect()
 
     def connect(self) -> Client:

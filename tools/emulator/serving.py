@@ -50,6 +50,7 @@ def serve(
         next(iter(pools.values())).attach() if options.api_only else None,
     )
     at_end(router.close)
+    router.start()
     if options.api_only:
         console.note(attach_command(router.authority, next(iter(pools.values()))))
     announce(first_lines(router, pools, options))

@@ -52,6 +52,10 @@ class Router:
         self.authority = self._server.authority
         self.url = f"http://{self.authority}/"
 
+    def start(self) -> None:
+        """Begin to serve."""
+        self._server.start()
+
     def close(self) -> None:
         self._server.close()
 

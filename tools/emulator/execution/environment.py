@@ -164,7 +164,8 @@ class ExecutionEnvironment(Environment):
             another environment; None: this is the other environment, where the timeout of the function applies.
         init_timeout: seconds.
 
-    Raises InvocationFailed (`Runtime.InvalidEntrypoint`) or OSError if the process cannot be started.
+    Raises InvocationFailed (`Runtime.InvalidEntrypoint`), OSError, or RuntimeError (the system allows no more threads) if
+    the process cannot be started.
     """
 
     def __init__(
@@ -193,11 +194,17 @@ class ExecutionEnvironment(Environment):
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         try:
             self._process = self._start_process(supervisor, "{}:{}".format(*listener.getsockname()))
-        except (InvocationFailed, OSError):
+        except (InvocationFailed, OSError, RuntimeError):
             listener.close()
             raise
-        self._serve_runtime_api(listener)
-        threading.Thread(target=self._wait_for_end, daemon=True).start()
+        try:
+            self._serve_runtime_api(listener)
+            threading.Thread(target=self._wait_for_end, daemon=True).start()
+        except (OSError, RuntimeError):
+            self._process.kill()
+            listener.close()
+            remove_folder(folder)
+            raise
 
     @property
     def alive(self) -> bool:
@@ -245,6 +252,7 @@ class ExecutionEnvironment(Environment):
         command = function.command
         log = self._log.open()
         try:
+            self._log.follow()
             return supervisor.start(
                 command,
                 self._variables(runtime_api, str(temporary)),
@@ -260,7 +268,6 @@ class ExecutionEnvironment(Environment):
             raise InvocationFailed.of_type("Runtime.InvalidEntrypoint", message) from None
         finally:
             os.close(log)
-            self._log.follow()
 
     def _make_api(self, listener: socket.socket) -> RuntimeApiServer:
         # Imported here, while the process starts: at the top it would delay the first byte of `main.py` by 10 ms.
@@ -270,6 +277,7 @@ class ExecutionEnvironment(Environment):
 
     def _serve_runtime_api(self, listener: socket.socket) -> None:
         self._api = self._make_api(listener)
+        self._api.start()
         seconds = self._function.timeout if self._on_init_timeout is None else self._init_timeout
         with self._lock:
             if self._deadline is None:  # otherwise the runtime has failed already, which has set another one

@@ -28,7 +28,7 @@ class FunctionLog:
         self._tail = b""
 
     def open(self) -> int:
-        """Return the descriptor that the process is to write to. Call `follow` when the process has it."""
+        """Return the descriptor for the output of the process. The caller closes it when the process has it."""
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         return writer

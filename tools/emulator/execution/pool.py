@@ -194,8 +194,8 @@ class EnvironmentPool:
         environment: Environment | None = None
         try:
             environment = self._make_environment(layout, repeats_init)
-        except OSError as error:  # out of descriptors or disk space, for example
-            message = f"cannot create an execution environment: {error.strerror}"
+        except (OSError, RuntimeError) as error:  # out of descriptors, disk space or threads, for example
+            message = f"cannot create an execution environment: {getattr(error, 'strerror', None) or error}"
             raise InvocationFailed.of_type("Sandbox.Failure", message) from None
         finally:
             self._use_reserved_place(environment, layout)

@@ -133,6 +133,11 @@ class RuntimeApiServer:
 
     # Called by the environment
 
+    def start(self) -> None:
+        """Begin to serve, unless an endpoint passes the connections of an attached process."""
+        if self._server is not None:
+            self._server.start()
+
     def hand_over(self, invocation: Invocation) -> None:
         """Pass an invocation to the runtime as soon as it calls `next`, or fail it if the environment has failed."""
         with self._change:

@@ -100,10 +100,10 @@ class SnapStartApiServer(RuntimeApiServer):
     def __init__(
         self, function_arn: str, events: SnapStartEvents, listener: socket.socket, credentials: Credentials
     ) -> None:
+        super().__init__(function_arn, events, listener)
         self._snapstart_events = events
         self._credentials = credentials
         self._restored = False
-        super().__init__(function_arn, events, listener)  # last: it begins to serve
 
     def _dispatch(self, connection: Connection, request: Request) -> None:
         call = request.method, request.target
