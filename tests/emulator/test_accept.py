@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.emulator import ECHO, Client, FunctionFolder, Program, event_of
+
 from tools.emulator.http1.connection import Connection
 from tools.emulator.http1.server import Server, listen
 

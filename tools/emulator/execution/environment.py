@@ -164,7 +164,7 @@ class ExecutionEnvironment(Environment):
             another environment; None: this is the other environment, where the timeout of the function applies.
         init_timeout: seconds.
 
-    Raises InvocationFailed (`Runtime.InvalidEntrypoint`), OSError, or RuntimeError (the system allows no more threads) if
+    Raises InvocationFailed (`Runtime.InvalidEntrypoint`), OSError or RuntimeError (no more threads are allowed) if
     the process cannot be started.
     """
 
