@@ -44,15 +44,21 @@ class ContractError(Exception):
     """The function, its event or its response breaks the contract of the runtime.
 
     Args:
-        reason: the error type on the wire, without `Runtime.`.
+        reason: the error type on the wire, without its category, such as `Runtime.`.
         message: the cause and the next step.
         stack_trace: lines of the error report that replace Python's traceback, if that does not show the place.
     """
+
+    category = "Runtime"
 
     def __init__(self, reason: str, message: str, stack_trace: "list[str] | None" = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.stack_trace = stack_trace
+
+    @property
+    def error_type(self) -> str:
+        return f"{self.category}.{self.reason}"
 
 
 class Terminated(SystemExit):
@@ -247,7 +253,7 @@ def summary_of_report(report: "ErrorReport | MinimalReport") -> str:
 def header_type(error_type: str) -> str:
     """Return the error type in the form that the service keeps: `Function.<Class>` or `Runtime.<Reason>`, in ASCII."""
     reason = error_type.removeprefix("Runtime.")
-    if reason != error_type and reason.isalpha() and _is_kept(reason):
+    if (reason != error_type and reason.isalpha() and _is_kept(reason)) or error_type == "Function.Timeout":
         return error_type
     name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in error_type)
     return f"Function.{name}" if _is_kept(name) else f"Function.Exception_{name}"

@@ -141,8 +141,8 @@ def report(error: BaseException, culprit: str) -> ErrorReport:
     """Return the report about an exception. `culprit` is the subject of a sentence, such as "the handler"."""
     frames = user_frames(error)
     if is_a(error, ContractError):
-        reason, stack_trace = error.reason, error.stack_trace  # type: ignore[attr-defined]
-        return ErrorReport(f"Runtime.{reason}", str(error), frames, stack_trace)
+        error_type, stack_trace = error.error_type, error.stack_trace  # type: ignore[attr-defined]
+        return ErrorReport(error_type, str(error), frames, stack_trace)
     status = exit_status(error)
     if is_a(error, Terminated):
         message = f"{culprit} was ended by the shutdown of the environment"

@@ -295,7 +295,8 @@ class _Output:
         return self._duplicate.number
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> "OSError | None":
+    """Write all of the data. Return the error if that fails: the invocation is more important than its log."""
     rest = memoryview(data)
     while rest:
         try:
@@ -305,8 +306,9 @@ def write_all(descriptor: int, data: bytes) -> None:
             poller = select.poll()
             poller.register(descriptor, select.POLLOUT)
             poller.poll()
-        except OSError:
-            return  # nothing reads the log; the invocation is more important
+        except OSError as error:  # nothing reads the log
+            return error
+    return None
 
 
 class ImportHook:

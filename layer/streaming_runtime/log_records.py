@@ -30,10 +30,12 @@ MAX_EVENT_CHARACTERS = 128 * 1024  # of an error
 def write_error(log: "Log", report: "Report") -> None:
     """Write one event for one error. The first one is preceded by a line that names the layer and the interpreter."""
     if not log.is_introduced:
-        line = _own_line(log, "an error of the function is in the log", "INFO")
+        line = own_line(log, "an error of the function is in the log", "INFO")
         log.write_line(line, descriptor=2)
     if log.is_json:
         document = from_json(report.body(log.request_id))
+        if not log.request_id:
+            del document["requestId"]
         event = {"timestamp": timestamp(time.time()), "level": "ERROR", **document}
         log.write_event(load("json_text").to_json(event), ERROR)
     else:
@@ -42,10 +44,10 @@ def write_error(log: "Log", report: "Report") -> None:
 
 def write_own(log: "Log", text: str) -> None:
     """Write an event about the runtime itself to standard error."""
-    log.write_event(_own_line(log, text, "ERROR"), ERROR, descriptor=2)
+    log.write_event(own_line(log, text, "ERROR"), ERROR, descriptor=2)
 
 
-def _own_line(log: "Log", text: str, level: str) -> str:
+def own_line(log: "Log", text: str, level: str) -> str:
     """Return a line of the runtime. The first one names the layer and the interpreter, which support needs to know."""
     name = f"python-streaming-runtime {VERSION}"
     if not log.is_introduced:
@@ -54,7 +56,8 @@ def _own_line(log: "Log", text: str, level: str) -> str:
     if not log.is_json:
         return f"{name}: {log.request_id and f'RequestId: {log.request_id} '}{text}"
     event = {"timestamp": timestamp(time.time()), "level": level, "message": f"{name}: {text}"}
-    line: str = load("json_text").to_json({**event, "logger": USER_AGENT, "requestId": log.request_id})
+    request_id = {"requestId": log.request_id} if log.request_id else {}  # between two invocations there is none
+    line: str = load("json_text").to_json({**event, "logger": USER_AGENT, **request_id})
     return line
 
 
@@ -149,7 +152,7 @@ def json_record(logging: "Any", record: "Any", own: "set[str]") -> str:
         "stackTrace": import_standard("traceback").format_tb(trace) if kind else None,
         "errorType": kind.__name__ if kind else None,
         "errorMessage": str(error) if kind else None,
-        "requestId": record.aws_request_id,
+        "requestId": record.aws_request_id or None,
         "location": f"{record.pathname}:{record.funcName}:{record.lineno}" if kind else None,
     }
     if record.tenant_id is not None:

@@ -1,0 +1,235 @@
+"""The log of an environment that serves several invocations at once (Lambda Managed Instances): JSON records only.
+
+Many invocations write into one log, so a line without a request id could not be assigned to one of them. AWS Lambda
+Developer Guide, lambda-managed-instances-python and runtimes-custom: the log consists of JSON records.
+
+- `sys.stdout` and `sys.stderr` are replaced: each line that is written through them becomes a record. What bypasses
+  them (`os.write`, C code, child processes) reaches the log unchanged.
+- Each process has log descriptors of its own: two connections to the socket that the service provides. If there is no
+  socket, or it closes, the log goes to the descriptors that the runtime was started with.
+- The invocation of a record is that of the process, or, with many invocations on one event loop, a context variable:
+  tasks and `asyncio.to_thread` inherit it. If it is unknown, the record has no id.
+- On an event loop, a thread writes, because a log that is read slowly would stop all invocations. See `log_writer`.
+"""
+
+import sys
+import time
+from _thread import get_ident
+
+from streaming_runtime import import_standard, load
+from streaming_runtime.invocation import from_json
+from streaming_runtime.log import Log, _Output, write_all
+
+try:
+    import _socket as socket
+except ImportError:  # an interpreter that is built differently
+    import socket  # type: ignore[no-redef]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import Any
+
+    from streaming_runtime.invocation import Invocation
+
+VERSION = "0.1.0"
+
+PROVIDER_SOCKET = "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"
+CONNECT_TIMEOUT = 5.0  # seconds
+MAX_LINE_BYTES = 256 * 1024  # a longer line becomes several records
+NAMES = {1: "stdout", 2: "stderr"}
+
+io = import_standard("io")
+
+
+class ConcurrentLog(Log):
+    """Writes JSON records, each with the id of its invocation.
+
+    Args:
+        environ: see `Log`; also with the path of the socket that provides log descriptors.
+    """
+
+    def __init__(self, environ: "MutableMapping[str, str]") -> None:
+        self._current: Invocation | None = None
+        self._variable: Any = None
+        self._writer: Any = None
+        super().__init__(environ)
+        self.is_json = True
+        self._provider = environ.get(PROVIDER_SOCKET, "")
+        self._inherited = self._outputs
+        self._streams = {number: LineRecords(self, number) for number in NAMES}
+
+    # The invocation of a record
+
+    @property  # type: ignore[override]
+    def invocation(self) -> "Invocation | None":
+        if self._variable is not None:
+            found: Invocation | None = self._variable.get()
+            return found
+        return self._current
+
+    @invocation.setter
+    def invocation(self, invocation: "Invocation | None") -> None:
+        if self._variable is not None:
+            self._variable.set(invocation)
+        else:
+            self._current = invocation
+
+    def use_context_variable(self) -> None:
+        """From now on, each context has an invocation of its own; there is none outside of the contexts that set it."""
+        self._variable = import_standard("contextvars").ContextVar("invocation", default=None)
+
+    def identity(self) -> "dict[str, str]":
+        """Return the fields of a record that identify its invocation; none if that is unknown."""
+        invocation = self.invocation
+        if invocation is None:
+            return {}
+        tenant_id = invocation.tenant_id
+        return {"requestId": invocation.request_id, **({"tenantId": tenant_id} if tenant_id is not None else {})}
+
+    # Descriptors
+
+    def replace_streams(self) -> None:
+        """Make each line that is written through `sys.stdout` and `sys.stderr` a record."""
+        for number, name in NAMES.items():
+            stream = io.TextIOWrapper(self._streams[number], "utf-8", "backslashreplace", write_through=True)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def connect(self) -> None:
+        """Connect standard output and standard error of this process to the service's socket, if there is one."""
+        if self._provider:
+            try:
+                for number in NAMES:
+                    self._connect(number)
+            except OSError as error:
+                self._leave_provider()
+                self.line(f"no connection to the log socket {self._provider}: {error}; using the inherited descriptors")
+
+    def _connect(self, number: int) -> None:
+        with_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with_socket.settimeout(CONNECT_TIMEOUT)
+            with_socket.connect(self._provider)
+            with_socket.settimeout(None)
+            import_standard("os").dup2(with_socket.fileno(), number)
+        finally:
+            with_socket.close()
+        self._outputs = {**self._outputs, number: _Output(number)}
+
+    def _leave_provider(self) -> None:
+        """Use the descriptors that the runtime was started with."""
+        self._provider = ""
+        for number in NAMES:
+            inherited = self._inherited[number].number()
+            if inherited is not None and inherited != number:
+                import_standard("os").dup2(inherited, number)
+        self._outputs = {number: _Output(number) for number in NAMES}
+
+    # Writing
+
+    def write_line(self, text: str, descriptor: int) -> None:
+        data = (text.replace("\r\n", "\r").replace("\n", "\r") + "\n").encode("utf-8", "backslashreplace")
+        if self._writer is not None:
+            self._writer.put(descriptor, data)
+        else:
+            self.write_now(descriptor, data)
+
+    def write_now(self, descriptor: int, data: bytes) -> None:
+        """Write a record with the calling thread. If the service's socket is closed, open another connection."""
+        while True:
+            number = self._outputs[descriptor].number() or self._outputs[3 - descriptor].number()
+            if number is None:  # the function has closed both outputs
+                return
+            error = write_all(number, data)
+            if error is None or not self._provider:
+                return
+            try:
+                self._connect(descriptor)
+            except OSError:
+                self._leave_provider()
+
+    def start_writer(self) -> "Any":
+        """Let a thread write from now on. Return it."""
+        self._writer = load("log_writer").LogWriter(self.write_now)
+        return self._writer
+
+    def stop_writer(self) -> None:
+        """Write what waits, and write with the calling thread from now on."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.drain()
+
+    def forget_writer(self) -> None:
+        """In a forked process, which has no writer thread."""
+        self._writer = None
+
+    def end_lines(self) -> None:
+        """Write lines that the current invocation has not completed."""
+        for stream in self._streams.values():
+            stream.end_lines()
+
+    def note(self, text: str, level: str = "INFO") -> None:
+        """Write a record about the runtime that is not an error."""
+        self.write_event(load("log_records").own_line(self, text, level), 20, descriptor=2)
+
+    def text(self, text: str) -> None:
+        """Write the text of `context.log`."""
+        self._streams[1].write(text.encode("utf-8", "backslashreplace"))
+
+    def line_record(self, line: bytes, name: str) -> str:
+        """Return the record of a line. A line that is a JSON object already only gets the id of its invocation."""
+        text = line.decode("utf-8", "backslashreplace").removesuffix("\r")
+        identity = self.identity()
+        to_json = load("json_text").to_json
+        if text.startswith("{") and text.endswith("}"):
+            try:
+                fields = from_json(text.encode())
+            except (ValueError, RecursionError):
+                pass
+            else:
+                added = to_json({key: value for key, value in identity.items() if key not in fields})
+                return text if added == "{}" else f"{text[:-1]}{', ' if fields else ''}{added[1:]}"
+        now = load("log_records").timestamp(time.time())
+        record: str = to_json({"timestamp": now, "level": "INFO", "message": text, "logger": name, **identity})
+        return record
+
+
+class LineRecords(io.RawIOBase):  # type: ignore[misc, name-defined]
+    """The binary stream below `sys.stdout` or `sys.stderr`. Invocations on one event loop do not share a line."""
+
+    def __init__(self, log: ConcurrentLog, descriptor: int) -> None:
+        self._log = log
+        self._descriptor = descriptor
+        self._begun: dict[tuple[Invocation | None, int], bytes] = {}  # the begun lines, by invocation and thread
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, data: "Any") -> int:
+        text = bytes(data)
+        owner = self._log.invocation, get_ident()
+        *lines, rest = (self._begun.pop(owner, b"") + text).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            lines, rest = [*lines, rest], b""
+        if rest:
+            self._begun[owner] = rest
+        for line in lines:
+            self._write_record(line)
+        return len(text)
+
+    def end_lines(self) -> None:
+        """Write the begun lines of the current invocation."""
+        invocation = self._log.invocation
+        for owner in [owner for owner in self._begun if owner[0] is invocation]:
+            self._write_record(self._begun.pop(owner, b""))
+
+    def _write_record(self, line: bytes) -> None:
+        self._log.write_event(self._log.line_record(line, f"sys.{NAMES[self._descriptor]}"), 20, self._descriptor)
+

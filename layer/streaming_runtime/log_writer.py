@@ -1,0 +1,61 @@
+"""The thread that writes the log of an event loop.
+
+A pipe or a socket that is read slowly blocks whoever writes to it. On an event loop, that would stop all invocations of
+the process. So records are put into a queue, and a thread writes them, in their order. Nothing is dropped: with
+MAX_WAITING_BYTES in the queue, the log call itself blocks, until the thread has written enough.
+"""
+
+from streaming_runtime import import_standard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VERSION = "0.1.0"
+
+MAX_WAITING_BYTES = 1024 * 1024
+DRAIN_TIMEOUT = 2.0  # seconds at the end of the process; the service allows 2 seconds for the whole shutdown
+
+threading = import_standard("threading")
+collections = import_standard("collections")
+
+
+class LogWriter:
+    """Writes records on a thread of its own.
+
+    Args:
+        write: writes one record to a descriptor.
+    """
+
+    def __init__(self, write: "Callable[[int, bytes], None]") -> None:
+        self._write = write
+        # Reentrant: a signal handler, or a destructor, of the main thread can log while that thread is in `put`.
+        self._change = threading.Condition(threading.RLock())
+        self._records: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._waiting = 0  # bytes that are not written yet
+        threading.Thread(target=self._run, name="log-writer", daemon=True).start()
+
+    def put(self, descriptor: int, record: bytes) -> None:
+        """Add a record. Block while MAX_WAITING_BYTES wait."""
+        with self._change:
+            while self._waiting and self._waiting + len(record) > MAX_WAITING_BYTES:
+                self._change.wait()
+            self._records.append((descriptor, record))
+            self._waiting += len(record)
+            self._change.notify_all()
+
+    def drain(self) -> None:
+        """Wait until everything is written, within a time limit."""
+        with self._change:
+            self._change.wait_for(lambda: not self._waiting, DRAIN_TIMEOUT)
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._records:
+                    self._change.wait()
+                descriptor, record = self._records.popleft()
+            self._write(descriptor, record)
+            with self._change:
+                self._waiting -= len(record)
+                self._change.notify_all()
