@@ -65,6 +65,7 @@ START_MODULES = (streaming_runtime, http1, connection, api, invocation, handler,
 
 GRACEFUL_SHUTDOWN = "STREAMING_RUNTIME_GRACEFUL_SHUTDOWN"  # 1 or true: SIGTERM before the environment ends
 LOG_STREAMS = "STREAMING_RUNTIME_LOG_STREAMS"  # 1 or true: one log record for each response
+MAX_CONCURRENCY = "AWS_LAMBDA_MAX_CONCURRENCY"  # Lambda Managed Instances set it; see the module `workers`
 INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"  # on-demand, provisioned-concurrency or snap-start
 
 
@@ -87,23 +88,21 @@ def watch_wrapper(process: str, wrapper: str) -> None:
 def main() -> "NoReturn":
     """Load the handler and serve invocations until the environment ends. Exit 1 if that is impossible."""
     sys.argv = [__file__]
+    own = sys.modules[__name__]
     if __name__ != "__main__":
-        sys.modules.pop(__name__, None)  # the function may have a module of this name
-    output = log.Log()
+        del sys.modules[__name__]  # the function may have a module of this name
+    is_concurrent = variable(MAX_CONCURRENCY) is not None
+    output = load("concurrent_log").ConcurrentLog() if is_concurrent else log.Log()
     log.reserve.fill()
     try:
+        if is_concurrent:
+            load("workers").serve(own, output)
         runtime_api = api.RuntimeApi(variable("AWS_LAMBDA_RUNTIME_API") or "", output)
         exit_on_sigterm(runtime_api.connection)
         posix.register_at_fork(after_in_child=lambda: disown(runtime_api, output))
         run(runtime_api, initialize(runtime_api, output), output)
-    except RuntimeApiError as error:
-        output.line(f"{error}; the environment ends")
-        leave(1)
     except BaseException as error:
-        report = log.describe(error, "the function")
-        if report.exit_status is None:  # raised between two invocations, by a signal handler for example
-            output.error(report)
-        leave(1 if report.exit_status is None else report.exit_status)
+        end(error, output)
 
 
 def disown(runtime_api: api.RuntimeApi, output: log.Log) -> None:
@@ -123,7 +122,7 @@ def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:
         handler.process_path_files(output)
         output.follow_logging()
         loaded = watch.handler()
-        if is_requested(GRACEFUL_SHUTDOWN):
+        if runtime_api.extension is None and is_requested(GRACEFUL_SHUTDOWN):
             runtime_api.extension = load("extension").Extension(runtime_api, output)
             runtime_api.extension.register()
         if is_requested(LOG_STREAMS):
@@ -225,6 +224,17 @@ def exit_on_sigterm(current: connection.Connection) -> None:
             raise current.exit_request
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def end(error: BaseException, output: log.Log) -> "NoReturn":
+    """End the process because of an exception that `run` has raised."""
+    if isinstance(error, RuntimeApiError):
+        output.line(f"{error}; the environment ends")
+        leave(1)
+    report = log.describe(error, "the function")
+    if report.exit_status is None:  # raised between two invocations, by a signal handler for example
+        output.error(report)
+    leave(1 if report.exit_status is None else report.exit_status)
 
 
 def leave(status: int) -> "NoReturn":

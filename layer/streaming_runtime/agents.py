@@ -255,6 +255,8 @@ class Agents:
 class ObservedHandler(Handler):
     """A handler that agents wrap, and that streams within their call."""
 
+    is_observed = True
+
     def __init__(
         self, handler: "Callable[..., Any]", log: "Log", inner: InnerHandler, bootstrap: "ManagedBootstrap | None"
     ) -> None:

@@ -12,11 +12,12 @@ Developer Guide, lambda-managed-instances-python and runtimes-custom: the log co
 - On an event loop, a thread writes, because a log that is read slowly would stop all invocations. See `log_writer`.
 """
 
+import posix
 import sys
 import time
 from _thread import get_ident
 
-from streaming_runtime import import_standard, load
+from streaming_runtime import import_standard, load, variable
 from streaming_runtime.invocation import from_json
 from streaming_runtime.log import Log, _Output, write_all
 
@@ -27,7 +28,6 @@ except ImportError:  # an interpreter that is built differently
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
     from typing import Any
 
     from streaming_runtime.invocation import Invocation
@@ -43,25 +43,21 @@ io = import_standard("io")
 
 
 class ConcurrentLog(Log):
-    """Writes JSON records, each with the id of its invocation.
+    """Writes JSON records, each with the id of its invocation."""
 
-    Args:
-        environ: see `Log`; also with the path of the socket that provides log descriptors.
-    """
-
-    def __init__(self, environ: "MutableMapping[str, str]") -> None:
+    def __init__(self) -> None:
         self._current: Invocation | None = None
         self._variable: Any = None
         self._writer: Any = None
-        super().__init__(environ)
+        super().__init__()
         self.is_json = True
-        self._provider = environ.get(PROVIDER_SOCKET, "")
+        self._provider = variable(PROVIDER_SOCKET) or ""
         self._inherited = self._outputs
         self._streams = {number: LineRecords(self, number) for number in NAMES}
 
     # The invocation of a record
 
-    @property  # type: ignore[override]
+    @property
     def invocation(self) -> "Invocation | None":
         if self._variable is not None:
             found: Invocation | None = self._variable.get()
@@ -77,6 +73,7 @@ class ConcurrentLog(Log):
 
     def use_context_variable(self) -> None:
         """From now on, each context has an invocation of its own; there is none outside of the contexts that set it."""
+        self._current = None
         self._variable = import_standard("contextvars").ContextVar("invocation", default=None)
 
     def identity(self) -> "dict[str, str]":
@@ -107,14 +104,14 @@ class ConcurrentLog(Log):
                 self.line(f"no connection to the log socket {self._provider}: {error}; using the inherited descriptors")
 
     def _connect(self, number: int) -> None:
-        with_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with_socket.settimeout(CONNECT_TIMEOUT)
-            with_socket.connect(self._provider)
-            with_socket.settimeout(None)
-            import_standard("os").dup2(with_socket.fileno(), number)
+            connection.settimeout(CONNECT_TIMEOUT)
+            connection.connect(self._provider)
+            connection.settimeout(None)
+            posix.dup2(connection.fileno(), number)
         finally:
-            with_socket.close()
+            connection.close()
         self._outputs = {**self._outputs, number: _Output(number)}
 
     def _leave_provider(self) -> None:
@@ -123,7 +120,7 @@ class ConcurrentLog(Log):
         for number in NAMES:
             inherited = self._inherited[number].number()
             if inherited is not None and inherited != number:
-                import_standard("os").dup2(inherited, number)
+                posix.dup2(inherited, number)
         self._outputs = {number: _Output(number) for number in NAMES}
 
     # Writing
@@ -232,4 +229,3 @@ class LineRecords(io.RawIOBase):  # type: ignore[misc, name-defined]
 
     def _write_record(self, line: bytes) -> None:
         self._log.write_event(self._log.line_record(line, f"sys.{NAMES[self._descriptor]}"), 20, self._descriptor)
-

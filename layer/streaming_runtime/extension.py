@@ -48,6 +48,10 @@ class Extension:
         except NotDelivered as reason:
             self._log_failure("registration as an extension failed", reason)
 
+    def disown(self) -> None:
+        """Close this end of the connection in a forked process."""
+        self._connection.disown()
+
     def resume(self) -> None:
         """After a restore, ask again with the same identifier if the connection has not survived the snapshot."""
         if self._identifier and self._connection.is_stale():

@@ -231,11 +231,17 @@ def has_context_variables() -> bool:
 class Handler:
     """The function's handler. It has an event loop from its first async generator on."""
 
+    is_observed = False  # tracing agents wrap it
+
     def __init__(self, handler: "Callable[[Any, LambdaContext], Any]", log: "Log") -> None:
         self._handler = handler
         self._log = log
         self.loop: EventLoop | None = None
         self.capture()
+
+    @property
+    def function(self) -> "Callable[[Any, LambdaContext], Any]":
+        return self._handler
 
     def capture(self) -> None:
         """Take over the environment variables and the context variables that init, or a restore, has left."""

@@ -152,7 +152,7 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
         return MinimalReport(f"Runtime.{problem.reason}", f"{problem}{cause}", error)
     except BaseException:
         _restore_recursion_limit()
-        name = f"Runtime.{error.reason}" if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
+        name = error.error_type if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
         return MinimalReport(name, text_of(error), error)
 
 

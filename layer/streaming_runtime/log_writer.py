@@ -9,6 +9,7 @@ from streaming_runtime import import_standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import collections
     from collections.abc import Callable
 
 VERSION = "0.1.0"
@@ -17,7 +18,6 @@ MAX_WAITING_BYTES = 1024 * 1024
 DRAIN_TIMEOUT = 2.0  # seconds at the end of the process; the service allows 2 seconds for the whole shutdown
 
 threading = import_standard("threading")
-collections = import_standard("collections")
 
 
 class LogWriter:
@@ -31,7 +31,8 @@ class LogWriter:
         self._write = write
         # Reentrant: a signal handler, or a destructor, of the main thread can log while that thread is in `put`.
         self._change = threading.Condition(threading.RLock())
-        self._records: collections.deque[tuple[int, bytes]] = collections.deque()
+        deque = import_standard("collections").deque
+        self._records: collections.deque[tuple[int, bytes]] = deque()
         self._waiting = 0  # bytes that are not written yet
         threading.Thread(target=self._run, name="log-writer", daemon=True).start()
 

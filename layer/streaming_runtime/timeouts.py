@@ -2,7 +2,7 @@
 
 AWS Lambda Developer Guide, lambda-managed-instances-execution-environment: an invocation has its own timeout, but its
 code runs on and keeps the slot. So the runtime ends the stream itself: a process worker looks at the deadline between
-two chunks, an async one has a timer. The service may have ended the invocation before; it then refuses the report (410).
+two chunks, an async one has a timer. The service may have ended the invocation before; it then responds with 410.
 """
 
 import math

@@ -13,11 +13,25 @@ A slot has one writer, and the parent reads it after the writer's end. So there 
 """
 
 import mmap
+import select
+import sys
+
+try:
+    import _socket as socket
+except ImportError:  # an interpreter that is built differently
+    import socket  # type: ignore[no-redef]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 VERSION = "0.1.0"
 
 IDLE, INVOKED, SENDING = 0, 1, 2
 
+BYTE_ORDER = sys.byteorder
+# Its end shows at the other end, on Linux (unix(7)). Other systems lack it, and have no use for that.
+CHANNEL_TYPE = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
 HEADER_BYTES = 64
 SLOT_BYTES = 1024
 MAX_ID_BYTES = 480  # a longer id is not recorded
@@ -25,6 +39,7 @@ MAX_ID_BYTES = 480  # a longer id is not recorded
 # Positions in the header, which all workers write. Each byte only changes from 0 to 1.
 READY = 0  # a worker has asked for an invocation: the init phase is over
 INIT_ERROR = 1  # an init error was posted
+HINT = 2  # the hint about async handlers is in the log
 # Positions in a slot.
 PHASE, INVOCATIONS, THRESHOLD, REQUEST_ID, INVOCATION_ID = 0, 8, 16, 24, 512
 
@@ -114,3 +129,29 @@ class Slot:
         start = self._start + position
         length = int.from_bytes(self._memory[start : start + 2], "little")
         return self._memory[start + 2 : start + 2 + length].decode("utf-8", "surrogateescape")
+
+
+# --- What the kernel knows about a connection -------------------------------------------------------------------------
+
+# Linux 4.19, struct tcp_info of linux/tcp.h: tcpi_notsent_bytes, tcpi_bytes_sent and tcpi_bytes_retrans.
+NOT_SENT, SENT, RETRANSMITTED = slice(144, 148), slice(200, 208), slice(208, 216)
+TCP_INFO_BYTES = 216
+
+
+def bytes_written(sock: "Any") -> "int | None":
+    """Return how many bytes the socket has taken since its connection was opened; None if the kernel does not count."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    except (OSError, AttributeError):  # another system than Linux
+        return None
+    if len(info) < TCP_INFO_BYTES:
+        return None
+    not_sent, sent, repeated = (int.from_bytes(info[part], BYTE_ORDER) for part in (NOT_SENT, SENT, RETRANSMITTED))
+    return sent - repeated + not_sent
+
+
+def is_readable(descriptor: int) -> bool:
+    """Return whether a read would not block: there is data, or the other end is closed."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))

@@ -1,0 +1,342 @@
+"""Several invocations at once (AWS_LAMBDA_MAX_CONCURRENCY): a process for each slot, and a parent that supervises."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from support.concurrent_function import ConcurrentFunction
+from support.function_process import TIMEOUT, Gate
+
+
+@pytest.fixture
+def concurrent(layer, tmp_path):
+    """Starts environments: `concurrent(code, slots, variables=...)`. They end with the test."""
+    started = []
+
+    def start(code, slots=1, **options):
+        started.append(ConcurrentFunction(layer, tmp_path / f"function{len(started)}", code, slots, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+WAITS = """
+import os
+
+print("imported by", os.getpid())
+
+def handler(event, context):
+    yield b"%d" % os.getpid()
+    if event:
+        open(event["gate"]).close()
+        yield b"after"
+"""
+
+
+def until(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_each_slot_is_a_process_of_the_same_group_that_imports_the_function_itself(concurrent, tmp_path):
+    gate = Gate(tmp_path)
+    function = concurrent(WAITS, 3)
+    slots = function.waiting_slots(3)
+    ids = [slot.send_invocation({"gate": gate.path}) for slot in slots]
+    pids = []
+    for slot, request_id in zip(slots, ids, strict=True):
+        slot.expect_response(request_id)
+        pids.append(int(slot.peer.read_chunk()))
+    assert sorted(pids) == sorted(function.workers())
+    assert {os.getpgid(pid) for pid in pids} == {function.process.pid}
+    for _ in slots:
+        gate.open()
+    for slot in slots:
+        assert [slot.peer.read_chunk(), slot.peer.read_chunk()] == [b"after", b""]
+        assert slot.peer.read_trailers() == {}
+        slot.accept()
+        slot.expect_next()
+    imports = {int(record["message"].split()[-1]) for record in function.records if "imported" in record["message"]}
+    assert imports == set(pids)
+
+
+# The death of a worker
+
+
+def test_an_invocation_whose_process_dies_before_its_response_is_reported_by_the_parent(concurrent):
+    function = concurrent(
+        """
+        import os
+
+        def handler(event, context):
+            os._exit(7)
+            yield
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation(headers={"Lambda-Runtime-Invocation-Id": "attempt-1"})
+    parent = function.slot()
+    request, document = parent.read_error(request_id)
+    assert document["errorType"] == "Runtime.ExitError"
+    assert "exit status 7 before its response began" in document["errorMessage"]
+    assert request.headers["lambda-runtime-function-error-type"] == "Runtime.ExitError"
+    assert request.headers["lambda-runtime-invocation-id"] == "attempt-1"
+    function.waiting_slots(1)
+    restart = function.records_of(request_id)[-1]["message"]
+    assert "worker 0" in restart and "ended with exit status 7; it is started again after" in restart
+
+
+def test_a_response_that_has_begun_ends_with_the_connection_of_its_process(concurrent):
+    function = concurrent(
+        """
+        import os
+        import signal
+
+        def handler(event, context):
+            yield b"part"
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    slot.expect_response(slot.send_invocation())
+    assert slot.peer.read_chunk() == b"part"
+    assert slot.peer.reader.read() == b""
+    function.waiting_slots(1)  # the only new connection: no error was posted
+    assert "was killed by signal 9 (SIGKILL)" in function.messages()[-1]
+
+
+def test_an_invocation_that_a_dead_process_has_not_read_is_reported(concurrent):
+    function = concurrent(WAITS, 2)
+    slots = function.waiting_slots(2)
+    for pid in function.workers():
+        os.kill(pid, signal.SIGSTOP)
+    request_id = slots[0].send_invocation()
+    for pid in function.workers():
+        os.kill(pid, signal.SIGKILL)
+    for slot in slots:
+        assert slot.peer.reader.read() == b""  # the parent ends the connection, then reads what is left
+        slot.peer.close()
+    posted = [function.slot().request() for _ in range(3)]
+    errors = [request for request in posted if request.path.endswith(f"/{request_id}/error")]
+    assert len(errors) == 1 and json.loads(errors[0].body)["errorType"] == "Runtime.ExitError"
+    assert sum(request.path.endswith("/next") for request in posted) == 2
+
+
+def test_sys_exit_in_a_handler_is_reported_once_and_ends_its_process_only(concurrent):
+    function = concurrent(
+        """
+        import os
+        import sys
+
+        def handler(event, context):
+            if event:
+                sys.exit(3)
+            yield b"%d" % os.getpid()
+        """,
+        2,
+    )
+    first, second = function.waiting_slots(2)
+    request_id = first.send_invocation(True)
+    assert first.read_error(request_id)[1]["errorType"] == "Runtime.ExitError"
+    third = function.waiting_slots(1)[0]
+    for slot in (second, third):
+        response = slot.read_response(slot.send_invocation())
+        slot.accept()
+        assert int(response.body) in function.workers()
+
+
+def test_the_environment_ends_when_no_worker_stays_alive(concurrent):
+    function = concurrent(
+        """
+        import os
+        import threading
+
+        def handler(event, context):
+            yield b""
+
+        threading.Timer(0.05, os._exit, [9]).start()
+        """,
+        1,
+    )
+    assert function.wait() == 1
+    assert function.messages()[-1].endswith("no worker stays alive; the environment ends")
+
+
+# The init phase
+
+
+def test_an_init_error_is_reported_once_and_its_refusal_is_ignored(concurrent):
+    function = concurrent("import nothing_of_this_name", 3)
+    slot = function.slot()
+    request = slot.request()
+    assert request.path.endswith("/init/error")
+    assert json.loads(request.body)["errorType"] == "Runtime.ImportModuleError"
+    slot.peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    assert function.wait() == 1
+    function.listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        function.listener.accept()
+    assert not any("refused" in message for message in function.messages())
+
+
+def test_a_process_that_is_killed_while_it_imports_the_function_is_reported(concurrent):
+    function = concurrent("import os; os._exit(5)", 2)
+    _, document = function.read_init_error()
+    assert document["errorType"] == "Runtime.ExitError"
+    assert function.wait() == 5
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-1", "10000", "", "1.5", "²"])
+def test_an_invalid_concurrency_is_an_init_error(concurrent, value):
+    function = concurrent(WAITS, value)
+    _, document = function.read_init_error()
+    assert document["errorType"] == "Runtime.InvalidConcurrency"
+    assert "AWS_LAMBDA_MAX_CONCURRENCY" in document["errorMessage"] and "1600" in document["errorMessage"]
+    assert function.wait() == 1
+
+
+@pytest.mark.parametrize("kind", ["async", "threads"])
+def test_an_unsuitable_kind_is_an_init_error(concurrent, kind):
+    function = concurrent(WAITS, 2, variables={"STREAMING_RUNTIME_CONCURRENCY": kind})
+    _, document = function.read_init_error()
+    assert document["errorType"] == "Runtime.InvalidConcurrency"
+    assert "STREAMING_RUNTIME_CONCURRENCY" in document["errorMessage"]
+    assert function.wait() == 1
+
+
+def test_with_one_import_before_the_fork_each_process_has_random_numbers_of_its_own(concurrent):
+    function = concurrent(
+        """
+        import os
+        import random
+
+        print("imported by", os.getpid())
+
+        def handler(event, context):
+            yield b"%d %.17f" % (os.getpid(), random.random())
+        """,
+        3,
+        variables={"STREAMING_RUNTIME_PRELOAD": "1"},
+    )
+    slots = function.waiting_slots(3)
+    bodies = [slot.read_response(slot.send_invocation()).body.split() for slot in slots]
+    assert len({pid for pid, _ in bodies}) == len({number for _, number in bodies}) == 3
+    assert [r["message"] for r in function.records] == [f"imported by {function.process.pid}"]
+
+
+# Signals
+
+CLEANS_UP = """
+import os
+
+def handler(event, context):
+    try:
+        yield b"%d" % os.getpid()
+        open(event["gate"]).close()
+    finally:
+        print("cleaned up")
+"""
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_sigterm_to_the_parent_or_to_the_group_ends_each_stream_once(concurrent, tmp_path, send):
+    gate = Gate(tmp_path)
+    function = concurrent(CLEANS_UP, 2)
+    slots = function.waiting_slots(2)
+    for slot in slots:
+        slot.expect_response(slot.send_invocation({"gate": gate.path}))
+        slot.peer.read_chunk()
+    send(function.process.pid, signal.SIGTERM)
+    for slot in slots:
+        assert slot.peer.read_chunk() == b""
+        assert slot.peer.read_trailers()["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+        slot.accept()
+    assert function.wait() == 128 + signal.SIGTERM
+    assert [record["message"] for record in function.records if "message" in record].count("cleaned up") == 2
+
+
+def test_workers_end_when_their_parent_is_killed(concurrent):
+    function = concurrent(WAITS, 2)
+    slots = function.waiting_slots(2)
+    workers = function.workers()
+    os.kill(function.process.pid, signal.SIGKILL)
+    for slot in slots:
+        assert slot.peer.reader.read() == b""
+    until(lambda: not any(is_running(pid) for pid in workers))
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before the first byte", "after the first byte"])
+def test_after_the_deadline_the_next_chunk_ends_the_invocation(concurrent, is_late):
+    function = concurrent(
+        """
+        import time
+
+        def handler(event, context):
+            if event:
+                yield b"part"
+            while context.get_remaining_time_in_millis():
+                time.sleep(0.01)
+            yield b"late"
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    deadline = {"Lambda-Runtime-Deadline-Ms": str(int((time.time() + 1) * 1000))}
+    request_id = slot.send_invocation(is_late, deadline)
+    if is_late:
+        response = slot.read_response(request_id)
+        assert response.body == b"part"
+        assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.Timeout"
+        document = response.error
+    else:
+        request = slot.request()
+        assert request.path.endswith(f"/{request_id}/error")
+        assert request.headers["lambda-runtime-function-error-type"] == "Function.Timeout"
+        document = json.loads(request.body)
+    slot.peer.send(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+    slot.expect_next()
+    assert document["errorMessage"] == "Task timed out after 1.00 seconds"
+    texts = [text for record in function.records_of(request_id) for text in record.values()]
+    assert "Task timed out after 1.00 seconds" in texts
+    assert not any("410" in str(text) for text in texts)
+
+
+# Async generators
+
+
+def test_a_process_streams_an_async_generator_with_one_hint(concurrent):
+    function = concurrent(
+        """
+        async def handler(event, context):
+            yield b"async"
+        """,
+        2,
+        variables={"STREAMING_RUNTIME_CONCURRENCY": "process"},
+    )
+    for slot in function.waiting_slots(2):
+        for _ in range(2):
+            assert slot.read_response(slot.send_invocation()).body == b"async"
+            slot.accept()
+            slot.expect_next()
+    assert len([m for m in function.messages() if "STREAMING_RUNTIME_CONCURRENCY=async" in m]) == 1

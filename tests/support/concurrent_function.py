@@ -1,0 +1,74 @@
+"""A function on Lambda Managed Instances: several slots, each with a connection of its own to the Runtime API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from support.function_process import FunctionProcess
+
+
+class Slot(FunctionProcess):
+    """One connection of the environment. Its methods are those of a function with one connection."""
+
+    def __init__(self, environment: ConcurrentFunction) -> None:
+        self.listener = environment.listener
+        self.peer = None
+        self.connect()
+
+
+class ConcurrentFunction(FunctionProcess):
+    """An environment with AWS_LAMBDA_MAX_CONCURRENCY.
+
+    Args:
+        slots: the value of the variable.
+        Others: see `FunctionProcess`.
+    """
+
+    def __init__(self, layer: Path, folder: Path, code: str | dict[str, str], slots: int | str = 1, **options: Any):
+        variables = {"AWS_LAMBDA_MAX_CONCURRENCY": str(slots), **(options.pop("variables", None) or {})}
+        super().__init__(layer, folder, code, variables, **options)
+        self._slots: list[Slot] = []
+
+    def slot(self) -> Slot:
+        """Wait for the next connection."""
+        self._slots.append(Slot(self))
+        return self._slots[-1]
+
+    def waiting_slots(self, count: int) -> list[Slot]:
+        """Return slots that have asked for an invocation."""
+        slots = [self.slot() for _ in range(count)]
+        for slot in slots:
+            slot.expect_next()
+        return slots
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Return the whole log, which has to consist of JSON objects."""
+        return [json.loads(line) for line in (self.stdout + self.stderr).splitlines()]
+
+    def records_of(self, request_id: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record.get("requestId") == request_id]
+
+    def messages(self) -> list[str]:
+        """Return the messages of the runtime itself."""
+        return [record["message"] for record in self.records if "streaming-runtime" in record.get("logger", "")]
+
+    def workers(self) -> list[int]:
+        """Return the ids of the worker processes."""
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
+        return [int(line) for line in found.stdout.split()]
+
+    def end(self) -> None:
+        for pid in [self.process.pid, *self.workers()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        super().end()
+        for slot in self._slots:
+            assert slot.peer is not None
+            slot.peer.close()
