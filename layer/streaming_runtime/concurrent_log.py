@@ -45,6 +45,8 @@ io = import_standard("io")
 class ConcurrentLog(Log):
     """Writes JSON records, each with the id of its invocation."""
 
+    unknown_id = None
+
     def __init__(self) -> None:
         self._current: Invocation | None = None
         self._variable: Any = None

@@ -34,7 +34,7 @@ def write_error(log: "Log", report: "Report") -> None:
         log.write_line(line, descriptor=2)
     if log.is_json:
         document = from_json(report.body(log.request_id))
-        if not log.request_id:
+        if (log.request_id or log.unknown_id) is None:
             del document["requestId"]
         event = {"timestamp": timestamp(time.time()), "level": "ERROR", **document}
         log.write_event(load("json_text").to_json(event), ERROR)
@@ -56,8 +56,9 @@ def own_line(log: "Log", text: str, level: str) -> str:
     if not log.is_json:
         return f"{name}: {log.request_id and f'RequestId: {log.request_id} '}{text}"
     event = {"timestamp": timestamp(time.time()), "level": level, "message": f"{name}: {text}"}
-    request_id = {"requestId": log.request_id} if log.request_id else {}  # between two invocations there is none
-    line: str = load("json_text").to_json({**event, "logger": USER_AGENT, **request_id})
+    request_id = log.request_id or log.unknown_id
+    known = {} if request_id is None else {"requestId": request_id}
+    line: str = load("json_text").to_json({**event, "logger": USER_AGENT, **known})
     return line
 
 
@@ -113,7 +114,7 @@ def configure(log: "Log", logging: "Any") -> None:
 
     class Handler(logging.Handler):  # type: ignore[misc]
         def emit(self, record: "Any") -> None:
-            record.aws_request_id = log.request_id
+            record.aws_request_id = log.request_id or log.unknown_id
             record.tenant_id = log.invocation.tenant_id if log.invocation is not None else None
             try:
                 log.write_event(self.format(record).removesuffix("\n"), record.levelno)
@@ -152,7 +153,7 @@ def json_record(logging: "Any", record: "Any", own: "set[str]") -> str:
         "stackTrace": import_standard("traceback").format_tb(trace) if kind else None,
         "errorType": kind.__name__ if kind else None,
         "errorMessage": str(error) if kind else None,
-        "requestId": record.aws_request_id or None,
+        "requestId": record.aws_request_id,
         "location": f"{record.pathname}:{record.funcName}:{record.lineno}" if kind else None,
     }
     if record.tenant_id is not None:
