@@ -19,9 +19,11 @@ import os
 
 from streaming_runtime import ContractError, NotDelivered, load
 from streaming_runtime.api import (
+    FRESH,
     INIT_ERROR_PATH,
     INVOCATION_ID,
     NEXT_PATH,
+    OPEN,
     REQUEST_ID,
     ResponseStream,
     RuntimeApi,
@@ -80,12 +82,12 @@ class WorkerConnection(Connection):
 
     def _open(self) -> None:
         super()._open()
-        self._on_open(self._socket.fileno())  # type: ignore[union-attr]
+        self._on_open(self.sock.fileno())
 
     def close(self) -> None:
-        if self._is_ours():
+        if self.is_ours():
             with contextlib.suppress(OSError):  # the other side has closed it
-                self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+                self.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         super().close()
 
     def disown(self) -> None:
@@ -96,7 +98,7 @@ class WorkerConnection(Connection):
     def record_invocation(self) -> None:
         """Wait for the response to `next`, and record its invocation before the response is read."""
         try:
-            received = self._socket.recv(HEAD_READ_BYTES, socket.MSG_PEEK)
+            received = self.sock.recv(HEAD_READ_BYTES, socket.MSG_PEEK)
         except OSError:
             return  # reading will fail too
         head = head_of(received)
@@ -105,7 +107,7 @@ class WorkerConnection(Connection):
 
     def record_sending(self) -> None:
         """Record that the next byte that is sent ends the invocation."""
-        written = worker_state.bytes_written(self._socket)
+        written = worker_state.bytes_written(self.sock)
         self._slot.sending(written + 1 if written is not None else 0)
 
 
@@ -152,13 +154,10 @@ class WorkerApi(RuntimeApi):
             state.set(worker_state.INIT_ERROR)
             super().post_init_error(report)
 
-    def post_error(self, invocation: Invocation, report: "Any") -> None:
-        try:
-            self.connection.renew()
-            self.connection.record_sending()
-        except NotDelivered:
-            pass  # reported when the request is sent
-        super().post_error(invocation, report)
+    def send_error(self, invocation: Invocation, report: "Any") -> None:
+        self.connection.renew()
+        self.connection.record_sending()
+        super().send_error(invocation, report)
 
     def read_acceptance(self, request: str) -> bool:
         if request == INIT_ERROR_PATH or self.has_timed_out:
@@ -200,9 +199,10 @@ def with_deadline(base: "type[ResponseStream]") -> "type[ResponseStream]":
             self._check()
             super().write(item)
 
-        def finish(self) -> bool:
-            self._check()
-            return bool(super().finish())
+        def end(self) -> None:
+            if self.phase is FRESH or self.phase is OPEN:
+                self._check()
+            super().end()
 
         def _check(self) -> None:
             try:
@@ -213,7 +213,7 @@ def with_deadline(base: "type[ResponseStream]") -> "type[ResponseStream]":
 
         def _begin(self, content_type: str) -> bytes:
             head: bytes = super()._begin(content_type)
-            self._connection.record_sending()
+            self.connection.record_sending()
             return head
 
     return WorkerResponse
@@ -230,7 +230,7 @@ class Channel:
         if number != sock.fileno():
             sock.close()
             sock = socket.socket(socket.AF_UNIX, worker_state.CHANNEL_TYPE, 0, fileno=number)
-        self._socket = sock
+        self.sock = sock
         self._descriptor = Descriptor(number)
 
     @property
@@ -248,7 +248,7 @@ class Channel:
     def _send(self, message: bytes, rights: "list[tuple[int, int, bytes]]") -> None:
         if self._descriptor.is_valid():  # otherwise the function has closed it
             with contextlib.suppress(OSError):  # the parent was killed; a signal follows
-                self._socket.sendmsg([message], rights)
+                self.sock.sendmsg([message], rights)
 
 
 def serve(parent: "Parent", worker: "Worker") -> "NoReturn":

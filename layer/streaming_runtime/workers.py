@@ -32,6 +32,7 @@ import time
 from streaming_runtime import (
     ContractError,
     MinimalReport,
+    NotDelivered,
     RuntimeApiError,
     Terminated,
     import_standard,
@@ -116,7 +117,7 @@ class ParentConnection(Connection):
 
     def _open(self) -> None:
         super()._open()
-        self._socket.settimeout(API_TIMEOUT)  # type: ignore[union-attr]
+        self.sock.settimeout(API_TIMEOUT)  # type: ignore[union-attr]
 
 
 def serve(runtime: "ModuleType", log: "ConcurrentLog") -> "NoReturn":
@@ -398,7 +399,11 @@ class Parent:
         self.log.invocation = invocation
         report = MinimalReport("Runtime.ExitError", reason, None)
         self.log.error(report)
-        self.api.post_error(invocation, report)
+        try:
+            self.api.send_error(invocation, report)
+            self.api.read_acceptance("the error")
+        except NotDelivered as problem:
+            self.log.line(f"the error was not delivered: {problem}")
         self.api.connection.close()
         self.log.invocation = None
 
