@@ -71,7 +71,9 @@ def roll_back(region: Region, path: Path, workers: int = 8, disk: Disk | None = 
 
 
 def number_of_steps(tmp_path: Path, **more: Any) -> int:
-    region = with_aliases(Region(fleet()))
+    region = Region(fleet())
+    if "alias" in more:
+        with_aliases(region)
     process = MortalProcess(region, fatal=None)
     assert roll_out(region, tmp_path / "whole", workers=1, disk=process, **more) == 0
     return process.steps

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -62,6 +63,8 @@ class Region:
         self.revisions = dict.fromkeys(functions, 0)
         self.updates: list[tuple[str, list[str]]] = []
         self.published: dict[tuple[str, str], list[str]] = {}
+        self.settings: dict[str, dict[str, Any]] = {}  # of $LATEST, besides the layers
+        self.published_settings: dict[tuple[str, str], dict[str, Any]] = {}
         self.aliases: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, dict[str, str]] = {}
         self.failing: set[str] = set()  # updates to another version than the first fail
@@ -92,14 +95,19 @@ class Region:
         self.retries.responded("".join(word.title() for word in operation.split("_")))
 
     def get_paginator(self, operation: str) -> Any:
-        assert operation == "list_functions"
-        return self
+        pages = {"list_functions": self._list_functions, "list_aliases": self._list_aliases}
+        return SimpleNamespace(paginate=pages[operation])
 
-    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
+    def _list_functions(self, **_: Any) -> Iterator[dict[str, Any]]:
         with self._call("list_functions", ""):
             found = [self._configuration(name) for name in self.functions]
         for start in range(0, len(found), 50):
             yield {"Functions": found[start : start + 50]}
+
+    def _list_aliases(self, FunctionName: str) -> Iterator[dict[str, Any]]:
+        with self._call("list_aliases", FunctionName):
+            alias = self.aliases.get(FunctionName)
+        yield {"Aliases": [alias] if alias else []}
 
     def get_function(self, FunctionName: str, Qualifier: str = "") -> dict[str, Any]:
         with self._call("get_function", FunctionName):
@@ -107,9 +115,10 @@ class Region:
                 raise refusal(404, "ResourceNotFoundException")
             configuration = self._configuration(FunctionName)
             if Qualifier:
-                version = self.aliases[FunctionName]["FunctionVersion"]
+                version = Qualifier if Qualifier.isdecimal() else self.aliases[FunctionName]["FunctionVersion"]
                 layers = self.published[FunctionName, version]
-                configuration |= {"Version": version, "Layers": [{"Arn": arn} for arn in layers]}
+                settings = self.published_settings.get((FunctionName, version), {})
+                configuration |= {"Version": version, "Layers": [{"Arn": arn} for arn in layers], **settings}
             return {"Configuration": configuration, "Tags": self.tags.get(FunctionName, {})}
 
     def _configuration(self, name: str) -> dict[str, Any]:
@@ -121,6 +130,7 @@ class Region:
             "Runtime": "python3.13",
             "Layers": [{"Arn": arn} for arn in self.functions[name]],
             "RevisionId": str(self.revisions[name]),
+            **self.settings.get(name, {}),
             "LastUpdateStatus": "Failed" if is_failed else "Successful",
         }
 
@@ -170,6 +180,7 @@ class Region:
                 return {"Version": versions[-1][0]}
             version = str(len(versions) + 1)
             self.published[FunctionName, version] = list(self.functions[FunctionName])
+            self.published_settings[FunctionName, version] = dict(self.settings.get(FunctionName, {}))
             return {"Version": version}
 
     def get_alias(self, FunctionName: str, Name: str) -> dict[str, Any]:

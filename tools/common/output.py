@@ -19,9 +19,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def count(number: int, thing: str) -> str:
-    """Return the number and the noun in singular or plural, such as `1 function` or `1,200 functions`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def count(number: int, thing: str, things: str = "") -> str:
+    """Return the number and the noun in singular or plural, such as `1 function` or `1,200 functions`.
+
+    Args:
+        things: the plural, if it is not the singular with an s.
+    """
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def shortened(names: Sequence[str], limit: int) -> str:

@@ -102,6 +102,10 @@ class ProbeUnknown(AwsError, Interruption):
     """A function was, or may have been, invoked, and its response was lost. It must not be invoked again."""
 
 
+class GatesUnreadable(Interruption):
+    """Alarms or metrics cannot be read, so nobody knows whether the roll-out may go on."""
+
+
 class UpdateFailed(AwsError):
     """An update that AWS had accepted failed, or did not complete in time."""
 

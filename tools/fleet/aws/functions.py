@@ -163,13 +163,13 @@ class Functions:
         except NotFound:
             return []
 
-    def move_alias(self, name: str, alias: Alias, version: str, weights: Mapping[str, float]) -> None:
-        """Point `alias` to `version` with `weights` for other versions, if it has not changed since it was read.
+    def move_alias(self, name: str, alias: Alias, version: str, weights: Mapping[str, float]) -> Alias:
+        """Point `alias` to `version` with `weights` for other versions, if it still has its revision; return it then.
 
         The weights are always sent: without them AWS would keep the old ones, and go on sending a part of the requests
         to the old version.
         """
-        self._change(
+        response = self._change(
             "update_alias",
             FunctionName=name,
             Name=alias.name,
@@ -177,6 +177,7 @@ class Functions:
             RoutingConfig={"AdditionalVersionWeights": dict(weights)},
             **_lock(alias.revision),
         )
+        return Alias(alias.name, version, dict(weights), str(response.get("RevisionId", "")))
 
     # --- Function URLs
 

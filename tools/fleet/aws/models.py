@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tools.fleet.aws.settings import settings_of
+
 LATEST = "$LATEST"
+_ARN_PARTS = 7  # of a function's ARN without a version or alias
 STACK_TAG = "aws:cloudformation:stack-name"  # AWS CloudFormation sets it on every function of a stack
 
 
@@ -22,6 +25,7 @@ class Function:
         state: `State`; empty in lists.
         failure: why the last update or the creation failed; empty if it did not.
         tags_are_known: False if the caller may not read tags.
+        settings: everything else that can be released with a version; see `settings_of`.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Function:
     variables: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     tags_are_known: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -49,7 +54,7 @@ class Function:
         version = configuration.get("Version", LATEST)
         return cls(
             name=configuration["FunctionName"],
-            arn=configuration["FunctionArn"].removesuffix(f":{version}"),
+            arn=":".join(configuration["FunctionArn"].split(":")[:_ARN_PARTS]),
             version=version,
             runtime=configuration.get("Runtime", ""),
             architectures=tuple(configuration.get("Architectures") or ("x86_64",)),
@@ -64,6 +69,7 @@ class Function:
             variables=(configuration.get("Environment") or {}).get("Variables") or {},
             tags=tags or {},
             tags_are_known=tags_are_known,
+            settings=settings_of(configuration),
         )
 
     @property

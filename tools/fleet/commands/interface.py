@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Environment:
         root: the checkout, with the manifest, `layer/`, `dist/` and `rollouts/`.
         connect: makes the connection to AWS; called on first use, so that a command can work without.
         workers: the number of threads that call AWS.
+        now: returns the time.
     """
 
     root: Path = ROOT
@@ -34,6 +36,7 @@ class Environment:
     connect: Callable[[Pace], Aws] = Aws
     disk: Disk = field(default_factory=Disk)
     workers: int = WORKERS
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
 class Context:

@@ -13,119 +13,35 @@ from pathlib import Path
 
 from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
-from tools.common.event_argument import event_bytes
 from tools.common.output import count, shortened
 from tools.common.paths import shown
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import LayerVersion
+from tools.fleet.aws.cloudwatch import CloudWatch
 from tools.fleet.aws.errors import Interruption, NotFound
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function, Unavailable
-from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
+from tools.fleet.commands.rollout_arguments import add_arguments, options_of
 from tools.fleet.commands.undo import roll_back
 from tools.fleet.rollout import options as names
 from tools.fleet.rollout import rendering
+from tools.fleet.rollout.aliases import plan_alias
 from tools.fleet.rollout.engine import RollOut
 from tools.fleet.rollout.events import Event
-from tools.fleet.rollout.history import DONE, ROLLED_BACK, History
+from tools.fleet.rollout.gates import Gates
+from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, History, planned_fields
 from tools.fleet.rollout.journal import Journal, journal_folder, journals_in, read
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan
 from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.selection import select
-from tools.fleet.rollout.target_version import project_layers, targets
+from tools.fleet.rollout.target_version import project_layers, refuse_downgrade, targets
+from tools.fleet.rollout.traffic import OldAliases, find_old_aliases
 
 MAX_NAMES = 5  # in a message
 
-# --- The command line -------------------------------------------------------------------------------------------------
-
-
-def _add_arguments(parser: Parser, has_all_using: bool) -> None:
-    _add_selection(parser, has_all_using)
-    arguments.add_region(parser)
-    _add_target(parser)
-    _add_steps(parser)
-    parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
-    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
-    direction = parser.add_mutually_exclusive_group()
-    direction.add_argument("--forward", action="store_true", help="with --resume: roll out the remaining functions")
-    direction.add_argument("--back", action="store_true", help="with --resume: restore the functions that were changed")
-    arguments.add_yes(parser)
-    arguments.add_dry_run(parser)
-    parser.set_defaults(all_using=False, parser=parser)
-
-
-def _add_selection(parser: Parser, has_all_using: bool) -> None:
-    parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="a name or an ARN")
-    group = parser.add_mutually_exclusive_group()
-    if has_all_using:
-        group.add_argument("--all-using", action="store_true", help="select every function that has the layer")
-    group.add_argument("--match", metavar="REGEX", type=arguments.regular_expression, help="select functions by name")
-    group.add_argument(
-        "--tag",
-        dest="tags",
-        metavar="K=V",
-        type=arguments.tag,
-        action="append",
-        default=[],
-        help="select functions by tag; repeatable",
-    )
-    parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
-
-
-def _add_target(parser: Parser) -> None:
-    parser.add_argument(
-        "--to",
-        metavar="VERSION",
-        help="the target: a number, an ARN, or a version of the project such as 1.2.3 (default: the manifest's)",
-    )
-    parser.add_argument("--variant", metavar="NAME", help="the variant of the layer (default: slim; without --to, all)")
-    parser.add_argument(
-        "--layer-account", metavar="ACCOUNT", type=arguments.account, help="the account that shares the layer"
-    )
-
-
-def _add_steps(parser: Parser) -> None:
-    """Add options for the steps of the roll-out, and for failures."""
-    parser.add_argument(
-        "--canary", metavar="N", type=arguments.number, default=0, help="update N functions first; all must succeed"
-    )
-    parser.add_argument(
-        "--probe",
-        metavar="EVENT",
-        type=event_bytes,
-        help="invoke the canaries, or all functions, with this event: JSON, a file, or - for stdin",
-    )
-    parser.add_argument(
-        "--publish-alias",
-        dest="alias",
-        metavar="ALIAS",
-        help="publish a version of each function, and point this alias to it",
-    )
-    parser.add_argument(
-        "--max-failures", metavar="N", type=arguments.number, default=0, help="tolerate N failures (default: 0)"
-    )
-
-
-def _options(namespace: argparse.Namespace) -> Options:
-    return Options(
-        command=namespace.command.name,
-        functions=tuple(namespace.functions),
-        all_using=namespace.all_using,
-        match=namespace.match or "",
-        tags=tuple(namespace.tags),
-        region=namespace.region,
-        variant=namespace.variant,
-        layer_account=namespace.layer_account,
-        to=namespace.to,
-        canary=namespace.canary,
-        probe=None if namespace.probe is None else namespace.probe.decode("utf-8", "surrogateescape"),
-        alias=namespace.alias,
-        max_failures=namespace.max_failures,
-        include_cloudformation=namespace.include_cloudformation,
-        yes=namespace.yes,
-    )
+# --- The command ------------------------------------------------------------------------------------------------------
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
@@ -134,10 +50,8 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
         namespace.functions.insert(0, namespace.resume)
     elif namespace.resume:
         journal = Path(namespace.resume)
-    options = _options(namespace)
+    options = options_of(namespace)
     parser: Parser = namespace.parser
-    if options.functions and (options.all_using or options.match or options.tags):
-        parser.error("name functions, or select them by an option; not both")
     variants = [variant.name for variant in context.manifest.variants]
     if options.variant not in (None, *variants):
         parser.error(f"there is no variant {options.variant!r}; the variants are {', '.join(variants)}")
@@ -155,14 +69,14 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
 ROLL_OUT = Command(
     names.ROLL_OUT,
     "Replace the layer of functions that have it with another version. Other layers and their order stay. "
-    "At the first failure beyond --max-failures, all changes are rolled back, newest first.",
-    lambda parser: _add_arguments(parser, has_all_using=True),
+    "At the first failure beyond --max-failures, and if a gate fails, all changes are rolled back, newest first.",
+    lambda parser: add_arguments(parser, has_all_using=True),
     _run,
 )
 ATTACH = Command(
     names.ATTACH,
     "Add the layer to functions that do not have it, as their last layer. Otherwise like `rollout`.",
-    lambda parser: _add_arguments(parser, has_all_using=False),
+    lambda parser: add_arguments(parser, has_all_using=False),
     _run,
 )
 
@@ -275,6 +189,7 @@ class CommandRun:
         account = Account.open(self._context.aws, self._options.region)
         targets = self._targets(account)
         steps = self._plan(account, targets)
+        self._gates(account).check_access()
         self._show_plan(account, targets, steps)
         self._check_plan(steps)
         if self._journal is None:
@@ -298,7 +213,10 @@ class CommandRun:
             return self._report(journal)
         account = _open(self._context, history, region)
         versions = [LayerVersion.parse(arn) for arn in history.targets.values()]
-        return self._carry_out(journal, account, {version.layer: version for version in versions}, {})
+        targets = {version.layer: version for version in versions}
+        if not history.stopped:
+            self._plan_again(journal, account, targets)
+        return self._carry_out(journal, account, targets, {})
 
     # --- The plan
 
@@ -317,16 +235,44 @@ class CommandRun:
         return found
 
     def _plan(self, account: Account, targets: Targets) -> list[Step]:
-        options = self._options
-        functions = select(options, account.functions, targets.keys(), account.place, self._output.note)
-        steps = plan(functions, targets, options)
+        functions = select(self._options, account.functions, targets.keys(), account.place, self._output.note)
+        if self._options.to is None:
+            refuse_downgrade(targets, functions, account.place, account.layers)
+        return self._plan_functions(account, targets, functions)
+
+    def _plan_functions(self, account: Account, targets: Targets, functions: Sequence[Function]) -> list[Step]:
+        steps = plan(functions, targets, self._options)
         versions = account.read_versions(needed_versions(steps))
         steps = [check(step, versions) for step in steps]
-        if options.alias is None:
+        if self._options.alias is None:
             return steps
-        alias = options.alias
         with ThreadPoolExecutor(self._context.environment.workers) as pool:
-            return list(pool.map(lambda step: _check_alias(step, account.functions, alias), steps))
+            return list(pool.map(lambda step: self._with_alias(step, account.functions, targets), steps))
+
+    def _with_alias(self, step: Step, functions: Functions, targets: Targets) -> Step:
+        """Add the alias, with the differences of its version from `$LATEST`."""
+        if step.verdict not in (Verdict.CHANGE, Verdict.UP_TO_DATE):
+            return step
+        try:
+            alias = functions.alias(step.function.name, self._options.alias or "")
+            released = functions.get(step.function.name, alias.version)
+        except NotFound:
+            return plan_alias(step, None, None, targets, self._options)
+        return plan_alias(step, alias, released, targets, self._options)
+
+    def _plan_again(self, journal: Journal, account: Account, targets: Targets) -> None:
+        """Plan the functions again that were skipped because their alias was not as in the plan."""
+        for record in journal.history.postponed:
+            try:
+                function = account.functions.get(record.name)
+            except NotFound:
+                continue  # the reason of the skip remains
+            (step,) = self._plan_functions(account, targets, [function])
+            journal.write(Event.PLANNED_AGAIN, function=record.arn, **planned_fields(step))
+            if step.verdict is Verdict.UP_TO_DATE:
+                journal.write(Event.UNCHANGED, function=record.arn, reason="somebody else has done it")
+            elif step.verdict is not Verdict.CHANGE:
+                journal.write(Event.POSTPONED, function=record.arn, reason=step.reason)
 
     def _show_plan(self, account: Account, targets: Targets, steps: Sequence[Step]) -> None:
         def document() -> object:
@@ -360,10 +306,7 @@ class CommandRun:
                 function=step.function.arn,
                 name=step.function.name,
                 verdict=step.verdict.value,
-                reason=step.reason,
-                old=step.old,
-                new=step.new,
-                revision=step.function.revision,
+                **planned_fields(step),
             )
 
     # --- The roll-out
@@ -372,7 +315,8 @@ class CommandRun:
         history = journal.history
         progress = Progress(len(history.changed if history.stopped else history.pending), self._output)
         workers = self._context.environment.workers
-        roll_out = RollOut(account.functions, journal, targets, self._options, progress, workers)
+        gates = self._gates(account)
+        roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers)
         self._output.note(f"journal: {shown(journal.path)}")
         try:
             roll_out.run(planned)
@@ -381,7 +325,22 @@ class CommandRun:
         except KeyboardInterrupt:
             self._output.note(f"interrupted; {self._state(journal)}")
             raise
-        return self._report(journal)
+        return self._report(journal, self._old_aliases(journal, account, targets))
+
+    def _gates(self, account: Account) -> Gates:
+        environment = self._context.environment
+
+        def cloudwatch() -> CloudWatch:
+            return CloudWatch(self._context.aws, account.place.region)
+
+        return Gates(self._options, cloudwatch, environment.pace, environment.now, self._output.note)
+
+    def _old_aliases(self, journal: Journal, account: Account, targets: Targets) -> OldAliases | None:
+        """Return which aliases still run the old version; None if that is not a question."""
+        if self._options.alias or journal.history.outcome != DONE:
+            return None
+        changed = [each.name for each in journal.history.records.values() if each.state in HAS_NEW_VERSION]
+        return find_old_aliases(account.functions, changed, targets, self._context.environment.workers)
 
     def _state(self, journal: Journal) -> str:
         """Return how far the roll-out came, and the command that continues it."""
@@ -393,31 +352,21 @@ class CommandRun:
         undo = "" if history.stopped else ", or undo the changes with --back instead"
         return f"{history.with_new_version:,} of {total} {verb} the new version; continue with {command}{undo}"
 
-    def _report(self, journal: Journal) -> int:
+    def _report(self, journal: Journal, old_aliases: OldAliases | None = None) -> int:
         history = journal.history
         self._output.result(
-            lambda: {"command": self._options.command, **rendering.results(journal)},
-            lambda: rendering.result_lines(history),
+            lambda: {"command": self._options.command, **rendering.results(journal, old_aliases)},
+            lambda: rendering.result_lines(history, old_aliases),
         )
         if history.outcome == DONE and not history.failed:
             return 0
+        if history.postponed and not history.stopped:
+            number = count(len(history.postponed), "skipped function")
+            command = f"./build.sh {self._options.command} --resume {shown(journal.path)}"
+            self._output.note(f"plan {number} again with {command}")
         if history.outcome != ROLLED_BACK and history.changed:
             self._output.note(f"undo the changes with ./build.sh rollback {shown(journal.path)}")
         return 1
-
-
-def _check_alias(step: Step, functions: Functions, alias: str) -> Step:
-    """Block a step without the alias; change a function that is up to date if its alias has other layers."""
-    if step.verdict not in (Verdict.CHANGE, Verdict.UP_TO_DATE):
-        return step
-    try:
-        version = functions.get(step.function.name, alias)
-    except NotFound:
-        reason = f"it has no alias {alias}: create it, or roll out without --publish-alias"
-        return replace(step, verdict=Verdict.BLOCKED, new=step.old, reason=reason)
-    if step.verdict is Verdict.UP_TO_DATE and version.layers != step.old:
-        return replace(step, verdict=Verdict.CHANGE, reason=f"its alias {alias} points to a version with other layers")
-    return step
 
 
 def _new_path(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Rolls functions out: canaries first, then the others, several at a time, until all are complete or too many failed.
+"""Rolls functions out, wave by wave, several at a time, until all are complete, too many failed, or a gate failed.
 
 What can go wrong: any call can fail or get no response, the process can die between any two of them, other people
 change the same functions, and one of them may start a second roll-out. The engine keeps three promises:
@@ -9,31 +9,36 @@ change the same functions, and one of them may start a second roll-out. The engi
 - A resumed roll-out repeats no step that AWS has carried out. The journal shows how far each function came, and the
   function itself shows whether an open step was carried out.
 
-`_roll_out_function` is the life of one function, from top to bottom: read, lock, apply, wait, probe, alias.
+`_roll_out_function` is the life of one function, from top to bottom: check, lock, apply, wait, probe, release. With
+`--shift` it runs once for each step, and only the first one changes the function.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from tools.common.errors import ToolError
 from tools.fleet.aws.arns import layer_of
-from tools.fleet.aws.errors import AwsError, Conflict, Interruption, NotFound, ProbeUnknown
+from tools.fleet.aws.cloudwatch import Metric
+from tools.fleet.aws.errors import AwsError, GatesUnreadable, Interruption, NotFound, ProbeUnknown
 from tools.fleet.aws.functions import Functions, Waiting
-from tools.fleet.aws.models import Alias, Function
+from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout import steps
 from tools.fleet.rollout.events import Event
-from tools.fleet.rollout.history import DONE, ROLLED_BACK, AliasMove, Record
+from tools.fleet.rollout.gate_command import GateFailed
+from tools.fleet.rollout.gates import Gates
+from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, Record
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Targets, Verdict, plan_step
 from tools.fleet.rollout.progress import Progress
+from tools.fleet.rollout.release import AliasChanged, Release
 from tools.fleet.rollout.rollback import Rollback
 from tools.fleet.rollout.scheduler import Scheduler
-from tools.fleet.rollout.steps import RETRYABLE, Steps, pause_before_retry
+from tools.fleet.rollout.steps import Steps
+from tools.fleet.rollout.waves import COMPLETE, Stage, stages
 
 
 class RollOut:
@@ -41,6 +46,7 @@ class RollOut:
 
     Args:
         targets: the version that each layer of this project will have.
+        gates: between waves.
         progress: shows the outcome of each function.
         workers: the number of threads.
     """
@@ -51,6 +57,7 @@ class RollOut:
         journal: Journal,
         targets: Targets,
         options: Options,
+        gates: Gates,
         progress: Progress,
         workers: int = WORKERS,
     ) -> None:
@@ -59,6 +66,7 @@ class RollOut:
         self._history = journal.history
         self._targets = targets
         self._options = options
+        self._gates = gates
         self._show = progress
         self._workers = workers
         self._steps = Steps(functions, journal)
@@ -66,8 +74,11 @@ class RollOut:
         self._halt = threading.Event()  # no further function is begun
         self._stop_lock = threading.Lock()
         self._interruption: Interruption | None = None
-        changes = [record.arn for record in self._history.records.values() if record.verdict is Verdict.CHANGE]
-        self._canaries = set(changes[: options.canary])
+        self._release = Release(self._steps, targets, options)
+        changes = [record for record in self._history.records.values() if record.verdict is Verdict.CHANGE]
+        self._stages = list(stages(options.wave_ends, options.shift, changes))
+        first_wave = self._stages[0].records if options.wave_ends and self._stages else ()
+        self._canaries = {record.arn for record in first_wave}
 
     def run(self, planned: Mapping[str, Function]) -> bool:
         """Process all pending functions; return True if every one succeeded.
@@ -80,9 +91,7 @@ class RollOut:
         """
         self._stop_if_too_many_failed(self._history.stopped)
         if not self._history.stopped:
-            pending = self._history.pending
-            self._process([each for each in pending if each.arn in self._canaries], planned)
-            self._process([each for each in pending if each.arn not in self._canaries], planned)
+            self._run_stages(planned)
         if self._interruption:
             raise self._interruption
         if self._history.stopped:
@@ -90,22 +99,66 @@ class RollOut:
             if self._rollback.run():
                 self._journal.write(Event.END, outcome=ROLLED_BACK)
             return False
-        if self._rollback.run(only=[record for record in self._history.changed if record.has_failed]):
+        changed = self._history.changed
+        is_restored = self._rollback.run(only=[each for each in changed if each.has_failed or each.is_postponed])
+        if is_restored and not self._history.postponed:
             self._journal.write(Event.END, outcome=DONE)
-        return not self._history.failed
+        return not self._history.failed and not self._history.postponed
 
-    def _process(self, records: Sequence[Record], planned: Mapping[str, Function]) -> None:
-        tasks = (self._process_function(record, planned.get(record.arn)) for record in records)
+    def _run_stages(self, planned: Mapping[str, Function]) -> None:
+        """Process the waves, and the steps of a shift; a resumed roll-out repeats none, and no gate that was passed."""
+        for stage in self._stages:
+            chosen = {record.arn for record in stage.records}
+            pending = [each for each in self._history.pending if each.arn in chosen and each.percent < stage.percent]
+            self._process(pending, planned, stage.percent)
+            is_last = stage is self._stages[-1]
+            if not self._halt.is_set() and not is_last and stage.key not in self._history.passed:
+                self._pass_gates(stage)
+            if self._halt.is_set():
+                return
+
+    def _pass_gates(self, stage: Stage) -> None:
+        """Bake and check the gates; stop the roll-out if one fails. After a crash, the rest of the pause is enough."""
+        if self._history.baking is None:
+            self._journal.write(Event.BAKE_STARTED, wave=stage.wave, percent=stage.percent)
+        assert self._history.baking is not None
+        since = self._history.baking[1]
+        elapsed = max((self._gates.now() - since).total_seconds(), 0)  # the clocks of two machines can differ
+        try:
+            self._gates.bake(str(stage), self._options.bake - elapsed)
+            found = self._gates.check(self._metrics(), since)
+        except GateFailed as error:
+            self._stop(f"after {stage}: {error}")
+        except AwsError as error:
+            if isinstance(error, Interruption):
+                raise
+            raise GatesUnreadable(f"the gates after {stage} cannot be read: {error}") from error
+        else:
+            self._journal.write(Event.GATES_PASSED, wave=stage.wave, percent=stage.percent, found=found)
+
+    def _metrics(self) -> Iterator[tuple[str, list[Metric]]]:
+        """Yield what is counted for the error rate: all functions with the new version, and that version in a shift."""
+        changed = [each for each in self._history.records.values() if each.state in HAS_NEW_VERSION]
+        yield "the changed functions", [Metric(each.name) for each in changed]
+        shifted = [each for each in changed if each.move and each.percent < COMPLETE]
+        if shifted:
+            yield (
+                "the new versions",
+                [Metric(each.name, each.alias_name, each.move.new) for each in shifted if each.move],
+            )
+
+    def _process(self, records: Sequence[Record], planned: Mapping[str, Function], percent: float) -> None:
+        tasks = (self._process_function(record, planned.get(record.arn), percent) for record in records)
         try:
             Scheduler(tasks, self._workers, self._functions.pace, lambda: not self._halt.is_set()).run()
         except BaseException:  # Ctrl-C too: the functions that were begun are complete now
             self._halt.set()
             raise
 
-    def _process_function(self, record: Record, function: Function | None) -> Waiting:
+    def _process_function(self, record: Record, function: Function | None, percent: float) -> Waiting:
         """Roll out one function, and record a failure."""
         try:
-            yield from self._roll_out_function(record, function)
+            yield from self._roll_out_function(record, function, percent)
         except Interruption as error:
             self._interruption = self._interruption or error
             self._halt.set()
@@ -114,18 +167,25 @@ class RollOut:
                 yield from self._fail(record, str(error))
             else:
                 self._complete(record, Event.SKIPPED, "it no longer exists")
+        except AliasChanged as error:
+            yield from self._postpone(record, str(error))
         except ToolError as error:
             yield from self._fail(record, str(error))
 
     # --- One function
 
-    def _roll_out_function(self, record: Record, function: Function | None) -> Waiting:
-        function = function or self._functions.get(record.name)
-        is_ours = yield from self._apply(record, function)
-        yield from self._functions.wait(record.name)
-        self._probe(record)
-        if self._options.alias:
-            yield from self._move_alias(record, self._options.alias)
+    def _roll_out_function(self, record: Record, function: Function | None, percent: float) -> Waiting:
+        is_ours = False
+        if not record.percent:
+            self._release.check(record)
+            is_ours = yield from self._apply(record, function or self._functions.get(record.name))
+            yield from self._functions.wait(record.name)
+            self._probe(record)
+        if record.alias_name:
+            yield from self._release.move(record, percent)
+            if percent < COMPLETE:
+                self._show(record.name, f"{percent:g} % of the requests")
+                return
         if is_ours or record.changed_at is not None:
             self._complete(record, Event.DONE)
         else:
@@ -173,37 +233,6 @@ class RollOut:
             raise
         self._steps.record(record, Event.PROBED)
 
-    def _move_alias(self, record: Record, name: str) -> Waiting:
-        """Publish a version with the new layers, and point the alias to it; each attempt begins with a read."""
-        patience = self._functions.patience("UpdateAlias")
-        for attempt in itertools.count():
-            alias = self._functions.alias(record.name, name)
-            if record.move and alias.version not in (record.move.old, record.move.new):
-                raise ToolError(f"somebody else pointed {name} to version {alias.version}")
-            try:
-                move = record.move or (yield from self._publish(record, alias))
-                if (alias.version, alias.weights) != (move.new, {}):
-                    self._functions.move_alias(record.name, alias, move.new, {})
-            except RETRYABLE as error:
-                problem: AwsError = error
-            else:
-                self._steps.record(record, Event.ALIAS_MOVED)
-                return
-            if isinstance(problem, Conflict):
-                yield from self._functions.wait_while_busy(record.name, attempt)
-            pause_before_retry(problem, attempt, patience)
-
-    def _publish(self, record: Record, alias: Alias) -> Generator[float, None, AliasMove]:
-        function = self._functions.get(record.name)
-        if plan_step(function, self._targets, self._options).verdict is not Verdict.UP_TO_DATE:
-            raise ToolError("somebody else changed its layers before a version was published")
-        self._steps.record(record, Event.PUBLISH_STARTED, revision=function.revision)
-        version = self._functions.publish_version(record.name, function.revision)
-        yield from self._functions.wait(record.name, version)
-        fields = {"alias": alias.name, "old": alias.version, "weights": dict(alias.weights), "new": version}
-        self._steps.record(record, Event.ALIAS_MOVE_STARTED, **fields)
-        return AliasMove(alias.name, alias.version, dict(alias.weights), version)
-
     # --- Outcomes
 
     def _exists(self, record: Record) -> bool:
@@ -224,15 +253,26 @@ class RollOut:
         if not self._history.stopped:
             yield from self._rollback.restore(record)
 
+    def _postpone(self, record: Record, reason: str) -> Waiting:
+        """Skip a function whose alias is not as in the plan, and restore it if it was changed."""
+        self._steps.record(record, Event.POSTPONED, reason=reason)
+        self._show(record.name, f"skipped: {reason}")
+        if record.changed_at is not None:
+            yield from self._rollback.restore(record)
+
     def _stop_if_too_many_failed(self, reason: str) -> None:
-        """Stop at the first failure beyond the limit; among canaries, at the first.
+        """Stop at the first failure beyond the limit; in the first wave, at the first."""
+        failed = self._history.failed
+        if any(record.arn in self._canaries for record in failed) or len(failed) > self._options.max_failures:
+            self._stop(reason or f"{failed[-1].name}: {failed[-1].reason}")
+
+    def _stop(self, reason: str) -> None:
+        """Stop the roll-out, so that it is rolled back.
 
         Several functions can fail at the same time, each in its own thread, and a roll-out stops once. The lock covers
         the check and the event: without it, two threads could both find that nothing has stopped it yet.
         """
-        failed = self._history.failed
-        if any(record.arn in self._canaries for record in failed) or len(failed) > self._options.max_failures:
-            self._halt.set()
-            with self._stop_lock:
-                if not self._history.stopped:
-                    self._journal.write(Event.STOP, reason=reason or f"{failed[-1].name}: {failed[-1].reason}")
+        self._halt.set()
+        with self._stop_lock:
+            if not self._history.stopped:
+                self._journal.write(Event.STOP, reason=reason)

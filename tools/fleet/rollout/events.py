@@ -34,6 +34,8 @@ class Event(Enum):
     ACCOUNT = "account"
     PLANNED = "planned"
     ACCEPTED = "accepted"
+    BAKE_STARTED = "bake-started"
+    GATES_PASSED = "gates-passed"
     STOP = "stop"
     END = "end"
     # Of one function, while it is rolled out
@@ -45,7 +47,11 @@ class Event(Enum):
     PROBED = "probed"
     PUBLISH_STARTED = "publish-started"
     ALIAS_MOVE_STARTED = "alias-move-started"
+    ALIAS_MOVE_REJECTED = "alias-move-rejected"
+    ALIAS_SHIFTED = "alias-shifted"
     ALIAS_MOVED = "alias-moved"
+    POSTPONED = "postponed"
+    PLANNED_AGAIN = "planned-again"
     DONE = "done"
     UNCHANGED = "unchanged"
     SKIPPED = "skipped"
@@ -68,6 +74,7 @@ class RollOutState(Enum):
     BEGUN = "begun"
     PLANNING = "planning"
     RUNNING = "running"
+    BAKING = "baking"
     ROLLING_BACK = "rolling_back"
     ENDED = "ended"
 
@@ -82,7 +89,9 @@ class FunctionState(Enum):
     PROBED = "probed"
     PUBLISHING = "publishing"
     MOVING_ALIAS = "moving_alias"
+    ALIAS_SHIFTED = "alias_shifted"
     ALIAS_MOVED = "alias_moved"
+    POSTPONED = "postponed"
     DONE = "done"
     UNCHANGED = "unchanged"
     SKIPPED = "skipped"
@@ -104,17 +113,21 @@ _Rows = tuple[tuple[tuple[State, ...], Event, State], ...]
 _R, _F = RollOutState, FunctionState
 
 # `account` may come again: a plan that nobody accepted is made anew. `stop` after `end` is the command `rollback`.
+# `bake-started` follows each wave, or each step of `--shift`, except the last one; `gates-passed` allows the next one.
 _ROLL_OUT: _Rows = (
     ((_R.EMPTY,), Event.BEGIN, _R.BEGUN),
     ((_R.BEGUN, _R.PLANNING), Event.ACCOUNT, _R.PLANNING),
     ((_R.PLANNING,), Event.PLANNED, _R.PLANNING),
     ((_R.PLANNING,), Event.ACCEPTED, _R.RUNNING),
-    ((_R.RUNNING, _R.ENDED), Event.STOP, _R.ROLLING_BACK),
+    ((_R.RUNNING,), Event.BAKE_STARTED, _R.BAKING),
+    ((_R.BAKING,), Event.GATES_PASSED, _R.RUNNING),
+    ((_R.RUNNING, _R.BAKING, _R.ENDED), Event.STOP, _R.ROLLING_BACK),
     ((_R.RUNNING, _R.ROLLING_BACK), Event.END, _R.ENDED),
 )
 
 # The states in which functions may have events. After `stop`, functions that were begun are completed first.
-ACTIVE = frozenset({_R.RUNNING, _R.ROLLING_BACK})
+# While a version bakes, functions can be planned again.
+ACTIVE = frozenset({_R.RUNNING, _R.BAKING, _R.ROLLING_BACK})
 
 # --- One function -----------------------------------------------------------------------------------------------------
 
@@ -126,6 +139,7 @@ FORWARDS = (
     _F.PROBED,
     _F.PUBLISHING,
     _F.MOVING_ALIAS,
+    _F.ALIAS_SHIFTED,
     _F.ALIAS_MOVED,
 )
 AFTER_UPDATE = FORWARDS[2:]  # the update is certain
@@ -135,7 +149,8 @@ BACKWARDS = (_F.ROLLING_BACK, _F.RESTORING_ALIAS, _F.RESTORING, _F.WAITING)
 # `update-started` again: AWS did not carry out the first one, or somebody else undid it while no process was running.
 # `probe-rejected`: the function was certainly not invoked, so it can be probed later. A `probe-started` without an
 # outcome is never repeated. `alias-moved` comes after an update in the same case. `publish-started` from `planned`: the
-# layers were up to date, only the alias was not.
+# layers were up to date, only the alias was not. `postponed`: the alias is not as in the plan, so the function is
+# skipped, and restored if it was changed; `--resume` plans it again.
 _FUNCTION: _Rows = (
     (FORWARDS, Event.UPDATE_STARTED, _F.UPDATING),
     ((_F.UPDATING,), Event.UPDATED, _F.UPDATED),
@@ -144,13 +159,21 @@ _FUNCTION: _Rows = (
     ((_F.PROBING,), Event.PROBE_REJECTED, _F.UPDATED),
     ((_F.PROBING,), Event.PROBED, _F.PROBED),
     ((*_BEFORE_ALIAS, _F.PUBLISHING), Event.PUBLISH_STARTED, _F.PUBLISHING),
-    ((_F.PUBLISHING,), Event.ALIAS_MOVE_STARTED, _F.MOVING_ALIAS),
+    ((_F.PUBLISHING, _F.MOVING_ALIAS, _F.ALIAS_SHIFTED), Event.ALIAS_MOVE_STARTED, _F.MOVING_ALIAS),
+    ((_F.MOVING_ALIAS,), Event.ALIAS_MOVE_REJECTED, _F.PUBLISHING),
+    ((_F.MOVING_ALIAS,), Event.ALIAS_SHIFTED, _F.ALIAS_SHIFTED),
     ((*_BEFORE_ALIAS, _F.MOVING_ALIAS, _F.ALIAS_MOVED), Event.ALIAS_MOVED, _F.ALIAS_MOVED),
+    ((*FORWARDS, _F.POSTPONED), Event.POSTPONED, _F.POSTPONED),
+    ((_F.PLANNED, _F.POSTPONED, _F.ROLLED_BACK), Event.PLANNED_AGAIN, _F.PLANNED),
     (FORWARDS, Event.DONE, _F.DONE),
     (FORWARDS, Event.UNCHANGED, _F.UNCHANGED),
     (FORWARDS, Event.SKIPPED, _F.SKIPPED),
     (FORWARDS, Event.FAILED, _F.FAILED),
-    ((*FORWARDS, _F.DONE, _F.SKIPPED, _F.FAILED, *BACKWARDS), Event.ROLLBACK_STARTED, _F.ROLLING_BACK),
+    (
+        (*FORWARDS, _F.POSTPONED, _F.DONE, _F.SKIPPED, _F.FAILED, *BACKWARDS),
+        Event.ROLLBACK_STARTED,
+        _F.ROLLING_BACK,
+    ),
     ((_F.ROLLING_BACK, _F.RESTORING_ALIAS), Event.ALIAS_RESTORE_STARTED, _F.RESTORING_ALIAS),
     ((_F.ROLLING_BACK, _F.RESTORING_ALIAS), Event.ALIAS_RESTORED, _F.ROLLING_BACK),
     ((_F.ROLLING_BACK, _F.RESTORING), Event.RESTORE_STARTED, _F.RESTORING),

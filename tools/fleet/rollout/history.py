@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from tools.fleet.aws.arns import Place
@@ -17,9 +18,14 @@ from tools.fleet.rollout.events import (
     RollOutState,
     next_state,
 )
-from tools.fleet.rollout.plan import Verdict
+from tools.fleet.rollout.plan import AliasPlan, Step, Verdict
 
 FORMAT = 2
+
+_CAN_BE_PLANNED_AGAIN = (FunctionState.POSTPONED, FunctionState.ROLLED_BACK)
+
+# The states of functions that are complete, or at a step of a shift
+HAS_NEW_VERSION = (FunctionState.DONE, FunctionState.UNCHANGED, FunctionState.ALIAS_SHIFTED)
 
 # Outcomes of a whole roll-out
 DONE, ROLLED_BACK = "done", "rolled back"
@@ -27,14 +33,23 @@ DONE, ROLLED_BACK = "done", "rolled back"
 ROLLBACK_REQUESTED = "rollback"  # the reason of `stop` for the command `rollback`
 
 
+AliasState = tuple[str, dict[str, float]]  # the version, and the weights of others
+
+
 @dataclass
 class AliasMove:
-    """An alias that was, or may have been, pointed to another version."""
+    """An alias that was, or may have been, pointed to another version.
+
+    Args:
+        old, weights: the state before.
+        states: those that this roll-out gave the alias, or may have given it; a rollback replaces no other state.
+    """
 
     alias: str
     old: str
     weights: dict[str, float]
     new: str
+    states: list[AliasState] = field(default_factory=list)
     is_restored: bool = False
 
 
@@ -48,6 +63,12 @@ class Record:
         reason: of the verdict, the failure, or the outcome.
         changed_at: the line of the last change that this roll-out made, or may have made; None if there is nothing to
             roll back.
+        is_postponed: the alias was not as in the plan, so the function was skipped; `--resume` plans it again.
+        has_updated: the layers were, or may have been, changed.
+        alias_name: the alias that will be moved; empty for none.
+        alias: its plan; None in a journal of version 0.1.0.
+        alias_revision: the revision of the alias after the last change of this roll-out, or of the plan.
+        percent: of the requests that the alias sends to the new version.
         probe: `PROBE_STARTED` if the function was, or may have been, invoked, and the result is unknown; `PROBED` if it
             succeeded; None if the function was not invoked.
     """
@@ -63,6 +84,12 @@ class Record:
     has_failed: bool = False
     move: AliasMove | None = None
     probe: Event | None = None
+    is_postponed: bool = False
+    has_updated: bool = False
+    alias_name: str = ""
+    alias: AliasPlan | None = None
+    alias_revision: str = ""
+    percent: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -83,6 +110,8 @@ class History:
         self.stopped = ""
         self.outcome = ""
         self.records: dict[str, Record] = {}
+        self.passed: set[tuple[int, float]] = set()  # stages whose gates were passed
+        self.baking: tuple[tuple[int, float], datetime] | None = None  # a stage, and since when
         self._lines = 0
 
     # --- Reading events
@@ -139,6 +168,11 @@ class History:
                 self.records[line["function"]] = self._planned(line)
             case Event.ACCEPTED:
                 self.is_accepted = True
+            case Event.BAKE_STARTED:
+                self.baking = (line["wave"], float(line["percent"])), datetime.fromisoformat(line["at"])
+            case Event.GATES_PASSED:
+                self.passed.add((line["wave"], float(line["percent"])))
+                self.baking = None
             case Event.STOP:
                 self.stopped = line["reason"]
             case Event.END:
@@ -146,23 +180,36 @@ class History:
 
     def _planned(self, line: Mapping[str, Any]) -> Record:
         verdict = {"right": "up-to-date", "skip": "skipped"}.get(line["verdict"], line["verdict"])  # FORMAT 1
-        old, new = tuple(line["old"]), tuple(line["new"])
-        return Record(line["function"], line["name"], Verdict(verdict), old, new, line["reason"])
+        record = Record(line["function"], line["name"], Verdict(verdict), (), ())
+        _set_plan(record, line)
+        if "alias" not in line:  # of version 0.1.0
+            record.alias_name = self.options.get("alias") or ""
+        return record
 
     def _apply_to_function(self, record: Record, event: Event, line: Mapping[str, Any]) -> None:
         match event:
             case Event.UPDATE_STARTED:
                 record.old, record.new = tuple(line["old"]), tuple(line["new"])
-                record.changed_at = self._lines
+                record.changed_at, record.has_updated = self._lines, True
             case Event.UPDATE_REJECTED:
-                record.changed_at = self._lines if record.move else None
+                record.changed_at, record.has_updated = self._lines if record.move else None, False
             case Event.PROBE_STARTED | Event.PROBED:
                 record.probe = event
             case Event.PROBE_REJECTED:
                 record.probe = None
             case Event.ALIAS_MOVE_STARTED:
-                record.move = AliasMove(line["alias"], line["old"], dict(line["weights"]), line["new"])
+                _start_move(record, line)
                 record.changed_at = record.changed_at or self._lines
+            case Event.ALIAS_MOVE_REJECTED if record.move:
+                _reject_move(record)
+            case Event.ALIAS_SHIFTED | Event.ALIAS_MOVED:
+                record.percent = float(line.get("percent", 100.0))
+                record.alias_revision = line.get("revision", "")
+            case Event.POSTPONED:
+                record.is_postponed, record.reason = True, line["reason"]
+            case Event.PLANNED_AGAIN:
+                record.is_postponed, record.move, record.percent = False, None, 0.0
+                _set_plan(record, line)
             case Event.ALIAS_RESTORED if record.move:
                 record.move.is_restored = True
             case Event.FAILED:
@@ -189,6 +236,11 @@ class History:
         ]
 
     @property
+    def postponed(self) -> list[Record]:
+        """The functions that `--resume` plans again."""
+        return [each for each in self.records.values() if each.is_postponed and each.state in _CAN_BE_PLANNED_AGAIN]
+
+    @property
     def with_unknown_probe(self) -> list[Record]:
         """The pending functions that may have been invoked, with an unknown result."""
         return [record for record in self.pending if record.probe is Event.PROBE_STARTED]
@@ -209,3 +261,49 @@ class History:
         """The ARNs of all layer versions that a resumed roll-out or a rollback may need."""
         named = {arn for record in self.records.values() for arn in (*record.old, *record.new)}
         return named | set(self.targets.values())
+
+
+def planned_fields(step: Step) -> dict[str, Any]:
+    """Return the fields of `planned` and `planned-again` for a step."""
+    return {
+        "reason": step.reason,
+        "old": step.old,
+        "new": step.new,
+        "revision": step.function.revision,
+        "alias": asdict(step.alias) if step.alias else None,
+    }
+
+
+def _set_plan(record: Record, line: Mapping[str, Any]) -> None:
+    """Set what is in a line with `planned_fields`."""
+    record.old, record.new, record.reason = tuple(line["old"]), tuple(line["new"]), line["reason"]
+    if alias := line.get("alias"):
+        differences = tuple(alias["differences"])
+        record.alias = AliasPlan(
+            alias["name"], alias["version"], alias["revision"], dict(alias["weights"]), differences
+        )
+    else:
+        record.alias = None
+    record.alias_name = record.alias.name if record.alias else ""
+    record.alias_revision = record.alias.revision if record.alias else ""
+
+
+def alias_state(old: str, new: str, percent: float) -> AliasState:
+    """Return the state of an alias that sends `percent` of the requests to the new version."""
+    return (new, {}) if percent >= 100 else (old, {new: percent / 100})
+
+
+def _start_move(record: Record, line: Mapping[str, Any]) -> None:
+    old, new, percent = line["old"], line["new"], float(line.get("percent", 100.0))
+    if record.move is None:
+        record.move = AliasMove(line["alias"], old, dict(line["weights"]), new)
+    record.move.states.append(alias_state(old, new, percent))
+
+
+def _reject_move(record: Record) -> None:
+    """Forget the last state, which the alias certainly does not have."""
+    assert record.move is not None
+    record.move.states.pop()
+    if not record.move.states:
+        record.move = None
+        record.changed_at = record.changed_at if record.has_updated else None

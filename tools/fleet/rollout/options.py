@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
 from tools.common.errors import ToolError
 
 ATTACH, ROLL_OUT = "attach", "rollout"
+
+GATE_TIMEOUT = 600  # seconds
+MIN_INVOCATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,20 @@ class Options:
         variant: of the layer; None for every variant that a function has.
         layer_account: the account that shares the layer; None for the caller's.
         to: a version number, an ARN, or a version of the project; None for what the manifest lists as published.
-        canary: the number of functions that are updated first; all of them must succeed.
-        probe: an event, as text; the canaries, or without canaries all functions, are invoked with it.
+        canary: the number of functions in the first of two waves; 0 for `waves`.
+        waves: numbers of functions, or percentages; see `waves`. All functions of the first wave must succeed.
+        bake: the pause after each wave, in seconds.
+        alarms: the names of CloudWatch alarms; none of them may be in the state `ALARM`.
+        gates: commands for `sh -c`, which must succeed.
+        gate_timeout: of each command, in seconds.
+        max_error_rate: in percent of the invocations; None for no limit.
+        min_invocations: with fewer invocations, the error rate is not checked.
+        probe: an event, as text; the first wave, or without waves all functions, are invoked with it.
         alias: publish a version of each function and point this alias to it.
+        include_unreleased: also if that releases other changes in `$LATEST`.
+        include_weighted: also if the alias has weights, which are removed.
+        where_present: functions without the alias get the layers alone.
+        shift: percentages of the requests that the alias sends to the new version, before it sends all.
         max_failures: the number of functions that may fail before everything is rolled back.
         yes: do not ask.
     """
@@ -40,8 +54,19 @@ class Options:
     layer_account: str | None = None
     to: str | None = None
     canary: int = 0
+    waves: tuple[str, ...] = ()
+    bake: int = 0
+    alarms: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+    gate_timeout: int = GATE_TIMEOUT
+    max_error_rate: float | None = None
+    min_invocations: int = MIN_INVOCATIONS
     probe: str | None = None
     alias: str | None = None
+    include_unreleased: bool = False
+    include_weighted: bool = False
+    where_present: bool = False
+    shift: tuple[str, ...] = ()
     max_failures: int = 0
     include_cloudformation: bool = False
     yes: bool = False
@@ -58,7 +83,7 @@ class Options:
                 key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
             }
             options = cls(**values)
-            if not all(_has_type_of(getattr(options, each.name), each.default) for each in fields(cls)):
+            if not all(_has_type(getattr(options, each.name), each) for each in fields(cls)):
                 raise TypeError
             return options
         except TypeError:
@@ -74,15 +99,29 @@ class Options:
         """Whether the options contain a selection."""
         return bool(self.functions or self.all_using or self.match or self.tags)
 
+    @property
+    def wave_ends(self) -> tuple[str, ...]:
+        """The waves, also those of `canary`; empty if all functions are one wave."""
+        return (str(self.canary), "100%") if self.canary else self.waves
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether something is checked between waves."""
+        return bool(self.alarms or self.gates or self.max_error_rate is not None)
+
     def is_same_roll_out(self, other: Options) -> bool:
         """Whether both describe the same change of the same functions."""
         return replace(self, yes=False, region=None) == replace(other, yes=False, region=None)
 
 
-def _has_type_of(value: object, default: object) -> bool:
-    """Whether `value` has the type of a field with this default; the default of an optional string is None."""
-    if isinstance(default, tuple):
+def _has_type(value: object, field: Field[Any]) -> bool:
+    """Whether `value` has the type of a field. The default of an optional value is None."""
+    if value is None:
+        return field.default is None
+    if isinstance(field.default, tuple):
         return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
-    if isinstance(default, bool | int):
-        return type(value) is type(default)
-    return isinstance(value, str) or (value is None and default is None)
+    if isinstance(field.default, bool | int):
+        return type(value) is type(field.default)
+    if field.name == "max_error_rate":
+        return type(value) in (int, float)
+    return isinstance(value, str)

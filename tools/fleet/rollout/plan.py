@@ -29,6 +29,22 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
+class AliasPlan:
+    """An alias that will be moved to a new version, as it was when the plan was made.
+
+    Args:
+        version, revision, weights: of the alias. It is moved only if they are still the same.
+        differences: the names of the settings in which `$LATEST` differs from that version; they would be released.
+    """
+
+    name: str
+    version: str
+    revision: str
+    weights: Mapping[str, float]
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Step:
     """The plan for one function.
 
@@ -36,6 +52,7 @@ class Step:
         new: the complete list of layers after the change.
         reason: why the function is not changed, or is changed although its layers are up to date.
         hints: what the user should know before the confirmation.
+        alias: None if no alias is moved.
     """
 
     function: Function
@@ -43,6 +60,7 @@ class Step:
     new: tuple[str, ...]
     reason: str = ""
     hints: tuple[str, ...] = ()
+    alias: AliasPlan | None = None
 
     @property
     def old(self) -> tuple[str, ...]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tools.common import output
 from tools.fleet.aws.arns import Place, short
+from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import BACKWARDS, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict
+from tools.fleet.rollout.traffic import OldAliases
+from tools.fleet.rollout.waves import sizes, stages
 
 _NAMES_IN_A_HINT = 5
 
@@ -27,6 +30,7 @@ def plan_document(options: Options, place: Place, targets: Targets, steps: Seque
         "dryRun": True,
         **asdict(place),
         "targets": [str(version) for version in targets.values()],
+        "waves": wave_sizes(options, steps),
         "functions": [
             {
                 "function": step.function.arn,
@@ -36,6 +40,7 @@ def plan_document(options: Options, place: Place, targets: Targets, steps: Seque
                 "new": step.new,
                 "reason": step.reason,
                 "hints": step.hints,
+                "alias": asdict(step.alias) if step.alias else None,
             }
             for step in steps
         ],
@@ -49,20 +54,58 @@ def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence
     yield ""
     changes = [step for step in steps if step.verdict is Verdict.CHANGE]
     if changes:
-        yield from _table([(step.function.name, step.old, step.new, step.reason) for step in changes], place)
+        yield from _table(
+            [_Row(step.function.name, step.old, step.new, step.reason, _alias_cell(step)) for step in changes], place
+        )
     for step in steps:
         if step.verdict in (Verdict.SKIPPED, Verdict.BLOCKED):
             yield f"{step.verdict.value}: {step.function.name}, {step.reason}"
     yield from _hints(changes)
+    if options.wave_ends and changes:
+        yield f"waves: {', '.join(map(str, wave_sizes(options, steps)))} functions"
+    if options.shift and any(step.alias for step in changes):
+        yield f"the alias {options.alias} sends {', '.join(options.shift)}, then all requests to the new versions"
     yield summary(steps)
 
 
-def _table(rows: Sequence[tuple[str, Sequence[str], Sequence[str], str]], place: Place) -> Iterator[str]:
+def wave_sizes(options: Options, steps: Sequence[Step]) -> list[int]:
+    """Return the number of functions in each wave."""
+    return sizes(options.wave_ends, sum(step.verdict is Verdict.CHANGE for step in steps))
+
+
+def _alias_cell(step: Step) -> str:
+    alias = step.alias
+    if alias is None:
+        return ""
+    return f"{alias.name}: version {alias.version}" + (f", {weights_text(alias.weights)}" if alias.weights else "")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table of changes; `reason` takes the place of new layers that are the old ones."""
+
+    name: str
+    old: Sequence[str]
+    new: Sequence[str]
+    reason: str
+    alias: str = ""
+
+
+def _table(rows: Sequence[_Row], place: Place) -> Iterator[str]:
+    """Yield a table of changes, with a column for aliases if there are any."""
     cells = [
-        (name, _listed(old, place), "→", reason if new == old else _listed(new, place))
-        for name, old, new, reason in rows
+        (
+            row.name,
+            _listed(row.old, place),
+            "→",
+            row.reason if row.new == row.old else _listed(row.new, place),
+            row.alias,
+        )
+        for row in rows
     ]
-    yield output.table(("function", "layers before", "", "layers after"), cells)
+    headers = ("function", "layers before", "", "layers after", "alias before")
+    columns = len(headers) if any(row.alias for row in rows) else len(headers) - 1
+    yield output.table(headers[:columns], [row[:columns] for row in cells])
     yield ""
 
 
@@ -97,9 +140,10 @@ def summary(steps: Sequence[Step]) -> str:
 # --- Outcomes ---------------------------------------------------------------------------------------------------------
 
 
-def results(journal: Journal) -> dict[str, Any]:
+def results(journal: Journal, old_aliases: OldAliases | None = None) -> dict[str, Any]:
     """Return the outcome of each function as an object."""
     history = journal.history
+    wave_of = waves_of(history)
     return {
         **(asdict(history.place) if history.place else {}),
         "journal": str(journal.path),
@@ -113,16 +157,34 @@ def results(journal: Journal) -> dict[str, Any]:
                 "new": record.new,
                 "outcome": outcome(record),
                 "reason": record.reason,
+                "wave": wave_of.get(record.arn),
+                "alias": _alias_document(record),
             }
             for record in history.records.values()
         ],
+        "oldAliases": [asdict(each) for each in old_aliases.found] if old_aliases and not old_aliases.problem else None,
     }
+
+
+def waves_of(history: History) -> dict[str, int]:
+    """Return the number of the wave of each function that was planned to change, from 1."""
+    changes = [record for record in history.records.values() if record.verdict is Verdict.CHANGE]
+    found = stages(Options.of(history.options).wave_ends, (), changes)
+    return {record.arn: stage.wave for stage in found for record in stage.records}
+
+
+def _alias_document(record: Record) -> dict[str, Any] | None:
+    if record.alias is None:
+        return None
+    new = record.move.new if record.move and not record.move.is_restored else None
+    return {**asdict(record.alias), "newVersion": new, "percent": record.percent}
 
 
 _STATES = {
     FunctionState.PLANNED: "not started",
     FunctionState.DONE: "done",
     FunctionState.UNCHANGED: "done by others",
+    FunctionState.POSTPONED: "skipped",
     FunctionState.SKIPPED: "skipped",
     FunctionState.FAILED: "failed",
     FunctionState.ROLLED_BACK: "rolled back",
@@ -136,19 +198,35 @@ def outcome(record: Record) -> str:
         return _VERDICTS[record.verdict]
     default = "not rolled back" if record.state in BACKWARDS else "unfinished"
     words = _STATES.get(record.state, default)
+    if record.is_postponed and record.state is not FunctionState.POSTPONED:
+        return f"skipped and {words}"
     return f"failed and {words}" if record.has_failed and record.state is not FunctionState.FAILED else words
 
 
-def result_lines(history: History) -> Iterator[str]:
+def result_lines(history: History, old_aliases: OldAliases | None = None) -> Iterator[str]:
     """Return the outcome as lines: failures with their reasons, then a summary."""
     for record in history.records.values():
-        if record.has_failed or record.state is FunctionState.LEFT_ALONE:
+        if record.has_failed or record.is_postponed or record.state is FunctionState.LEFT_ALONE:
             yield f"{outcome(record)}: {record.name}, {record.reason}"
+    if old_aliases:
+        yield from _old_alias_lines(old_aliases)
     if history.stopped and history.stopped != ROLLBACK_REQUESTED:
         yield f"stopped: {history.stopped}"
     counts = Counter(outcome(record) for record in history.records.values())
     listed = ", ".join(f"{number} {'changed' if words == 'done' else words}" for words, number in counts.items())
     yield f"{output.count(len(history.records), 'function')}: {listed}"
+
+
+def _old_alias_lines(old_aliases: OldAliases) -> Iterator[str]:
+    if old_aliases.problem:
+        yield f"aliases that still run the old version are not known: {old_aliases.problem}"
+        return
+    found = [f"{each.alias} of {each.function} (version {each.version})" for each in old_aliases.found]
+    number = f"{output.count(len(found), 'alias', 'aliases')} still run{'s' if len(found) == 1 else ''} the old version"
+    if found:
+        yield f"{number}: {output.shortened(found, _NAMES_IN_A_HINT)}; move them with --publish-alias"
+    else:
+        yield number
 
 
 # --- Rollbacks --------------------------------------------------------------------------------------------------------
@@ -162,7 +240,7 @@ def rollback_lines(history: History) -> Iterator[str]:
         return
     yield f"Roll back in {place.region}, account {place.account}, newest change first"
     yield ""
-    yield from _table([(each.name, each.new, each.old, _alias_words(each)) for each in history.changed], place)
+    yield from _table([_Row(each.name, each.new, each.old, _alias_words(each)) for each in history.changed], place)
 
 
 def _alias_words(record: Record) -> str:

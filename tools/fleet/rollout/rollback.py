@@ -15,6 +15,7 @@ from tools.fleet.aws.errors import Conflict, Interruption, NotFound
 from tools.fleet.aws.functions import Waiting
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
+from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.scheduler import Scheduler
@@ -92,8 +93,11 @@ class Rollback:
             if (alias.version, alias.weights) == (move.old, move.weights):
                 self._steps.record(record, Event.ALIAS_RESTORED)
                 return
-            if alias.version != move.new:
-                raise ChangedByOthers(f"somebody else pointed its alias {move.alias} to version {alias.version}")
+            if (alias.version, alias.weights) not in move.states:
+                weights = f", and sends {weights_text(alias.weights)}" if alias.weights else ""
+                raise ChangedByOthers(
+                    f"somebody else changed its alias {move.alias}: it points to version {alias.version}{weights}"
+                )
             self._steps.record(record, Event.ALIAS_RESTORE_STARTED, alias=move.alias, old=move.new, new=move.old)
             try:
                 self._functions.move_alias(record.name, alias, move.old, move.weights)

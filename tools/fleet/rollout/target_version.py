@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
-from tools.fleet.aws.arns import Layer, LayerVersion, Place, target_layer_version
+from tools.fleet.aws.arns import Layer, LayerVersion, Place, layer_of, target_layer_version
 from tools.fleet.aws.layers import Layers
+from tools.fleet.aws.models import Function
 from tools.packaging.manifest import Manifest, Published, Variant
 
 
@@ -51,6 +53,39 @@ def targets(
         version = target_layer_version(to, dict(layers), place)
         return {version.layer: version}
     return {main: _of_project_version(to, manifest, main, api)}
+
+
+def refuse_downgrade(
+    targets: Mapping[Layer, LayerVersion], functions: Sequence[Function], place: Place, api: Layers
+) -> None:
+    """Refuse targets of the manifest that are older than what is in use or published.
+
+    The manifest belongs to a checkout, which can be old; a roll-out of its version would undo that of somebody else.
+
+    Args:
+        functions: that will be changed.
+
+    Raises:
+        ToolError: a function has a newer version, or the account has one.
+    """
+    for layer, target in targets.items():
+        owners = {version.number: each.name for each in functions for version in _versions_of(layer, each)}
+        newest = max(owners, default=0)
+        if newest > target.number:
+            _refuse(target, newest, f"{owners[newest]} has version {newest}")
+        if layer.place == place and (numbers := api.numbers(layer)) and numbers[0][0] > target.number:
+            _refuse(target, numbers[0][0], f"version {numbers[0][0]} is published")
+
+
+def _versions_of(layer: Layer, function: Function) -> Iterator[LayerVersion]:
+    return (LayerVersion.parse(arn) for arn in function.layers if layer_of(arn) == layer)
+
+
+def _refuse(target: LayerVersion, newest: int, fact: str) -> NoReturn:
+    raise ToolError(
+        f"the manifest has version {target.number} of {target.layer.name} in {target.layer.region}, but {fact}: use a "
+        f"newer manifest, --to {newest}, or --to {target.number} for the older version"
+    )
 
 
 def _of_project_version(text: str, manifest: Manifest, layer: Layer, api: Layers) -> LayerVersion:

@@ -1,0 +1,259 @@
+"""The command line of `rollout` and `attach`, read into `Options`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tools.common.cli import Parser
+from tools.common.event_argument import event_bytes
+from tools.fleet.commands import arguments
+from tools.fleet.rollout.options import GATE_TIMEOUT, MIN_INVOCATIONS, Options
+from tools.fleet.rollout.waves import parse_shift, parse_waves
+
+MAX_ALARMS = 100
+MAX_TIME = 7 * 24 * 3600  # seconds, of a pause or a command
+
+Value = TypeVar("Value")
+
+# --- Arguments --------------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: Parser, has_all_using: bool) -> None:
+    """Add all arguments of the command."""
+    _add_selection(parser, has_all_using)
+    arguments.add_region(parser)
+    _add_target(parser)
+    _add_waves(parser)
+    _add_gates(parser)
+    _add_alias(parser)
+    parser.add_argument(
+        "--max-failures", metavar="N", type=arguments.number, default=0, help="tolerate N failures (default: 0)"
+    )
+    parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
+    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument("--forward", action="store_true", help="with --resume: roll out the remaining functions")
+    direction.add_argument("--back", action="store_true", help="with --resume: restore the functions that were changed")
+    arguments.add_yes(parser)
+    arguments.add_dry_run(parser)
+    parser.set_defaults(all_using=False, parser=parser)
+
+
+def _add_selection(parser: Parser, has_all_using: bool) -> None:
+    parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="a name or an ARN")
+    group = parser.add_mutually_exclusive_group()
+    if has_all_using:
+        group.add_argument("--all-using", action="store_true", help="select every function that has the layer")
+    group.add_argument("--match", metavar="REGEX", type=arguments.regular_expression, help="select functions by name")
+    group.add_argument(
+        "--tag",
+        dest="tags",
+        metavar="K=V",
+        type=arguments.tag,
+        action="append",
+        default=[],
+        help="select functions by tag; repeatable",
+    )
+    parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
+
+
+def _add_target(parser: Parser) -> None:
+    parser.add_argument(
+        "--to",
+        metavar="VERSION",
+        help="the target: a number, an ARN, or a version of the project such as 1.2.3 (default: the manifest's)",
+    )
+    parser.add_argument("--variant", metavar="NAME", help="the variant of the layer (default: slim; without --to, all)")
+    parser.add_argument(
+        "--layer-account", metavar="ACCOUNT", type=arguments.account, help="the account that shares the layer"
+    )
+
+
+def _add_waves(parser: Parser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--waves",
+        metavar="W,…",
+        type=_checked(parse_waves),
+        help="change functions in waves, such as 1,10%%,50%%,100%%; all functions of the first must succeed",
+    )
+    group.add_argument("--canary", metavar="N", type=arguments.number, help="the same as --waves N,100%%")
+    parser.add_argument(
+        "--bake", metavar="TIME", type=_checked(_duration), help="wait after each wave, such as 90s, 10m or 1h30m"
+    )
+    parser.add_argument(
+        "--probe",
+        metavar="EVENT",
+        type=event_bytes,
+        help="invoke the functions of the first wave, or all, with this event: JSON, a file, or - for stdin",
+    )
+
+
+def _add_gates(parser: Parser) -> None:
+    parser.add_argument(
+        "--alarm",
+        dest="alarms",
+        metavar="NAME",
+        type=_checked(_not_empty),
+        action="append",
+        help="stop between waves if this CloudWatch alarm is in the state ALARM; repeatable",
+    )
+    parser.add_argument(
+        "--gate",
+        dest="gates",
+        metavar="COMMAND",
+        type=_checked(_not_empty),
+        action="append",
+        help="stop between waves if this command fails; repeatable",
+    )
+    parser.add_argument(
+        "--gate-timeout",
+        metavar="TIME",
+        type=_checked(_duration),
+        help=f"of each --gate (default: {GATE_TIMEOUT // 60}m)",
+    )
+    parser.add_argument(
+        "--max-error-rate",
+        metavar="PERCENT",
+        type=_checked(_percentage),
+        help="stop between waves if more invocations of the changed functions failed",
+    )
+    parser.add_argument(
+        "--min-invocations",
+        metavar="N",
+        type=arguments.number,
+        help=f"do not check the error rate of fewer invocations (default: {MIN_INVOCATIONS})",
+    )
+
+
+def _add_alias(parser: Parser) -> None:
+    parser.add_argument(
+        "--publish-alias",
+        dest="alias",
+        metavar="ALIAS",
+        type=_checked(_alias),
+        help="publish a version of each function, and point this alias to it",
+    )
+    parser.add_argument(
+        "--shift",
+        metavar="P,…",
+        type=_checked(parse_shift),
+        help="move the alias in steps, such as 10%%,50%%, with the pause and the gates of waves after each",
+    )
+    parser.add_argument(
+        "--where-present", action="store_true", help="functions without the alias get the layer version alone"
+    )
+    parser.add_argument(
+        "--include-unreleased", action="store_true", help="release other changes in $LATEST together with the layer"
+    )
+    parser.add_argument(
+        "--include-weighted", action="store_true", help="also move aliases that have weights, which are removed"
+    )
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+def options_of(namespace: argparse.Namespace) -> Options:
+    """Return the options; wrong combinations end the process with status 2."""
+    options = Options(
+        command=namespace.command.name,
+        functions=tuple(namespace.functions),
+        all_using=namespace.all_using,
+        match=namespace.match or "",
+        tags=tuple(namespace.tags),
+        region=namespace.region,
+        variant=namespace.variant,
+        layer_account=namespace.layer_account,
+        to=namespace.to,
+        canary=namespace.canary or 0,
+        waves=namespace.waves or (),
+        bake=namespace.bake or 0,
+        alarms=tuple(dict.fromkeys(namespace.alarms or ())),
+        gates=tuple(namespace.gates or ()),
+        gate_timeout=GATE_TIMEOUT if namespace.gate_timeout is None else namespace.gate_timeout,
+        max_error_rate=namespace.max_error_rate,
+        min_invocations=MIN_INVOCATIONS if namespace.min_invocations is None else namespace.min_invocations,
+        probe=None if namespace.probe is None else namespace.probe.decode("utf-8", "surrogateescape"),
+        alias=namespace.alias,
+        include_unreleased=namespace.include_unreleased,
+        include_weighted=namespace.include_weighted,
+        where_present=namespace.where_present,
+        shift=namespace.shift or (),
+        max_failures=namespace.max_failures,
+        include_cloudformation=namespace.include_cloudformation,
+        yes=namespace.yes,
+    )
+    problem = _problem(namespace, options)
+    if problem:
+        namespace.parser.error(problem)
+    return options
+
+
+def _problem(namespace: argparse.Namespace, options: Options) -> str:
+    """Return why the arguments contradict each other; empty if they do not."""
+    if options.functions and (options.all_using or options.match or options.tags):
+        return "name functions, or select them by an option; not both"
+    for name in ("shift", "where_present", "include_unreleased", "include_weighted"):
+        if getattr(options, name) and not options.alias:
+            return f"--{name.replace('_', '-')} is about an alias: add --publish-alias ALIAS"
+    if (options.bake or options.has_gates) and not (options.wave_ends or options.shift):
+        return "the pause and the gates come between waves: add --waves, --canary or --shift"
+    if namespace.gate_timeout is not None and not options.gates:
+        return "--gate-timeout is for a command: add --gate COMMAND"
+    if namespace.min_invocations is not None and options.max_error_rate is None:
+        return "--min-invocations is for the error rate: add --max-error-rate PERCENT"
+    if len(options.alarms) > MAX_ALARMS:
+        return f"there are {len(options.alarms)} alarms, and {MAX_ALARMS} are allowed"
+    return ""
+
+
+# --- Values -----------------------------------------------------------------------------------------------------------
+
+_DURATION = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,4})m)?(?:([0-9]{1,6})s?)?")
+_ALIAS = re.compile(r"(?!^[0-9]+$)[a-zA-Z0-9-_]{1,128}")  # AWS Lambda API Reference, API_CreateAlias
+
+
+def _checked(read: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Return `read` for `type=`: the reason of a `ValueError` becomes a part of the message."""
+
+    def check(text: str) -> Value:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return check
+
+
+def _duration(text: str) -> int:
+    """Return a time such as 90s, 10m or 1h30m in seconds."""
+    match = _DURATION.fullmatch(text)
+    hours, minutes, seconds = (int(each or 0) for each in match.groups()) if match else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if not text or not 0 < total <= MAX_TIME:
+        raise ValueError(f"{text!r} is not a time from 1s to {MAX_TIME // 3600}h, such as 90s, 10m or 1h30m")
+    return total
+
+
+def _percentage(text: str) -> float:
+    """Return a percentage, with or without its sign."""
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?%?", text) or float(text.rstrip("%")) > 100:
+        raise ValueError(f"{text!r} is not a percentage from 0 to 100, such as 1 or 0.5")
+    return float(text.rstrip("%"))
+
+
+def _alias(text: str) -> str:
+    if not _ALIAS.fullmatch(text):
+        raise ValueError(f"{text!r} is not the name of an alias, such as live")
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValueError("it is empty")
+    return text
