@@ -6,8 +6,10 @@ Reading order:
     retries     repeats requests after errors of the network and of AWS
     session     credentials, regions and clients
     arns        ARNs and names, parsed
+    settings    the settings of a function, in a form that can be compared
     models      functions, aliases and layer versions as values
     functions   reading, updating, probing and publishing functions
+    cloudwatch  alarms and metrics
     layers      reading, publishing, sharing and deleting layer versions
     account     one region of one account: who calls, and what can be called
 

@@ -5,6 +5,8 @@ Reading order:
     arguments    arguments and their types that several commands share
     scope        regions and variants
     built_layer  the zips that `publish` sends
+    rollout_arguments
+                 the command line of `rollout` and `attach`
     retry_notes  the notes of retries on stderr
     undo         rolls back the roll-out of a journal
     publish, verify, report, rollout (with `attach`), rollback, prune, doctor

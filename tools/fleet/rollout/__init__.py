@@ -5,16 +5,23 @@ Reading order:
     plan            what happens to each function; needs no AWS
     selection       which functions
     target_version  which layer versions
+    aliases         what happens to the alias of each function; needs no AWS
     events          the events of a journal, with the tables of allowed transitions
     history         the state of the roll-out and of each function, computed from events
     journal         the file of events
-    steps           the steps on one function that both directions use: update, wait, move an alias
+    waves           the stages of a roll-out, computed from the options and the plan
+    steps           the update of one function's layers, with its lock; both directions use it
     scheduler       runs functions on a few threads; one that waits occupies none
+    release         publishes a version of a function and moves an alias, locked by the plan
+    gate_command    runs the command of a gate
+    gates           what is checked between waves: alarms, the error rate, commands
     rollback        restores functions, newest change first
-    engine          rolls functions out: canaries, the steps of one function, failures
+    engine          rolls functions out: waves, the steps of one function, failures
+    traffic         which aliases still run the old version
     rendering       plans and outcomes as text and as JSON
     progress        progress on stderr
 
-Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, steps, journal, history,
-events, each imports those after it; rendering imports the journal; options, plan and selection import none of these.
+Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, release, steps, waves,
+journal, history, events, each imports those after it; rendering imports the journal; options, plan, aliases and
+selection import none of these.
 """

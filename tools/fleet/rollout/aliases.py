@@ -32,12 +32,12 @@ def plan_alias(step: Step, alias: Alias | None, released: Function | None, targe
         return step if options.where_present else _unchanged(step, Verdict.BLOCKED, _missing(name))
     if alias.version == LATEST:  # it has every change of $LATEST at once
         return step
-    if alias.weights and not options.include_weighted:
-        return _unchanged(step, Verdict.SKIPPED, _weighted(alias))
     if has_targets(released.layers, targets) and not alias.weights:
         return step
     differences = unreleased(released, step.function, targets)
     step = replace(step, alias=AliasPlan(name, alias.version, alias.revision, dict(alias.weights), differences))
+    if alias.weights and not options.include_weighted:
+        return _unchanged(step, Verdict.SKIPPED, _weighted(alias))
     if differences and not options.include_unreleased:
         return _unchanged(step, Verdict.BLOCKED, unreleased_reason(alias.name, alias.version, differences))
     if step.verdict is Verdict.UP_TO_DATE:

@@ -91,6 +91,7 @@ class RollOut:
         """
         self._stop_if_too_many_failed(self._history.stopped)
         if not self._history.stopped:
+            self._show.restart(sum(len(self._pending(stage)) for stage in self._stages))
             self._run_stages(planned)
         if self._interruption:
             raise self._interruption
@@ -108,14 +109,22 @@ class RollOut:
     def _run_stages(self, planned: Mapping[str, Function]) -> None:
         """Process the waves, and the steps of a shift; a resumed roll-out repeats none, and no gate that was passed."""
         for stage in self._stages:
-            chosen = {record.arn for record in stage.records}
-            pending = [each for each in self._history.pending if each.arn in chosen and each.percent < stage.percent]
-            self._process(pending, planned, stage.percent)
+            self._process(self._pending(stage), planned, stage.percent)
             is_last = stage is self._stages[-1]
             if not self._halt.is_set() and not is_last and stage.key not in self._history.passed:
                 self._pass_gates(stage)
             if self._halt.is_set():
                 return
+
+    def _pending(self, stage: Stage) -> list[Record]:
+        """Return the functions that the stage changes; one without an alias is complete after the first of its wave."""
+        chosen = {record.arn for record in stage.records}
+        first = next(each.percent for each in self._stages if each.wave == stage.wave)
+        return [
+            each
+            for each in self._history.pending
+            if each.arn in chosen and each.percent < stage.percent and (each.alias_name or stage.percent == first)
+        ]
 
     def _pass_gates(self, stage: Stage) -> None:
         """Bake and check the gates; stop the roll-out if one fails. After a crash, the rest of the pause is enough."""
