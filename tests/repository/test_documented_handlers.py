@@ -136,6 +136,8 @@ def test_no_snippet_is_left_out() -> None:
     assert {block.page for block in others} == {
         "docs/deploy/cdk.md",
         "docs/local-development.md",
+        "docs/migrating.md",  # in test_documented_applications.py
         "docs/tracing.md",  # with the packages of the agents, in tests/runtime/test_agent_packages.py
         "docs/troubleshooting.md",
+        "docs/web-frameworks.md",  # in test_documented_applications.py
     }
