@@ -21,8 +21,9 @@ from tools.fleet.commands import rollout, undo
 from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import events, journal
 from tools.fleet.rollout.events import Event, FunctionState, IllegalEvent, RollOutState, next_state
-from tools.fleet.rollout.journal import Disk, Journal
+from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.storage import Disk, JournalError
 
 # --- The table of events
 
@@ -57,11 +58,11 @@ def accepted_journal(path: Path) -> Journal:
 
 def test_an_illegal_event_is_not_written(tmp_path: Path) -> None:
     written = accepted_journal(tmp_path / "journal")
-    before = written.path.read_bytes()
+    before = (tmp_path / "journal").read_bytes()
     for event in (Event.ROLLED_BACK, Event.UPDATED, Event.BEGIN):
         with pytest.raises(IllegalEvent, match="is not allowed in the state"):
             written.write(event, function="a")
-    assert written.path.read_bytes() == before
+    assert (tmp_path / "journal").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -76,17 +77,17 @@ def test_an_illegal_event_is_not_written(tmp_path: Path) -> None:
 def test_a_journal_with_an_illegal_event_is_refused_before_aws_is_called(
     tmp_path: Path, line: dict[str, Any], problem: str, command: str
 ) -> None:
-    written = accepted_journal(tmp_path / "journal")
-    written.close()
-    with written.path.open("a") as file:
+    path = tmp_path / "journal"
+    accepted_journal(path).close()
+    with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     context = Context(Environment(connect=no_aws, disk=MemoryDisk()), Output())
     with pytest.raises(ToolError) as refusal:
         if command == "rollback":
-            undo.roll_back(context, written.path, yes=True)
+            undo.roll_back(context, path, yes=True)
         else:
-            rollout.resume(context, Options(yes=True), written.path)
-    assert str(refusal.value) == f"{written.path}: line 5: {problem}; use the file that a roll-out wrote"
+            rollout.resume(context, Options(yes=True), path)
+    assert str(refusal.value) == f"{path}: line 5: {problem}; use the file that a roll-out wrote"
 
 
 def no_aws(*_: Any) -> Any:
@@ -138,21 +139,127 @@ def test_every_event_is_on_the_disk_before_the_next_step(tmp_path: Path, monkeyp
     check("end", "")
 
 
-def test_a_full_disk_is_one_line_before_aws_is_called(tmp_path: Path) -> None:
-    class FullDisk(MemoryDisk):
-        def write(self, file: int, data: bytes) -> int:
-            if b"update-started" in data:
-                raise OSError(28, "No space left on device")
-            return super().write(file, data)
+class FullDisk(MemoryDisk):
+    """Writes half of a line, and fails, each time a line contains `text`, while `is_full`."""
 
-    region = Region({"f": [f"{OURS}:1"]})
-    context = Context(
-        Environment(connect=lambda pace: region, disk=FullDisk()),  # type: ignore[arg-type,return-value]
-        Output(out=io.StringIO(), err=io.StringIO()),
-    )
-    with pytest.raises(OSError, match="No space left on device"):
-        rollout.roll_out(context, Options(all_using=True, to="2", yes=True), tmp_path / "journal")
+    def __init__(self, text: bytes, error: int = 28) -> None:
+        self.is_full = True
+        self._text = text
+        self._error = OSError(error, os.strerror(error))
+
+    def write(self, file: int, data: bytes) -> int:
+        if self.is_full and self._text in data:
+            os.write(file, data[: len(data) // 2])
+            raise self._error
+        return super().write(file, data)
+
+
+class BrokenDisk(MemoryDisk):
+    """Cannot flush from the event `text` on."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self._is_broken = False
+
+    def write(self, file: int, data: bytes) -> int:
+        self._is_broken = self._is_broken or self._text in data
+        return super().write(file, data)
+
+    def flush(self, file: int) -> None:
+        if self._is_broken:
+            raise OSError(5, "Input/output error")
+
+
+FIVE = [f"f-{number}" for number in range(5)]
+
+
+def five(version: int) -> dict[str, list[str]]:
+    return {name: [f"{OURS}:{version}"] for name in FIVE}
+
+
+def context(region: Region, disk: Disk) -> Context:
+    environment = Environment(connect=lambda pace: region, disk=disk, workers=1)  # type: ignore[arg-type,return-value]
+    return Context(environment, Output(out=io.StringIO(), err=io.StringIO()))
+
+
+@pytest.mark.parametrize("event", ["begin", "account", "planned", "accepted"])
+def test_a_full_disk_before_the_first_change_is_one_line(tmp_path: Path, event: str) -> None:
+    region, path = Region(five(1)), tmp_path / "folder" / "journal"
+    with pytest.raises(ToolError) as error:
+        disk = FullDisk(f'"{event}"'.encode())
+        rollout.roll_out(context(region, disk), Options(all_using=True, to="2", yes=True), path)
+    assert str(error.value) == f"cannot write the journal {path}: No space left on device; nothing was changed"
     assert region.updates == []
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "changed", "number"),
+    [("update-started", [], 0), ('"updated"', ["f-0"], 0), ('"done"', ["f-0"], 1)],
+)
+@pytest.mark.parametrize("kind", [FullDisk, BrokenDisk])
+def test_a_disk_error_stops_the_roll_out_and_it_continues(
+    tmp_path: Path, event: str, changed: list[str], number: int, kind: type[FullDisk] | type[BrokenDisk]
+) -> None:
+    """`number` functions are known to have the new version; one more may have it."""
+    region, path = Region(five(1)), tmp_path / "journal"
+    disk = kind(event.encode())
+    with pytest.raises(ToolError) as error:
+        rollout.roll_out(context(region, disk), Options(all_using=True, to="2", yes=True), path)
+    assert str(error.value).startswith(f"cannot write the journal {path}: ")
+    assert f"; {number} of 5 functions ha" in str(error.value)
+    assert f"; continue with ./build.sh rollout --resume {path} --forward, or undo" in str(error.value)
+    assert [name for name, layers in region.functions.items() if layers == [f"{OURS}:2"]] == changed
+    assert rollout.resume(context(region, MemoryDisk()), Options(yes=True), path) == 0
+    assert region.functions == five(2)
+    assert len(region.updates) == 5
+    assert undo.roll_back(context(region, MemoryDisk()), path, yes=True) == 0
+    assert region.functions == five(1)
+
+
+def test_nothing_is_written_behind_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    disk = FullDisk(b"update-started")
+    written = Journal.create(path, Options(), disk)
+    written.write(Event.ACCOUNT, partition="aws", region="eu-central-1", account="123456789012", targets={})
+    written.write(Event.PLANNED, function="a", name="a", verdict="change", reason="", old=["1"], new=["2"])
+    written.write(Event.ACCEPTED)
+    with pytest.raises(JournalError, match="No space left on device"):
+        written.write(Event.UPDATE_STARTED, function="a", old=[], new=[])
+    torn = path.read_bytes()
+    disk.is_full = False
+    with pytest.raises(JournalError, match="No space left on device"):
+        written.write(Event.STOP, reason="later")
+    assert path.read_bytes() == torn
+    assert journal.read(path).torn == 5
+
+
+def event_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["a line of its own", "the next event behind it"])
+@pytest.mark.parametrize("length", [1, 8, 30, 60])
+def test_one_torn_line_within_a_journal_is_skipped_and_explained(tmp_path: Path, end: bytes, length: int) -> None:
+    region, path = Region(five(1)), tmp_path / "journal"
+    rollout.roll_out(context(region, MemoryDisk()), Options(all_using=True, to="2", yes=True), path)
+    lines = event_lines(path)
+    path.write_bytes(b"".join([*lines[:10], lines[10][:length] + end, *lines[10:]]))
+    errors = io.StringIO()
+    environment = Environment(connect=lambda pace: region, disk=MemoryDisk())  # type: ignore[arg-type,return-value]
+    assert undo.roll_back(Context(environment, Output(out=io.StringIO(), err=errors)), path, yes=True) == 0
+    assert region.functions == five(1)
+    assert f"line 11 of {path} is incomplete, because the disk was full or the process ended" in errors.getvalue()
+    assert "the step that it announced was not taken, and an outcome is read from AWS" in errors.getvalue()
+
+
+def test_two_torn_lines_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    accepted_journal(path).close()
+    lines = event_lines(path)
+    path.write_bytes(b"".join([lines[0], lines[1][:20] + b"\n", lines[1], lines[2][:20] + b"\n", *lines[2:]]))
+    with pytest.raises(ToolError, match="line 4 is not an event of a journal"):
+        journal.read(path)
 
 
 # --- FORMAT 1: journals that version 0.1.0 wrote, each with the state of the functions at that moment

@@ -29,8 +29,8 @@ from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import journal
 from tools.fleet.rollout.events import FunctionState
 from tools.fleet.rollout.history import Record
-from tools.fleet.rollout.journal import Disk
 from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.storage import Disk
 
 FUNCTIONS = 40
 WAIT = 60  # seconds until a test gives up

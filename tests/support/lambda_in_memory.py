@@ -21,7 +21,7 @@ from tools.fleet.aws.arns import Place
 from tools.fleet.aws.pace import Pace
 from tools.fleet.aws.retries import Retries
 from tools.fleet.aws.session import Identity
-from tools.fleet.rollout.journal import Disk
+from tools.fleet.rollout.storage import Disk
 
 PLACE = Place("aws", "eu-central-1", "123456789012")
 OURS = str(PLACE.layer("python-streaming-runtime"))

@@ -15,7 +15,7 @@ from tools.common.paths import ROOT
 from tools.fleet.aws.pace import Pace
 from tools.fleet.aws.session import WORKERS, Aws
 from tools.fleet.commands.retry_notes import RetryNotes
-from tools.fleet.rollout.journal import Disk
+from tools.fleet.rollout.storage import Disk
 from tools.packaging import manifest
 from tools.packaging.manifest import Manifest
 

@@ -31,7 +31,7 @@ from tools.fleet.rollout.engine import RollOut
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.gates import Gates
 from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, History, planned_fields
-from tools.fleet.rollout.journal import Journal, journal_folder, journals_in, read
+from tools.fleet.rollout.journal import Journal, journal_folder, journals_in, read, torn_note
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan
 from tools.fleet.rollout.progress import Progress
@@ -89,14 +89,17 @@ def roll_out(
     """Begin a roll-out. Returns the exit status."""
     if dry_run:
         return CommandRun(context, options, None).begin()
-    journal = Journal.create(path or _new_path(context.root), options, context.environment.disk, replace_torn)
     try:
-        return CommandRun(context, options, journal).begin()
-    finally:
-        if journal.history.is_accepted:
-            journal.close()
-        else:
-            journal.discard()
+        journal = Journal.create(path or _new_path(context.root), options, context.environment.disk, replace_torn)
+        try:
+            return CommandRun(context, options, journal).begin()
+        finally:
+            if journal.history.is_accepted:
+                journal.close()
+            else:
+                journal.discard()
+    except Interruption as error:  # one after the first change has become another error, with the state
+        raise ToolError(f"{error}; nothing was changed") from None
 
 
 class Direction(Enum):
@@ -134,6 +137,8 @@ def resume(
     if dry_run:
         return _show_resume(context, stored, history, options.region)
     journal = Journal.resume(path, context.environment.disk)
+    if journal.history.torn:
+        context.output.note(torn_note(journal.history, journal.name))
     try:
         return CommandRun(context, stored, journal).resume(options.region)
     finally:
@@ -209,7 +214,7 @@ class CommandRun:
         if not history.is_accepted:
             return self.begin()
         if history.outcome:
-            self._output.note(f"{shown(journal.path)} is complete: {history.outcome}")
+            self._output.note(f"{journal.name} is complete: {history.outcome}")
             return self._report(journal)
         account = _open(self._context, history, region)
         versions = [LayerVersion.parse(arn) for arn in history.targets.values()]
@@ -317,7 +322,7 @@ class CommandRun:
         workers = self._context.environment.workers
         gates = self._gates(account)
         roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers)
-        self._output.note(f"journal: {shown(journal.path)}")
+        self._output.note(f"journal: {journal.name}")
         try:
             roll_out.run(planned)
         except Interruption as error:
@@ -347,7 +352,7 @@ class CommandRun:
         history = journal.history
         total = count(len(history.records), "function")
         direction = "" if history.stopped else " --forward"
-        command = f"./build.sh {self._options.command} --resume {shown(journal.path)}{direction}"
+        command = f"./build.sh {self._options.command} --resume {journal.name}{direction}"
         verb = "has" if history.with_new_version == 1 else "have"
         undo = "" if history.stopped else ", or undo the changes with --back instead"
         return f"{history.with_new_version:,} of {total} {verb} the new version; continue with {command}{undo}"
@@ -362,10 +367,10 @@ class CommandRun:
             return 0
         if history.postponed and not history.stopped:
             number = count(len(history.postponed), "skipped function")
-            command = f"./build.sh {self._options.command} --resume {shown(journal.path)}"
+            command = f"./build.sh {self._options.command} --resume {journal.name}"
             self._output.note(f"plan {number} again with {command}")
         if history.outcome != ROLLED_BACK and history.changed:
-            self._output.note(f"undo the changes with ./build.sh rollback {shown(journal.path)}")
+            self._output.note(f"undo the changes with ./build.sh rollback {journal.name}")
         return 1
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from tools.common.errors import ToolError
 from tools.common.output import count
-from tools.common.paths import shown
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.errors import Interruption
 from tools.fleet.commands.interface import Context
 from tools.fleet.rollout import rendering
 from tools.fleet.rollout.events import Event, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, ROLLED_BACK, History
-from tools.fleet.rollout.journal import Journal, read
+from tools.fleet.rollout.journal import Journal, read, torn_note
 from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.rollback import Rollback
 from tools.fleet.rollout.steps import Steps
@@ -31,6 +30,8 @@ def roll_back(context: Context, path: Path, region: str | None = None, yes: bool
         context.output.result(lambda: document, lambda: rendering.rollback_lines(history))
         return 0
     journal = Journal.resume(path, context.environment.disk)
+    if journal.history.torn:
+        context.output.note(torn_note(journal.history, journal.name))
     try:
         return _roll_back(context, journal, region, yes)
     finally:
@@ -42,7 +43,7 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
     if not history.changed:
         output.result(
             lambda: {"command": COMMAND_NAME, **rendering.results(journal)},
-            lambda: [f"{shown(journal.path)}: nothing to roll back"],
+            lambda: [f"{journal.name}: nothing to roll back"],
         )
         return 0
     account = _open(context, history, region)
@@ -57,7 +58,8 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
         if Rollback(steps, progress, context.environment.workers).run():
             journal.write(Event.END, outcome=ROLLED_BACK)
     except Interruption as error:
-        raise ToolError(f"{error}; then continue with ./build.sh rollback {shown(journal.path)}") from None
+        left = count(len(history.changed), "function")
+        raise ToolError(f"{error}; {left} not restored yet; continue with ./build.sh rollback {journal.name}") from None
     output.result(
         lambda: {"command": COMMAND_NAME, **rendering.results(journal)}, lambda: rendering.result_lines(history)
     )

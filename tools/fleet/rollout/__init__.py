@@ -8,7 +8,8 @@ Reading order:
     aliases         what happens to the alias of each function; needs no AWS
     events          the events of a journal, with the tables of allowed transitions
     history         the state of the roll-out and of each function, computed from events
-    journal         the file of events
+    storage         where events are stored: a local file
+    journal         writes events, and reads them
     waves           the stages of a roll-out, computed from the options and the plan
     steps           the update of one function's layers, with its lock; both directions use it
     scheduler       runs functions on a few threads; one that waits occupies none
@@ -22,6 +23,6 @@ Reading order:
     progress        progress on stderr
 
 Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, release, steps, waves,
-journal, history, events, each imports those after it; rendering imports the journal; options, plan, aliases and
+journal, storage, history, events, each imports those after it; rendering imports the journal; options, plan, aliases and
 selection import none of these.
 """

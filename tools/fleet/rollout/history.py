@@ -112,6 +112,7 @@ class History:
         self.records: dict[str, Record] = {}
         self.passed: set[tuple[int, float]] = set()  # stages whose gates were passed
         self.baking: tuple[tuple[int, float], datetime] | None = None  # a stage, and since when
+        self.torn: int | None = None  # the number of a line that is incomplete
         self._lines = 0
 
     # --- Reading events

@@ -146,7 +146,7 @@ def results(journal: Journal, old_aliases: OldAliases | None = None) -> dict[str
     wave_of = waves_of(history)
     return {
         **(asdict(history.place) if history.place else {}),
-        "journal": str(journal.path),
+        "journal": journal.name,
         "outcome": history.outcome or "unfinished",
         "reason": history.stopped,
         "functions": [
