@@ -23,6 +23,6 @@ Reading order:
     progress        progress on stderr
 
 Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, release, steps, waves,
-journal, storage, history, events, each imports those after it; rendering imports the journal; options, plan, aliases and
-selection import none of these.
+journal, storage, history, events, each imports those after it; rendering imports the journal; options, plan, aliases
+and selection import none of these.
 """
