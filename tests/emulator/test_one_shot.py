@@ -228,10 +228,3 @@ def test_the_response_is_complete_if_the_log_cannot_be_written(make_function: Ma
     """)
     shell = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, ROOT / "main.py")
     assert run("--function", function.path, command=shell)[:2] == (0, b"word")
-
-
-def test_a_function_works_without_the_extension_that_it_requests(make_function: MakeFunction) -> None:
-    variable = "STREAMING_RUNTIME_GRACEFUL_SHUTDOWN=1"
-    result = run("--env", variable, "-e", "{}", "--function", make_function(ECHO).path)
-    assert (result.code, result.out) == (0, b"{}")
-    assert "the registration as an extension failed" in result.err

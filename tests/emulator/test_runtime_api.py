@@ -6,17 +6,20 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.emulator import WAIT, Client, Response, until
 from support.invocations import Caller
 
+from tools.emulator.deployment.configuration import FunctionConfiguration
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.execution.runtime_api import RuntimeApiServer, State
 from tools.emulator.http1.connection import Connection, Request
 from tools.emulator.http1.server import Server
 
+FUNCTION = FunctionConfiguration("wrong", Path("/nonexistent"), Path("/nonexistent"))
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:wrong"
 API = "/2018-06-01/runtime"
 MODE = "Lambda-Runtime-Function-Response-Mode: streaming"
@@ -51,7 +54,7 @@ class Runtime:
 
     def __init__(self, attached: bool = False) -> None:
         self.environment = Environment()
-        self.api = RuntimeApiServer(ARN, self.environment, attached=attached)
+        self.api = RuntimeApiServer(FUNCTION, self.environment, attached=attached)
         self.api.start()
         self.endpoint = Server(self.api.serve) if attached else None
         if self.endpoint is not None:
@@ -514,7 +517,7 @@ class SlowRuntimeApiServer(RuntimeApiServer):
 
     def __init__(self, environment: Environment) -> None:
         self.may_read = threading.Event()
-        super().__init__(ARN, environment)
+        super().__init__(FUNCTION, environment)
 
     def serve(self, connection: Connection, request: Request | None = None) -> None:
         assert self.may_read.wait(WAIT)

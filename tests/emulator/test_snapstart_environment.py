@@ -434,7 +434,8 @@ class Runtime:
 
     def __init__(self) -> None:
         self.recorded = RecordedEvents()
-        self.server = SnapStartApiServer("arn", self.recorded, listen(), Credentials({}))
+        function = FunctionConfiguration("a-function", Path("/nonexistent"), Path("/nonexistent"))
+        self.server = SnapStartApiServer(function, self.recorded, listen(), Credentials({}))
         self.server.start()
         self.client = self.connect()
 

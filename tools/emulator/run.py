@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import PYTHON, FunctionConfiguration
 from tools.emulator.deployment.sources import FunctionCode
 from tools.emulator.endpoints.bandwidth import limit_bandwidth
-from tools.emulator.execution.environment import INIT_TIMEOUT
+from tools.emulator.execution.environment import EXTERNAL_END_TIMEOUT, INIT_TIMEOUT
 from tools.emulator.execution.invocation import InvocationFailed
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.options import Options, default_event_bytes, parse
 from tools.emulator.sandbox.supervisor_client import Supervisor
 
 DONE, FAILED = 0, 1
+SHUTDOWN_TIMEOUT = EXTERNAL_END_TIMEOUT + 0.5  # seconds
 # The limits of an init phase with SnapStart, in seconds: the function's timeout, if it is between the two
 # (lambda-runtime-environment).
 SNAPSTART_INIT_TIMEOUT, MAX_SNAPSTART_INIT_TIMEOUT = 130.0, 900.0
@@ -52,6 +54,7 @@ def run(
             name: make_pool(name, path, options, console, supervisor, numbers)
             for name, path in options.functions.items()
         }
+        at_end(lambda: shut_down(pools.values()))
         if not options.serve:
             return invoke_once(next(iter(pools.values())), console, event, options.throttle)
         from tools.emulator.serving import serve  # one invocation does not need the endpoints
@@ -72,6 +75,14 @@ def usable(supervisor: Supervisor | OSError) -> Supervisor:
         cause = f"{error.filename or 'a process'}: {error.strerror}"
         raise ToolError(f"cannot start: {cause}; set TMPDIR to a folder that can be written") from None
     return supervisor
+
+
+def shut_down(pools: Iterable[EnvironmentPool]) -> None:
+    """End the environments that have extensions, as the service does it, within a limit."""
+    ending = [environment for pool in pools for environment in pool.begin_shutdown()]
+    end = time.monotonic() + SHUTDOWN_TIMEOUT
+    for environment in ending:
+        environment.wait_until_gone(max(0.0, end - time.monotonic()))
 
 
 def make_pool(

@@ -20,4 +20,4 @@ class AttachedEnvironment(Environment):
         self, function: FunctionConfiguration, console: Console, on_idle: Callable[[Environment], None]
     ) -> None:
         super().__init__(function, console, on_idle)
-        self.api = self._api = RuntimeApiServer(function.arn, self, attached=True)
+        self.api = self._api = RuntimeApiServer(function, self, attached=True)

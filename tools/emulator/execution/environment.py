@@ -9,6 +9,8 @@ the runtime calls on, the thread that waits for the end of the process, the dead
 * Exactly one thread ends an invocation: the one that takes it out of `_invocation` in `_end_invocation`. Any of them
   can try; the others find nothing.
 * The process is never trusted to end. Whatever goes wrong, a deadline or a kill request is pending.
+* An environment ends once, as on the service. Without extensions, its process is killed at once. With extensions, the
+  process receives SIGTERM and has a limited time; external extensions receive SHUTDOWN after its end.
 * An invocation is handed over after the process was started, so the process can fail, and its deadline can pass, before
   that. Neither may get lost: `RuntimeApiServer` stores the failure, `_init_overdue` the deadline.
 
@@ -36,11 +38,16 @@ from tools.emulator.report_line import Report, start_line
 from tools.emulator.sandbox.supervisor_client import Process, Supervisor, remove_folder
 
 if TYPE_CHECKING:
+    from tools.emulator.execution.extensions_api import ShutdownReason
+    from tools.emulator.execution.external_extensions import ExternalExtensions
     from tools.emulator.execution.runtime_api import RuntimeApiServer
 
 INIT_TIMEOUT = 10.0  # seconds from the start of the process to its first `next`
 RESTORE_TIMEOUT = 10.0  # seconds from a restore to `next` (snapstart-runtime-hooks)
 EXIT_TIMEOUT = 1.0  # seconds for a runtime to exit after it has reported an init error
+# Seconds for the end of an environment (lambda-runtime-environment, "Shutdown phase"). With external extensions, the
+# runtime has the shorter part of the time.
+INTERNAL_END_TIMEOUT, EXTERNAL_END_TIMEOUT, RUNTIME_END_TIMEOUT = 0.5, 2.0, 0.3
 
 
 class Environment:
@@ -69,6 +76,11 @@ class Environment:
         return True
 
     @property
+    def has_extensions(self) -> bool:
+        """Whether its end takes time, because extensions are registered."""
+        return self._api.extensions is not None and bool(self._api.extensions.registered)
+
+    @property
     def usable(self) -> bool:
         """Whether it can serve another invocation."""
         return self.alive and not self._retired
@@ -91,6 +103,9 @@ class Environment:
 
     def kill(self) -> None:
         """End the environment, and wait for it."""
+
+    def wait_until_gone(self, timeout: float) -> None:
+        """Wait a number of seconds for the end that `retire` has begun."""
 
     # Events of the runtime
 
@@ -164,8 +179,8 @@ class ExecutionEnvironment(Environment):
             another environment; None: this is the other environment, where the timeout of the function applies.
         init_timeout: seconds.
 
-    Raises InvocationFailed (`Runtime.InvalidEntrypoint`), OSError or RuntimeError (no more threads are allowed) if
-    the process cannot be started.
+    Raises InvocationFailed (`Runtime.InvalidEntrypoint`, `Extension.LaunchError` and similar), OSError or RuntimeError
+    (no more threads are allowed) if a process cannot be started.
     """
 
     def __init__(
@@ -187,21 +202,33 @@ class ExecutionEnvironment(Environment):
         self._on_init_timeout = on_init_timeout
         self._init_timeout = init_timeout
         self._ended = False
+        self._end: tuple[ShutdownReason, float] | None = None  # why, and time.monotonic() of its begin
+        self._kill: Deadline | None = None
+        self._external: ExternalExtensions | None = None
+        self._extensions_reported = False
+        self._gone = threading.Event()
         self._deadline: Deadline | None = None
         self._init_overdue = False
         self._init_reported = False
         self._started = time.monotonic()
+        self._process = Process(supervisor)  # until there is one
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         try:
-            self._process = self._start_process(supervisor, "{}:{}".format(*listener.getsockname()))
+            self._process = self._start_processes(supervisor, listener)
         except (InvocationFailed, OSError, RuntimeError):
             listener.close()
             raise
+        with self._lock:
+            ending = self._end is not None
+        if ending:  # an extension has crashed before the process of the runtime existed
+            self._process.request_kill()
         try:
             self._serve_runtime_api(listener)
             threading.Thread(target=self._wait_for_end, daemon=True).start()
         except (OSError, RuntimeError):
-            self._process.kill()
+            self._process.request_kill()
+            self._process.ended.wait()
+            self._abandon_extensions()
             listener.close()
             remove_folder(folder)
             raise
@@ -220,14 +247,17 @@ class ExecutionEnvironment(Environment):
             self._init_timed_out()
 
     def retire(self) -> None:
-        with self._lock:
-            self._retired = True
-        self._process.request_kill()
+        self._begin_end("SPINDOWN")
 
     def kill(self) -> None:
-        self._process.kill()
+        self._begin_end("SPINDOWN")
+        self._process.ended.wait()
+
+    def wait_until_gone(self, timeout: float) -> None:
+        self._gone.wait(timeout)
 
     def on_start(self, invocation: Invocation) -> None:
+        self._report_extensions()
         super().on_start(invocation)
         self._set_deadline(invocation.timeout, lambda: self._invocation_timed_out(invocation))
 
@@ -235,63 +265,141 @@ class ExecutionEnvironment(Environment):
         """Leave the runtime time to write its log and exit, then kill it."""
         with self._lock:
             self._retired = True
-        self._set_deadline(EXIT_TIMEOUT, self.retire)
+        self._set_deadline(EXIT_TIMEOUT, lambda: self._begin_end("FAILURE"))
 
     def on_violation(self, message: str) -> None:
         super().on_violation(message)
-        self.retire()
+        self._begin_end("FAILURE")
 
     def _variables(self, runtime_api: str, temporary: str) -> dict[str, str]:
         return self._function.environment(runtime_api, temporary)
 
-    def _start_process(self, supervisor: Supervisor, runtime_api: str) -> Process:
+    def _start_processes(self, supervisor: Supervisor, listener: socket.socket) -> Process:
+        """Start the external extensions, then the runtime. Returns the process of the runtime."""
         root, temporary = self._folder / "root", self._folder / "tmp"
         for folder in (root, temporary):
             folder.mkdir()
-        function = self._function
-        command = function.command
         log = self._log.open()
         try:
             self._log.follow()
-            return supervisor.start(
-                command,
-                self._variables(runtime_api, str(temporary)),
-                function.visible_folders[1],
-                log,
-                function.isolation(root, temporary),
-            )
-        except OSError as error:
+            if os.path.isdir(self._function.layer / "extensions"):
+                self._start_extensions(supervisor, listener, log)
+            runtime_api = "{}:{}".format(*listener.getsockname())
+            return self._start_runtime(supervisor, self._variables(runtime_api, str(temporary)), log)
+        except (InvocationFailed, OSError, RuntimeError):
+            self._abandon_extensions()
             remove_folder(self._folder)
+            raise
+        finally:
+            os.close(log)
+
+    def _abandon_extensions(self) -> None:
+        """Kill the extensions of an environment that cannot be started."""
+        if self._external is not None:
+            self._external.kill()
+            self._api.process_ended(InvocationFailed.of_type("Runtime.ExitError", "it has not been started"))
+
+    def _start_extensions(self, supervisor: Supervisor, listener: socket.socket, log: int) -> None:
+        # Imported here: only few functions have external extensions.
+        from tools.emulator.execution.external_extensions import ExternalExtensions, extension_names
+
+        names = extension_names(self._function.layer)
+        if not names:
+            return
+        self._api = self._make_api(listener)
+        self._api.start()
+        api = self._api.expect_extensions(names)
+        self._external = ExternalExtensions(self._function, supervisor, api, self._api.serve, self._extension_exited)
+        self._external.start(names, self._folder / "root", self._folder / "tmp", log, self._init_timeout)
+
+    def _start_runtime(self, supervisor: Supervisor, variables: dict[str, str], log: int) -> Process:
+        function = self._function
+        command = function.command
+        isolation = function.isolation(self._folder / "root", self._folder / "tmp")
+        try:
+            return supervisor.start(command, variables, function.visible_folders[1], log, isolation)
+        except OSError as error:
             denied = error.errno == errno.EACCES and error.filename == command[0]
             hint = f"; run: chmod +x {function.layer / 'bootstrap'}" if denied else ""
             message = f"{error.filename or command[0]} cannot be started: {error.strerror}{hint}"
             raise InvocationFailed.of_type("Runtime.InvalidEntrypoint", message) from None
-        finally:
-            os.close(log)
 
     def _make_api(self, listener: socket.socket) -> RuntimeApiServer:
         # Imported here, while the process starts: at the top it would delay the first byte of `main.py` by 10 ms.
         from tools.emulator.execution.runtime_api import RuntimeApiServer
 
-        return RuntimeApiServer(self._function.arn, self, listener)
+        return RuntimeApiServer(self._function, self, listener)
 
     def _serve_runtime_api(self, listener: socket.socket) -> None:
-        self._api = self._make_api(listener)
-        self._api.start()
+        if self._external is None:  # otherwise its extensions have used it already
+            self._api = self._make_api(listener)
+            self._api.start()
         seconds = self._function.timeout if self._on_init_timeout is None else self._init_timeout
+        seconds = max(0.0, seconds - (time.monotonic() - self._started))
         with self._lock:
             if self._deadline is None:  # otherwise the runtime has failed already, which has set another one
                 self._deadline = self._deadlines.set(seconds, self._init_timed_out)
 
     def _wait_for_end(self) -> None:
         self._process.ended.wait()
+        self._shut_down_extensions()
         self._api.process_ended(InvocationFailed.of_type("Runtime.ExitError", exit_message(self._process.status or 0)))
         with self._lock:
             self._ended = True
         self._end_invocation()
         self._cancel_deadline()
+        self._log.drain()
+        if self._external is not None:
+            self._external.ended.wait()
         remove_folder(self._folder)
         self._on_end(self)
+        self._gone.set()
+
+    def _begin_end(self, reason: ShutdownReason) -> None:
+        """Begin the end of the process, without waiting for it."""
+        with self._lock:
+            self._retired = True
+            if self._end is not None:
+                return
+            self._end = reason, time.monotonic()
+        seconds = self._time_to_end()
+        if not seconds:
+            self._process.request_kill()
+            return
+        self._process.request_termination()
+        with self._lock:  # not `_deadline`: a runtime that calls `next` cancels that one
+            self._kill = self._deadlines.set(seconds, self._process.request_kill)
+
+    def _time_to_end(self) -> float:
+        """Seconds for the runtime between SIGTERM and SIGKILL; 0: no SIGTERM."""
+        if not self.has_extensions:
+            return 0
+        return INTERNAL_END_TIMEOUT if self._external is None else RUNTIME_END_TIMEOUT
+
+    def _shut_down_extensions(self) -> None:
+        """Begin to shut down the external extensions. The caller of the function does not wait for them."""
+        with self._lock:
+            reason, begun = self._end = self._end or ("FAILURE", time.monotonic())
+            if self._kill is not None:
+                self._kill.cancel()
+        if self._external is not None:
+            arguments = reason, begun, EXTERNAL_END_TIMEOUT
+            threading.Thread(target=self._external.shut_down, args=arguments, daemon=True).start()
+
+    def _extension_exited(self, name: str, status: int) -> None:
+        message = f"the extension {name} exited with status {status}"
+        self._api.fail_environment(InvocationFailed.of_type("Extension.Crash", message))
+        self._begin_end("FAILURE")
+
+    def _report_extensions(self) -> None:
+        """Write a line for each extension, before the first START."""
+        if self._api.extensions is None or self._extensions_reported:
+            return
+        self._extensions_reported = True
+        self._log.drain()
+        for extension in self._api.extensions.registered:
+            events = ",".join(extension.subscriptions)
+            self._console.platform_line(f"EXTENSION\tName: {extension.name}\tState: Ready\tEvents: [{events}]")
 
     def _set_deadline(self, seconds: float, callback: Callable[[], None]) -> None:
         with self._lock:
@@ -323,8 +431,8 @@ class ExecutionEnvironment(Environment):
             if invocation is None:
                 return
             self._invocation = None
-            self._retired = True
-        self.kill()
+        self._begin_end("TIMEOUT")
+        self._process.ended.wait()
         self._log.drain()
         duration_ms = self._init_timeout * 1000
         self._console.platform_line(f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\tStatus: timeout")
@@ -334,10 +442,9 @@ class ExecutionEnvironment(Environment):
         with self._lock:
             if self._invocation is not invocation:
                 return
-            self._retired = True
         message = f"Task timed out after {invocation.timeout:.2f} seconds"
         invocation.finish(InvocationFailed.of_type("Sandbox.Timedout", message).with_request_id(invocation.request_id))
-        self._process.request_kill()
+        self._begin_end("TIMEOUT")
 
     def _take_init_duration(self, now: float) -> float | None:
         if self._init_reported:

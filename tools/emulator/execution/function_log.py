@@ -28,13 +28,13 @@ class FunctionLog:
         self._tail = b""
 
     def open(self) -> int:
-        """Return the descriptor for the output of the process. The caller closes it when the process has it."""
+        """Return the descriptor for the output of the processes. The caller closes it when they have it."""
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         return writer
 
     def follow(self) -> None:
-        """Pass on the output from now on, until every process has closed the pipe."""
+        """Pass on the output from now on, until this process and all others have closed the pipe."""
         threading.Thread(target=self._follow, daemon=True).start()
 
     def drain(self) -> None:

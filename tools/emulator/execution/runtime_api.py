@@ -21,14 +21,20 @@ import re
 import socket
 import threading
 import time
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+from tools.emulator.deployment.configuration import FunctionConfiguration
+from tools.emulator.execution.api_responses import send_accepted, send_error
 from tools.emulator.execution.invocation import OCTET_STREAM, Invocation, InvocationEnded, InvocationFailed
 from tools.emulator.http1.connection import Connection, ConnectionClosed, Headers, ProtocolError, Request
 from tools.emulator.http1.server import Server
 
+if TYPE_CHECKING:
+    from tools.emulator.execution.extensions_api import ExtensionsApi
+
 PREFIX = "/2018-06-01/runtime"
-EXTENSIONS_PREFIX = "/2020-01-01/extension/"
+EXTENSION_PATHS = ("/2020-01-01/extension/", "/2020-08-15/logs", "/2022-07-01/telemetry")  # see `extensions_api`
 INVOCATION_PATH = re.compile(re.escape(PREFIX) + r"/invocation/([^/]+)/(response|error)")
 
 RESPONSE_MODE = "Lambda-Runtime-Function-Response-Mode"
@@ -108,7 +114,7 @@ class RuntimeApiServer:
     finish reading before it decides how the invocation ended.
 
     Args:
-        function_arn: the ARN in the context of an invocation whose caller names no qualifier.
+        function: its ARN is that of an invocation whose caller names no qualifier.
         listener: a listening socket for the runtime; None: a new one.
         attached: the process belongs to a developer. It connects to an endpoint, which passes its connections to
             `serve`, and it can exit and start again at any time. Failures are not stored: the next process is another
@@ -116,11 +122,16 @@ class RuntimeApiServer:
     """
 
     def __init__(
-        self, function_arn: str, events: RuntimeEvents, listener: socket.socket | None = None, attached: bool = False
+        self,
+        function: FunctionConfiguration,
+        events: RuntimeEvents,
+        listener: socket.socket | None = None,
+        attached: bool = False,
     ) -> None:
         self.state = State.INITIALIZING
         self.initialized: float | None = None  # time.monotonic() of the first `next`
-        self._function_arn = function_arn
+        self.extensions: ExtensionsApi | None = None  # made when the first one is expected, or registers
+        self._function = function
         self._events = events
         self._attached = attached
         self._change = threading.Condition()
@@ -150,7 +161,7 @@ class RuntimeApiServer:
     def take_back(self) -> Invocation | None:
         """Return the invocation that was handed over; None if the runtime is not initializing any more."""
         with self._change:
-            if self.state is not State.INITIALIZING:
+            if self.initialized is not None:
                 return None
             invocation, self._invocation = self._invocation, None
             return invocation
@@ -160,6 +171,8 @@ class RuntimeApiServer:
         with self._change:
             self._poll += 1  # a pending `next` returns
             self._change.notify_all()
+        if self.extensions is not None:
+            self.extensions.close(external=False)
         if self._server is not None:
             self._server.close(DRAIN_TIMEOUT)
         with self._change:
@@ -170,6 +183,26 @@ class RuntimeApiServer:
             failure = self._failure_of(invocation) if invocation is not None else None
         if invocation is not None:
             invocation.finish(failure)
+
+    def expect_extensions(self, names: Sequence[str] = ()) -> ExtensionsApi:
+        """Return the Extensions API.
+
+        Args:
+            names: the external extensions.
+        """
+        from tools.emulator.execution.extensions_api import ExtensionsApi  # only functions with extensions need it
+
+        with self._change:
+            if self.extensions is None:
+                self.extensions = ExtensionsApi(
+                    self._function, self._change, lambda: self.initialized is None, self._extension_failed
+                )
+                self.extensions.expect(names)
+            return self.extensions
+
+    def _extension_failed(self, failure: InvocationFailed) -> None:
+        self.fail_environment(failure)
+        self._events.on_init_error()
 
     def _failure_of(self, invocation: Invocation) -> InvocationFailed | None:
         if self._failure is not None:
@@ -205,9 +238,8 @@ class RuntimeApiServer:
             return self._next(connection)
         if (request.method, request.target) == ("POST", f"{PREFIX}/init/error"):
             return self._init_error(connection, request)
-        if request.target.startswith(EXTENSIONS_PREFIX):  # not emulated; a runtime works without its extension
-            connection.read_body(request, MAX_PAYLOAD_BYTES)
-            return send_error(connection, 404, "Extension.NotSupported", "extensions are not emulated")
+        if request.target.startswith(EXTENSION_PATHS):
+            return self.expect_extensions().serve(connection, request)
         match = INVOCATION_PATH.fullmatch(request.target)
         if request.method != "POST" or match is None:
             message = f"the Runtime API has no {request.method} {request.target}"
@@ -238,17 +270,22 @@ class RuntimeApiServer:
     def _next(self, connection: Connection) -> None:
         self._transition("next")
         self._fail_invocation(InvocationFailed.of_type("Runtime.TruncatedResponse", "the response was not completed"))
+        if not self._wait_for_extensions():
+            return
         self._events.on_idle()
         invocation = self._wait_for_invocation(connection)
         if invocation is None:
             return
         self._events.on_start(invocation)
         deadline_ms = invocation.start()
+        arn = invocation.arn or self._function.arn
+        if self.extensions is not None:
+            self.extensions.invoke(invocation, deadline_ms, arn)
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
             f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}\r\n"
             f"Lambda-Runtime-Deadline-Ms: {deadline_ms}\r\n"
-            f"Lambda-Runtime-Invoked-Function-Arn: {invocation.arn or self._function_arn}\r\n"
+            f"Lambda-Runtime-Invoked-Function-Arn: {arn}\r\n"
             f"Lambda-Runtime-Trace-Id: {invocation.trace_id}\r\n"
             f"{INVOCATION_ID}: {invocation.invocation_id}\r\n"
         )
@@ -258,6 +295,19 @@ class RuntimeApiServer:
             head += f"{TENANT_ID}: {invocation.tenant_id}\r\n"
         head += f"Content-Length: {len(invocation.event)}\r\n\r\n"
         connection.write(head.encode() + invocation.event)
+
+    def _wait_for_extensions(self) -> bool:
+        """Wait until all extensions are ready. Returns False if the process has ended instead.
+
+        The process of a developer can end at any time, so its extensions are not waited for.
+        """
+        with self._change:
+            poll = self._poll
+            while self.extensions is not None and not self.extensions.ready and not self._attached:
+                if self.state is State.STOPPED or self._poll != poll:
+                    return False
+                self._change.wait()
+        return True
 
     def _wait_for_invocation(self, connection: Connection) -> Invocation | None:
         with self._change:
@@ -386,18 +436,3 @@ def parse_error_report(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict) or not {"errorType", "errorMessage"} <= document.keys():
         raise ProtocolError("an error report must be a JSON object with errorType and errorMessage")
     return document
-
-
-def send_accepted(connection: Connection) -> None:
-    send_json(connection, 202, {"status": "OK"})
-
-
-def send_error(connection: Connection, status: int, error_type: str, message: str) -> None:
-    send_json(connection, status, {"errorMessage": message, "errorType": error_type})
-
-
-def send_json(connection: Connection, status: int, document: dict[str, str]) -> None:
-    body = json.dumps(document).encode()
-    reason = "OK" if status < 300 else "Refused"  # `http.HTTPStatus` would delay the first byte by 1 ms
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    connection.write(head.encode() + body)

@@ -28,6 +28,8 @@ import socket
 import time
 from typing import Any, Protocol
 
+from tools.emulator.deployment.configuration import FunctionConfiguration
+from tools.emulator.execution.api_responses import send_accepted, send_error, send_json
 from tools.emulator.execution.environment import ExecutionEnvironment
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.execution.runtime_api import (
@@ -37,9 +39,6 @@ from tools.emulator.execution.runtime_api import (
     RuntimeApiServer,
     RuntimeEvents,
     parse_error_report,
-    send_accepted,
-    send_error,
-    send_json,
 )
 from tools.emulator.http1.connection import Connection, Request
 
@@ -98,9 +97,13 @@ class SnapStartApiServer(RuntimeApiServer):
     """The Runtime API with the calls around the snapshot, and with credentials."""
 
     def __init__(
-        self, function_arn: str, events: SnapStartEvents, listener: socket.socket, credentials: Credentials
+        self,
+        function: FunctionConfiguration,
+        events: SnapStartEvents,
+        listener: socket.socket,
+        credentials: Credentials,
     ) -> None:
-        super().__init__(function_arn, events, listener)
+        super().__init__(function, events, listener)
         self._snapstart_events = events
         self._credentials = credentials
         self._restored = False
@@ -239,6 +242,9 @@ class SnapStartEnvironment(ExecutionEnvironment):
 
     # Parts that differ from those of other environments
 
+    def _time_to_end(self) -> float:
+        return 0 if self._phase is Phase.HELD else super()._time_to_end()  # a stopped process cannot handle SIGTERM
+
     def _variables(self, runtime_api: str, temporary: str) -> dict[str, str]:
         variables = super()._variables(runtime_api, temporary)
         given = {name: variables.pop(name) for name in CREDENTIAL_VARIABLES if name in variables}
@@ -252,7 +258,7 @@ class SnapStartEnvironment(ExecutionEnvironment):
         }
 
     def _make_api(self, listener: socket.socket) -> RuntimeApiServer:
-        return SnapStartApiServer(self._function.arn, self, listener, self._credentials)
+        return SnapStartApiServer(self._function, self, listener, self._credentials)
 
     def _take_init_duration(self, now: float) -> float | None:
         """The time up to the snapshot, without that in which the process was held."""

@@ -40,6 +40,10 @@ class Process:
         """Have the process and all its descendants killed, without waiting for it."""
         self._supervisor.send("kill", self.pid)
 
+    def request_termination(self) -> None:
+        """Send SIGTERM to the process and its process group, without waiting for it."""
+        self._supervisor.send("terminate", self.pid)
+
     def suspend(self) -> None:
         """Have the process and all its descendants stopped until `resume`, without waiting for it."""
         self._supervisor.send("suspend", self.pid)

@@ -19,7 +19,7 @@ A message is four bytes of length and a marshalled tuple. `marshal` is safe here
 interpreter; importing `json` would take as long as all the rest of the start.
 
     to it:    ("start", number, command, environment, folder, isolation), with the descriptor of the log
-              ("kill", pid), ("suspend", pid), ("resume", pid)
+              ("kill", pid), ("terminate", pid), ("suspend", pid), ("resume", pid)
     from it:  ("ready",), or ("unusable", errno, file) if the scratch folder cannot be made
               ("started", number, pid), ("failed", number, errno, file)
               ("ended", pid, status, peak): status as in `subprocess`; memory in KiB
@@ -103,6 +103,8 @@ class Supervisor:
             message, self._received = marshal.loads(self._received[4:size]), self._received[size:]
             if message[0] == "start":
                 self._start(*message[1:])
+            elif message[0] == "terminate" and message[1] in self._environments:
+                kill_group(message[1], signal.SIGTERM)
             elif message[1] in self._environments:
                 signal_family(message[1], SIGNALS[message[0]])
         return bool(data)
