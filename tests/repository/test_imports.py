@@ -41,6 +41,12 @@ LATE_IMPORTS = {
     ("tools/emulator/execution/environment.py", "tools.emulator.execution.runtime_api"): (
         "loaded while the process of the environment starts"
     ),
+    ("tools/emulator/execution/environment.py", "tools.emulator.execution.external_extensions"): (
+        "only layers with extensions need it"
+    ),
+    ("tools/emulator/execution/runtime_api.py", "tools.emulator.execution.extensions_api"): (
+        "only functions with extensions need it"
+    ),
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.attached"): "only --api-only needs it",
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.snapstart"): "only --snapstart needs it",
     ("tools/emulator/sandbox/supervisor_client.py", "shutil"): "a start does not need it",

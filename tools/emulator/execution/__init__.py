@@ -1,13 +1,17 @@
 """Execution environments and their invocations.
 
-    invocation      one event for a runtime, and its response, between the caller's thread and the runtime's thread
-    runtime_api     RuntimeApiServer: the Runtime API of one environment; it checks the runtime that calls it
-    deadlines       timeouts, all on one thread
-    function_log    the output of a process, and the end of it that `LogType: Tail` returns
-    environment     an environment: a process and the invocations that it serves
-    attached        an environment whose process a developer starts
-    snapstart       an environment that is held between its init phase and its first invocation
-    pool            the environments of one function: reuse, limit, replacement after a change of the code
+    invocation           one event for a runtime, and its response, between the caller's thread and the runtime's thread
+    api_responses        the responses of the Runtime API and of the Extensions API
+    extensions_api       the Extensions API: registration, INVOKE and SHUTDOWN events
+    runtime_api          RuntimeApiServer: the Runtime API of one environment; it checks the runtime that calls it
+    deadlines            timeouts, all on one thread
+    function_log         the output of a process, and the end of it that `LogType: Tail` returns
+    external_extensions  the processes of the programs in /opt/extensions
+    base_environment     what all environments have in common
+    environment          an environment: a process and the invocations that it serves
+    attached             an environment whose process a developer starts
+    snapstart            an environment that is held between its init phase and its first invocation
+    pool                 the environments of one function: reuse, limit, replacement after a change of the code
 
 Each imports those above it. They import `http1`, `deployment`, `sandbox` and `console`; only `endpoints` and the
 commands import them.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
-from tools.emulator.execution.environment import Environment
+from tools.emulator.execution.base_environment import Environment
 from tools.emulator.execution.runtime_api import RuntimeApiServer
 
 

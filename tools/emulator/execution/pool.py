@@ -30,13 +30,9 @@ from typing import TYPE_CHECKING, Any
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
 from tools.emulator.deployment.sources import FunctionCode, Layout
+from tools.emulator.execution.base_environment import Environment
 from tools.emulator.execution.deadlines import Deadlines
-from tools.emulator.execution.environment import (
-    INIT_TIMEOUT,
-    RESTORE_TIMEOUT,
-    Environment,
-    ExecutionEnvironment,
-)
+from tools.emulator.execution.environment import INIT_TIMEOUT, RESTORE_TIMEOUT, ExecutionEnvironment
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.sandbox.supervisor_client import ENDING, Supervisor
 

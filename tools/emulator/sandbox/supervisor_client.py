@@ -51,11 +51,6 @@ class Process:
     def resume(self) -> None:
         self._supervisor.send("resume", self.pid)
 
-    def kill(self) -> None:
-        """Kill the process and all its descendants, and wait for its end."""
-        self.request_kill()
-        self.ended.wait()
-
 
 class Supervisor:
     """Starts the supervisor process, and other processes through it.
