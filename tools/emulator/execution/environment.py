@@ -211,11 +211,12 @@ class ExecutionEnvironment(Environment):
         return RuntimeApiServer(self._function, self, listener)
 
     def _serve_runtime_api(self, listener: socket.socket) -> None:
-        if self._external is None:  # otherwise its extensions have used it already
+        seconds = self._function.timeout if self._on_init_timeout is None else self._init_timeout
+        if self._external is None:
             self._api = self._make_api(listener)
             self._api.start()
-        seconds = self._function.timeout if self._on_init_timeout is None else self._init_timeout
-        seconds = max(0.0, seconds - (time.monotonic() - self._started))
+        else:  # the extensions have used it already, and a part of the time
+            seconds = max(0.0, seconds - (time.monotonic() - self._started))
         with self._lock:
             if self._deadline is None:  # otherwise the runtime has failed already, which has set another one
                 self._deadline = self._deadlines.set(seconds, self._init_timed_out)
