@@ -105,13 +105,34 @@ test_stamp() {
   cat tests/requirements.txt tests/requirements-no-deps.txt
 }
 
-make_test_venv() {
-  new_venv .venv "the test requirements" .venv
+install_test_requirements() {
   pip_install .venv "the test requirements" .venv/pip.log -r tests/requirements.txt
-  case $(uname -s) in # the emulator among them is a Linux program
-    Linux) pip_install .venv "the test requirements" .venv/pip.log --no-deps -r tests/requirements-no-deps.txt ;;
+  case $(uname -s) in # the emulator among them is a Linux program; nothing imports the package
+    Linux) pip_install .venv "the test requirements" .venv/pip.log --no-compile --no-deps -r tests/requirements-no-deps.txt ;;
   esac
   test_stamp >.venv/stamp # last: an incomplete .venv has no stamp, and is created again
+}
+
+# What the tests use besides .venv/bin is below .venv too. Each program takes as long as the test requirements, so they
+# run at the same time. Each prints which tests will be skipped, and why.
+start_preparation() {
+  preparation=
+  # A signal that ends this script does not reach the programs: a shell starts them with SIGINT ignored.
+  trap 'kill $preparation 2>/dev/null || :' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  for words in "debian_stand_ins.py" "package_environments.py agents" "package_environments.py frameworks"; do
+    # shellcheck disable=SC2086 # a file and its argument
+    .venv/bin/python tests/support/$words &
+    preparation="$preparation $!"
+  done
+}
+
+finish_preparation() {
+  for job in $preparation; do
+    wait "$job"
+  done
+  trap - EXIT INT TERM
 }
 
 # Set fleet_venv to the environment for the commands for AWS. It is created under another name and renamed when it is
@@ -145,10 +166,14 @@ run_fleet() {
 run_tests() {
   cd -- "$root"
   python=$(find_python)
-  test_stamp | venv_is_ready .venv 'boto3, moto, pytest' || make_test_venv
-  # Each prints which tests will be skipped, and why.
-  .venv/bin/python tests/support/debian_stand_ins.py
-  .venv/bin/python tests/support/package_environments.py
+  if test_stamp | venv_is_ready .venv 'boto3, moto, pytest'; then
+    start_preparation
+  else
+    new_venv .venv "the test requirements" .venv
+    start_preparation
+    install_test_requirements
+  fi
+  finish_preparation
   # All tests: on all processors. Chosen ones: in one process, so that --pdb works.
   case $* in
     '' | --long) set -- "$@" -n auto --dist loadfile ;;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -20,19 +22,35 @@ from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
-examples.configure()
-
 # A shell starts background jobs with SIGINT ignored, and all processes of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that `make` has filled, once for all processes of a test run, which must not change it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the run, above that of the worker
+    with folder.joinpath(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.joinpath(name).is_dir():
+            new = folder / f"{name}.new"
+            shutil.rmtree(new, ignore_errors=True)  # of a process that failed
+            make(new)
+            new.rename(folder / name)
+    return folder / name
+
+
 @pytest.fixture(scope="session")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The slim layer, built by `./build.sh` and unpacked with its modes, like on Lambda."""
-    folder = tmp_path_factory.mktemp("layer")
-    subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
-    return unpack(folder / "dist" / "layer-slim.zip", folder / "opt")
+
+    def make(folder: Path) -> None:
+        subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
+        unpack(folder / "dist" / "layer-slim.zip", folder / "opt")
+
+    return made_once(tmp_path_factory, "layer", make) / "opt"
 
 
 @pytest.fixture
@@ -60,9 +78,11 @@ def standin() -> Iterator[StandIn]:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The zips, built once, without bytecode, which takes longer than the rest."""
-    checkout = Checkout.at(tmp_path_factory.mktemp("built") / "checkout")
-    checkout.build("--bytecode", "none")
-    return checkout.dist
+
+    def make(folder: Path) -> None:
+        Checkout.at(folder).build("--bytecode", "none")
+
+    return made_once(tmp_path_factory, "built", make) / "dist"
 
 
 @pytest.fixture
@@ -101,6 +121,13 @@ left_out = pytest.StashKey[int]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[left_out] = 0
+    examples.configure(config.getoption("long"))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are processors, because the tests often wait for processes that wait."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(trylast=True)  # after -k and -m, so that it counts only what they have chosen

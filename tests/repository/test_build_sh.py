@@ -161,7 +161,7 @@ INSTALL = "python -m pip install --quiet --disable-pip-version-check "
 FIRST_RUN = [
     "python3 -m venv --clear .venv",
     f"{INSTALL}-r tests/requirements.txt",
-    f"{INSTALL}--no-deps -r tests/requirements-no-deps.txt",
+    f"{INSTALL}--no-compile --no-deps -r tests/requirements-no-deps.txt",
     "python -m pytest -k word",
 ]
 
@@ -186,11 +186,34 @@ def test_the_first_test_run_installs_and_the_second_does_not(sandbox: Sandbox) -
 @pytest.mark.usefixtures("on_linux")
 def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
     sandbox.test("-k", "word")
-    assert sandbox.log.read_text().splitlines()[-3:] == [
+    *before, pytest = sandbox.log.read_text().splitlines()
+    assert pytest == "python -m pytest -k word"
+    preparation = [line for line in before if line.startswith("python tests/")]
+    assert sorted(preparation) == [
         "python tests/support/debian_stand_ins.py",
-        "python tests/support/package_environments.py",
-        "python -m pytest -k word",
+        "python tests/support/package_environments.py agents",
+        "python tests/support/package_environments.py frameworks",
     ]
+
+
+# Stands in for a Python that prepares the stand-ins until it is ended.
+ENDLESS = (
+    FAKE_PYTHON
+    + """case "$1" in
+  *debian*) trap 'echo ended >>"$CALLS"; exit' TERM; echo started >>"$CALLS"; while :; do sleep 0.01; done ;;
+esac
+"""
+)
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_programs_that_prepare_stand_ins_end_with_a_run_that_fails(sandbox: Sandbox) -> None:
+    sandbox.path.joinpath("sleep").symlink_to("/bin/sleep")
+    waits = """"-m pip") until grep -q started "$CALLS"; do sleep 0.01; done; """
+    sandbox.path.joinpath("grep").symlink_to("/bin/grep")
+    program(sandbox.path / "python3", ENDLESS.replace('"-m pip") ', waits))
+    assert sandbox.test(PIP_FAILS="yes").returncode == 1
+    assert sandbox.log.read_text().splitlines()[-1] == "ended"
 
 
 @pytest.mark.usefixtures("on_linux")

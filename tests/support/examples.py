@@ -7,12 +7,20 @@ from pathlib import Path
 import hypothesis
 from hypothesis.configuration import set_hypothesis_home_dir
 
+DEFAULT = 100  # examples of a test that gives no number, with --long
+SAMPLE = 5  # other runs take one of so many
 
-def configure() -> None:
-    """Use the same examples in each run, store none, and keep the cache in .venv as the other tools do."""
+
+def configure(long: bool) -> None:
+    """Use the same examples in each run, store none, and keep the cache in .venv as the other tools do.
+
+    Args:
+        long: use all examples, not a sample of them.
+    """
     set_hypothesis_home_dir(Path(__file__).resolve().parents[2] / ".venv" / ".hypothesis")
     hypothesis.settings.register_profile(
         "project",
+        max_examples=DEFAULT if long else DEFAULT // SAMPLE,
         derandomize=True,
         database=None,
         deadline=None,  # like the health check, it depends on the speed of the machine only
@@ -22,5 +30,5 @@ def configure() -> None:
 
 
 def examples(count: int) -> hypothesis.settings:
-    """Return the configuration with another number of examples than the default, 100."""
-    return hypothesis.settings(max_examples=count)
+    """Return the configuration with another number of examples than DEFAULT. A run without --long takes a sample."""
+    return hypothesis.settings(max_examples=count * hypothesis.settings.default.max_examples // DEFAULT)

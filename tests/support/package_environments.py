@@ -1,13 +1,15 @@
 """Environments of packages that tests run functions with: tracing agents in `.venv/agents`, web frameworks in
 `.venv/frameworks`. Their dependencies do not meet those of the tests, and no other function can import them.
 
-Run as a program, it makes each environment, once for each set of requirements. Without a package index it reports why
-the tests of these packages are skipped, and exits with 0: the other tests do not need them.
+Run as a program with the name of an environment, it makes that one, once for each set of requirements. Without a
+package index it reports why the tests of these packages are skipped, and exits with 0: the other tests do not need
+them.
 """
 
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -91,16 +93,17 @@ AGENTS = PackageEnvironment("agents", "tracing agents")
 FRAMEWORKS = PackageEnvironment("frameworks", "web frameworks", ("3.14", "3.13", "3.12"))
 
 
-def main() -> int:
-    for environment in (AGENTS, FRAMEWORKS):
-        if environment.is_prepared:
-            continue
-        print(f"build.sh: installing {environment.content} into .venv/{environment.name} (once)", file=sys.stderr)
-        reason = environment.prepare()
-        if reason:
-            print(f"build.sh: the tests of {environment.content} will be skipped: {reason}", file=sys.stderr)
+def main(name: str) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # subprocess.run then ends pip
+    [environment] = (each for each in (AGENTS, FRAMEWORKS) if each.name == name)
+    if environment.is_prepared:
+        return 0
+    print(f"build.sh: installing {environment.content} into .venv/{environment.name} (once)", file=sys.stderr)
+    reason = environment.prepare()
+    if reason:
+        print(f"build.sh: the tests of {environment.content} will be skipped: {reason}", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))
