@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import shlex
 import socket
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from tools.common.errors import ToolError
+from tools.common.operating_system import raise_descriptor_limit
 from tools.emulator.console import STDOUT, Console, write_all
 from tools.emulator.endpoints.api_call import Functions
 from tools.emulator.endpoints.function_url import FunctionUrl
@@ -21,8 +20,6 @@ from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.http1 import server
 from tools.emulator.options import Options
 from tools.emulator.sandbox.supervisor_client import Supervisor
-
-MAX_DESCRIPTORS = 65536
 
 
 def serve(
@@ -39,7 +36,7 @@ def serve(
 
     Raises ToolError if it cannot serve, and at the end.
     """
-    raise_descriptor_limit()
+    raise_descriptor_limit()  # each connection needs several, and the usual limit is 1,024
     functions = Functions(pools, console)
     function_url = FunctionUrl(console, options.invoke_mode, options.cors, options.throttle)
     router = Router(
@@ -107,11 +104,3 @@ def listen(host: str, port: int) -> socket.socket:
         raise ToolError(
             f"cannot listen on {host} port {port}: {cause}; choose others with --host and --port (0: any free port)"
         ) from None
-
-
-def raise_descriptor_limit() -> None:
-    """Each connection needs several descriptors, and the usual soft limit is 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.common.operating_system import peak_memory
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
 from tools.emulator.execution.base_environment import Environment
@@ -336,11 +337,7 @@ class ExecutionEnvironment(Environment):
     def _peak_memory(self) -> int | None:
         if self._process.peak is not None:
             return self._process.peak
-        try:
-            with open(f"/proc/{self._process.pid}/status", "rb") as file:  # proc(5), VmHWM
-                return next((int(line.split()[1]) for line in file if line.startswith(b"VmHWM:")), None)
-        except OSError:
-            return None
+        return peak_memory(self._process.pid)
 
 
 def exit_message(status: int) -> str:

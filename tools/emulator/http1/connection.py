@@ -22,6 +22,8 @@ import re
 import socket
 from collections.abc import Iterator
 
+from tools.common.operating_system import send_without_delay
+
 MAX_HEAD_BYTES = 1024 * 1024  # request line and headers (AWS Lambda Developer Guide, gettingstarted-limits)
 MAX_CHUNK_LINE_BYTES = 1024
 MAX_READ_BYTES = 64 * 1024  # of a body at once
@@ -92,7 +94,7 @@ class Connection:
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.socket = sock
         self.peer = peer
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_without_delay(sock)
         self._reader = sock.makefile("rb")
 
     def write(self, data: bytes) -> None:

@@ -24,32 +24,36 @@ END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Process:
     """A process that the supervisor has started. It leads a session of its own.
 
-    `pid` is for reading /proc only. Only the supervisor kills: it reaps the processes, so their numbers stay valid.
+    `pid` is for reading /proc only. Only its keeper kills it: it reaps the process, so its number stays valid.
+
+    Args:
+        number: in the messages of the supervisor; 0: no process.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, number: int = 0) -> None:
         self.pid = 0
-        self.peak: int | None = None  # KiB of memory, known when it has ended
+        self.peak: int | None = None  # KiB of memory, when it has ended and the system provides it
         self.status: int | None = None  # as in `subprocess`: negative numbers are signals
         self.problem: tuple[int, bytes] | None = None  # errno, and the file that it refers to
         self.started = threading.Event()
         self.ended = threading.Event()
         self._supervisor = supervisor
+        self._number = number
 
     def request_kill(self) -> None:
         """Have the process and all its descendants killed, without waiting for it."""
-        self._supervisor.send("kill", self.pid)
+        self._supervisor.send("kill", self._number)
 
     def request_termination(self) -> None:
         """Send SIGTERM to the process and its process group, without waiting for it."""
-        self._supervisor.send("terminate", self.pid)
+        self._supervisor.send("terminate", self._number)
 
     def suspend(self) -> None:
         """Have the process and all its descendants stopped until `resume`, without waiting for it."""
-        self._supervisor.send("suspend", self.pid)
+        self._supervisor.send("suspend", self._number)
 
     def resume(self) -> None:
-        self._supervisor.send("resume", self.pid)
+        self._supervisor.send("resume", self._number)
 
 
 class Supervisor:
@@ -72,13 +76,12 @@ class Supervisor:
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._number = 0
-        self._starting: dict[int, Process] = {}
-        self._running: dict[int, Process] = {}
+        self._processes: dict[int, Process] = {}  # by number
         self._closed = False
         self._problem: OSError | None = None  # why there is no scratch folder
         self._ready = threading.Event()
         self.gone = threading.Event()
-        self._channel, theirs = socket.socketpair()
+        self._channel, theirs = self._make_channel()
         with theirs:
             self._pid = self._spawn(theirs.fileno())
         threading.Thread(target=self._read, daemon=True).start()
@@ -113,7 +116,7 @@ class Supervisor:
                 raise OSError(errno.ESRCH, ENDING, command[0])
             self._number += 1
             number = self._number
-            process = self._starting[number] = Process(self)
+            process = self._processes[number] = Process(self, number)
         self._write(("start", number, words, variables, os.fsencode(folder), isolation), [log])
         process.started.wait()
         if process.problem is not None:
@@ -149,6 +152,9 @@ class Supervisor:
         folder.mkdir()
         return folder
 
+    def _make_channel(self) -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair()
+
     def _request_end(self) -> None:
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
@@ -183,7 +189,7 @@ class Supervisor:
             self._channel.close()
         with self._lock:
             self._closed = True
-            remaining = [*self._starting.values(), *self._running.values()]
+            remaining = list(self._processes.values())
         for process in remaining:
             process.problem = process.problem or (errno.ESRCH, b"the supervisor")
             process.status = KILLED
@@ -194,6 +200,7 @@ class Supervisor:
         self.gone.set()
 
     def _handle(self, kind: str, *details: Any) -> None:
+        """Execute a message of the supervisor."""
         if kind == "ready":
             self._ready.set()
             return
@@ -201,17 +208,19 @@ class Supervisor:
             code, file = details
             self._problem = OSError(code, os.strerror(code), os.fsdecode(file))
             return
+        number, *rest = details
         with self._lock:
-            process = self._running.pop(details[0]) if kind == "ended" else self._starting.pop(details[0])
-            if kind == "started":
-                process.pid = details[1]
-                self._running[process.pid] = process
+            process = self._processes[number] if kind == "started" else self._processes.pop(number)
         if kind == "ended":
-            _, process.status, process.peak = details
+            process.status, process.peak = rest
             process.ended.set()
+            return
+        if kind == "started":
+            [process.pid] = rest
         else:
-            process.problem = (details[1], details[2]) if kind == "failed" else None
-            process.started.set()
+            code, file = rest
+            process.problem = (code, file)
+        process.started.set()
 
 
 def remove_folder(folder: Path) -> None:
