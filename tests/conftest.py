@@ -15,6 +15,7 @@ import pytest
 from support import examples
 from support.checkout import Checkout
 from support.cloud import Cloud
+from support.concurrent_function import ConcurrentFunction
 from support.emulator import FunctionFolder, Server, Serving
 from support.function_process import FunctionProcess
 from support.lambda_standin import StandIn, serve
@@ -62,6 +63,20 @@ def runtime(layer: Path, tmp_path: Path) -> Iterator[Callable[..., FunctionProce
         started.append(
             FunctionProcess(options.pop("layer", layer), tmp_path / f"function{len(started)}", code, **options)
         )
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+@pytest.fixture
+def concurrent(layer: Path, tmp_path: Path) -> Iterator[Callable[..., ConcurrentFunction]]:
+    """Starts environments with several slots: `concurrent(code, slots, variables=...)`. They end with the test."""
+    started: list[ConcurrentFunction] = []
+
+    def start(code: str | dict[str, str], slots: int | str = 1, **options: Any) -> ConcurrentFunction:
+        started.append(ConcurrentFunction(layer, tmp_path / f"function{len(started)}", code, slots, **options))
         return started[-1]
 
     yield start

@@ -4,7 +4,8 @@
     loaded on first use                prelude, errors, log_records, json_text, aio, client_context, pickling,
                                        extension, agents, snapstart, stream_log, path_files, wrapper_watch,
                                        interface, http_event, http_response, wsgi, after_response, aio_connection
-    on managed instances               workers, worker, worker_state, slot_kinds, timeouts, concurrent_log, log_writer
+    on managed instances               workers, worker, worker_state, slot_kinds, timeouts, concurrent_log,
+                                       log_writer, slots, loop_watch, trace_variable
 
 A start module is read at every cold start, so it imports nothing that the first response does not need. The others are
 reached through `load` alone. Imports point one way: handler -> api -> connection -> http1 and log, and everything may

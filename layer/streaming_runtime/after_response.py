@@ -104,6 +104,18 @@ class Callbacks:
                     self._exit = error
             del call  # its arguments are not needed while the next one runs
 
+    async def await_all(self, log: "Log") -> None:
+        """As `call_all`, on an event loop that serves several invocations, in the context of this one."""
+        if self._process != posix.getpid():
+            return
+        for function, args, kwargs in self._take_all():
+            try:
+                result = function(*args, **kwargs)
+                if hasattr(type(result), "__await__"):
+                    await result  # type: ignore[misc]
+            except BaseException as error:
+                log.error(describe(error, "a callback of context.after_response"))
+
     def _take_all(self) -> "Iterator[Call]":
         while True:
             with _registration:

@@ -15,7 +15,7 @@ What can go wrong:
 """
 
 from streaming_runtime import import_standard, load
-from streaming_runtime.log import Descriptor, duplicate_high
+from streaming_runtime.log import Descriptor, describe, duplicate_high
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +120,22 @@ class EventLoop:
                 self._wait([task], CANCELLATION_TIMEOUT)
                 if not task.done():
                     self._abandon()  # the task would continue in the middle of the next invocation
+
+    def run_through_exits(self, coroutine: "Any", log: "Callable[[str], None]") -> None:
+        """Run a coroutine that serves many invocations to its end. Raises what it raises.
+
+        asyncio stops the loop if a task raises SystemExit, and on `loop.stop()`. Both come from the code of one
+        invocation, so the loop continues. Whoever awaits the task receives the exception.
+        """
+        loop = self._open()
+        task = loop.create_task(coroutine)
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                if task.done() or loop.is_closed():
+                    raise
+                log(f"a task has stopped the event loop, which continues: {describe(error, 'the task').message}")
 
     def settle(self) -> None:
         """After a stream, run the loop until the async generators are closed that nothing refers to any more.

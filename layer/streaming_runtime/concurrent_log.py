@@ -73,6 +73,10 @@ class ConcurrentLog(Log):
         else:
             self._current = invocation
 
+    def set_invocation(self, invocation: "Invocation") -> None:
+        """Set the invocation of the current context."""
+        self.invocation = invocation
+
     def use_context_variable(self) -> None:
         """From now on, each context has an invocation of its own; there is none outside of the contexts that set it."""
         self._current = None

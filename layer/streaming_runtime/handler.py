@@ -287,6 +287,11 @@ class Handler:
         else:
             base.copy().run(function, *arguments)
 
+    def new_context(self) -> "Any":
+        """Return a `contextvars` context for one of several invocations at once, as `in_context` does."""
+        base = self._base_context
+        return base.copy() if base is not None else import_standard("_contextvars").Context()
+
     def settle(self) -> None:
         """Let the event loop, if there is one, finish what a stream has left, before the environment is frozen."""
         if self.loop is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
+FOREVER = math.inf
 CLOCK_TOLERANCE = 0.05  # seconds; timeouts are whole seconds, and the clocks of two processes are read
 
 
@@ -39,9 +40,9 @@ class TimeLimit:
 
     def __init__(self, invocation: "Invocation") -> None:
         deadline_ms = invocation.deadline_ms
-        self._deadline = deadline_ms / 1000 if deadline_ms > 0 else math.inf
+        self._deadline = deadline_ms / 1000 if deadline_ms > 0 else FOREVER
         remaining = self._deadline - time.time()
-        self.seconds = max(1, math.ceil(remaining - CLOCK_TOLERANCE)) if remaining < math.inf else 0
+        self.seconds = max(1, math.ceil(remaining - CLOCK_TOLERANCE)) if remaining < FOREVER else 0
 
     def remaining(self) -> float:
         """Return the seconds until the deadline; infinity if the Runtime API sent none."""

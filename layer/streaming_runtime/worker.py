@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
     from streaming_runtime.concurrent_log import ConcurrentLog
     from streaming_runtime.handler import Handler
-    from streaming_runtime.http1 import Response
     from streaming_runtime.worker_state import SharedState, Slot
     from streaming_runtime.workers import Parent, Worker
 
@@ -137,15 +136,33 @@ class WorkerApi(RuntimeApi):
         return super().next_invocation()
 
     def _ask_for_invocation(self) -> "Invocation | None":
-        """As for an on-demand function, but a refusal is retried too: another worker may have to come first."""
-        connection = self.connection
-        connection.reuse()
+        self.ask()
+        self.connection.record_invocation()
+        return self.take_invocation()
+
+    def ask(self) -> None:
+        """Send the request for an invocation. Raises NotDelivered."""
+        self.connection.reuse()
         self.slot.idle()
-        connection.send(self._next_request)
+        self.connection.send(self._next_request)
         self._state.set(worker_state.READY)
-        connection.record_invocation()
-        response = connection.read_response()
-        return invocation_of(response, self.slot)
+
+    def take_invocation(self) -> "Invocation | None":
+        """Read the response to the request; None if there is no invocation yet.
+
+        Raises NotDelivered also for a refusal, which is final for an on-demand function: another worker may have to
+        come first.
+        """
+        response = self.connection.read_response()
+        if response.status == 204:
+            return None
+        request_id = response.headers.get(REQUEST_ID, "")
+        if not response.is_success or not is_path_segment(request_id):
+            found = f"status {response.status}, {REQUEST_ID} {request_id!r}"
+            raise NotDelivered(f"the Runtime API responded to {NEXT_PATH} without an invocation: {found}")
+        if self.slot.phase == worker_state.IDLE:  # its head arrived in several parts
+            self.slot.invoked(request_id, response.headers.get(INVOCATION_ID, ""))
+        return Invocation(request_id, response.headers, response.body)
 
     def post_init_error(self, report: "Any") -> None:
         """Report an init error, unless the environment has initialized or another worker has reported one."""
@@ -164,19 +181,6 @@ class WorkerApi(RuntimeApi):
             # 403: another process was first. 410: the service has ended the invocation at the same deadline.
             return self.connection.read_response().is_success
         return super().read_acceptance(request)
-
-
-def invocation_of(response: "Response", slot: "Slot") -> "Invocation | None":
-    """Return the invocation in a response to `next`; None if there is none. Raises NotDelivered for a refusal."""
-    if response.status == 204:
-        return None
-    request_id = response.headers.get(REQUEST_ID, "")
-    if not response.is_success or not is_path_segment(request_id):
-        found = f"status {response.status}, {REQUEST_ID} {request_id!r}"
-        raise NotDelivered(f"the Runtime API responded to {NEXT_PATH} without an invocation: {found}")
-    if slot.phase == worker_state.IDLE:  # the head arrived in several parts
-        slot.invoked(request_id, response.headers.get(INVOCATION_ID, ""))
-    return Invocation(request_id, response.headers, response.body)
 
 
 def with_deadline(base: "type[ResponseStream]") -> "type[ResponseStream]":

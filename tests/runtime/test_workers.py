@@ -8,23 +8,7 @@ import signal
 import time
 
 import pytest
-from support.concurrent_function import ConcurrentFunction
 from support.function_process import TIMEOUT, Gate
-
-
-@pytest.fixture
-def concurrent(layer, tmp_path):
-    """Starts environments: `concurrent(code, slots, variables=...)`. They end with the test."""
-    started = []
-
-    def start(code, slots=1, **options):
-        started.append(ConcurrentFunction(layer, tmp_path / f"function{len(started)}", code, slots, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.end()
-
 
 WAITS = """
 import os

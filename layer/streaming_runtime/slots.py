@@ -1,0 +1,253 @@
+"""Many invocations on one event loop: the slots of an async worker (Lambda Managed Instances).
+
+An async handler mostly waits, for tokens of a model for example. So one process serves many invocations, each slot as a
+task with a connection of its own. What can go wrong, and how each case is handled:
+
+- One invocation must not stop the others. Sends and receives wait on the loop, a thread writes the log, and a thread
+  watches for handlers that block the loop.
+- Errors, `sys.exit` and cancellations end one invocation. Each has a task of its own, which the slot waits for.
+- At the deadline the task is cancelled. It may ignore that, or need long for its clean-up, so the error is sent after
+  CANCELLATION_TIMEOUT at the latest. The slot serves no other invocation until the task has ended: the service counts
+  its code as running.
+- A reader that is slow and a deadline come together. Then the error cannot be sent either; after REPORT_TIMEOUT the
+  connection is closed.
+- Each invocation has a `contextvars` context. It has the invocation, from which the log takes the request id, and
+  from which `os.environ` takes the trace id: see `trace_variable`. The task and the work after the response use the
+  same context.
+- An invocation that has arrived is recorded before it is read, as in `worker`.
+"""
+
+from streaming_runtime import MinimalReport, NotDelivered, RuntimeApiError, Terminated, import_standard, load
+from streaming_runtime.api import FRESH, MAX_EMPTY_PAUSE, NEXT_RETRY_PAUSES
+from streaming_runtime.log import describe
+
+asyncio = import_standard("asyncio")
+signal = import_standard("signal")
+sys = import_standard("sys")
+AioConnection, AioResponseStream = load("aio_connection").AioConnection, load("aio_connection").AioResponseStream
+timeouts = load("timeouts")
+worker = load("worker")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Future, Task
+    from collections.abc import AsyncIterator
+    from types import ModuleType
+    from typing import Any, NoReturn
+
+    from streaming_runtime.api import ResponseStream
+    from streaming_runtime.concurrent_log import ConcurrentLog
+    from streaming_runtime.handler import Handler
+    from streaming_runtime.invocation import Invocation
+    from streaming_runtime.worker import WorkerApi, WorkerConnection
+
+VERSION = "0.1.0"
+
+CANCELLATION_TIMEOUT = 1.0  # seconds that a cancelled task gets before its error is sent
+REPORT_TIMEOUT = 5.0  # seconds to send an error
+SHUTDOWN_TIMEOUT = 1.5  # seconds; the parent waits for 2
+MAX_RETRY_PAUSE = 5.0  # seconds before a slot asks again that was refused while others work
+
+
+def serve(runtime: "ModuleType", apis: "list[WorkerApi]", loaded: "Handler", log: "ConcurrentLog") -> "NoReturn":
+    """Serve invocations on one event loop. Ends only with an exception."""
+    log.use_context_variable()
+    load("trace_variable").install(log)
+    writer = log.start_writer()
+    import_standard("atexit").register(log.stop_writer)
+    for api in apis:
+        api.response_class = apis[0].response_class
+    try:
+        loaded.event_loop().run_through_exits(Slots(apis, loaded, log).run(), log.line)
+    finally:
+        loaded.close()
+        writer.drain()
+    raise AssertionError("the slots end with an exception")
+
+
+class SlotDriver(AioConnection):  # type: ignore[misc, valid-type]
+    """The driver of a slot's connection.
+
+    Attributes:
+        is_asking: the next response has an invocation.
+    """
+
+    is_asking = False
+    connection: "WorkerConnection"
+
+    def _receive(self) -> None:
+        if self.is_asking:
+            self.connection.record_invocation()
+        super()._receive()
+
+
+class Slots:
+    """The slots of one process."""
+
+    def __init__(self, apis: "list[WorkerApi]", loaded: "Handler", log: "ConcurrentLog") -> None:
+        self._apis = apis
+        self._loaded = loaded
+        self._log = log
+        self._refused: set[WorkerApi] = set()  # the slots that get no invocations
+        self._running: dict[Task[Any], Invocation] = {}
+        self._exit: Terminated | None = None
+
+    async def run(self) -> None:
+        """Serve until SIGTERM. Raises Terminated then, and RuntimeApiError if no slot gets invocations any more."""
+        loop = asyncio.get_running_loop()
+        terminated = loop.create_future()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate, terminated)
+        load("loop_watch").start(loop, self._log, self._running)
+        slots = [loop.create_task(self._serve_slot(api)) for api in self._apis]
+        await asyncio.wait([terminated, *slots], return_when=asyncio.FIRST_COMPLETED)
+        if self._exit is not None:
+            running = [task for task in self._running if not task.done()]
+            for task in running:
+                task.cancel()
+            await asyncio.wait(slots, timeout=SHUTDOWN_TIMEOUT if running else 0)
+            raise self._exit
+        for slot in slots:
+            if slot.done():
+                slot.result()
+
+    def _terminate(self, terminated: "Future[None]") -> None:
+        if self._exit is None:  # the service signals the group, and the parent forwards the signal
+            self._exit = Terminated(128 + signal.SIGTERM)
+            terminated.set_result(None)
+
+    # Asking for invocations
+
+    async def _serve_slot(self, api: "WorkerApi") -> None:
+        with SlotDriver(api.connection, asyncio.get_running_loop()) as driver:
+            while self._exit is None:
+                invocation = await self._next(api, driver)
+                await self._serve(api, driver, invocation)
+
+    async def _next(self, api: "WorkerApi", driver: SlotDriver) -> "Invocation":
+        """Return the next invocation. Raises RuntimeApiError if all slots are refused."""
+        pauses = iter(NEXT_RETRY_PAUSES)
+        empty_pause = 0.0
+        while True:
+            try:
+                invocation = await self._ask(api, driver)
+            except NotDelivered as reason:
+                pause = next(pauses, None)
+                if pause is None:
+                    self._give_up(api, reason)
+                await asyncio.sleep(MAX_RETRY_PAUSE if pause is None else pause)
+                continue
+            self._refused.discard(api)
+            if invocation is not None:
+                return invocation
+            await asyncio.sleep(empty_pause)
+            empty_pause = min(MAX_EMPTY_PAUSE, 2 * empty_pause + 0.001)
+
+    async def _ask(self, api: "WorkerApi", driver: SlotDriver) -> "Invocation | None":
+        api.ask()
+        driver.is_asking = True
+        try:
+            await driver.drain()
+            await driver.receive_response()
+        finally:
+            driver.is_asking = False
+        return api.take_invocation()
+
+    def _give_up(self, api: "WorkerApi", reason: NotDelivered) -> None:
+        self._refused.add(api)
+        if len(self._refused) == len(self._apis):
+            raise RuntimeApiError(f"the Runtime API returned no next invocation: {reason}") from None
+
+    # Serving an invocation
+
+    async def _serve(self, api: "WorkerApi", driver: SlotDriver, invocation: "Invocation") -> None:
+        """Serve one invocation, in a context of its own."""
+        loop = asyncio.get_running_loop()
+        context = self._loaded.new_context()
+        context.run(self._log.set_invocation, invocation)
+        response = api.response_class(api, invocation, self._log)
+        stream = AioResponseStream(response, driver)
+        limit = timeouts.TimeLimit(invocation)
+        task = loop.create_task(self._stream(invocation, response, stream, driver), context=context)
+        self._running[task] = invocation
+        try:
+            error = await self._outcome(task, limit, api)
+            if error is not None:
+                await loop.create_task(self._fail(error, response, stream, driver), context=context)
+            await asyncio.wait([task])
+        finally:
+            del self._running[task]
+        await loop.create_task(self._end(invocation), context=context)
+
+    async def _outcome(self, task: "Task[Any]", limit: "Any", api: "WorkerApi") -> "BaseException | None":
+        """Wait for the task, up to the deadline. Return the error to report."""
+        remaining = limit.remaining()
+        await asyncio.wait([task], timeout=max(0.0, remaining) if remaining < timeouts.FOREVER else None)
+        is_late = not task.done()
+        if is_late:
+            api.has_timed_out = True
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCELLATION_TIMEOUT)
+        if is_late or api.has_timed_out:
+            return timeouts.TimedOut(limit.seconds)
+        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.result()
+        was_ended = self._exit is not None and isinstance(error, asyncio.CancelledError)
+        return self._exit if was_ended else error
+
+    async def _stream(
+        self, invocation: "Invocation", response: "ResponseStream", stream: "Any", driver: SlotDriver
+    ) -> "BaseException | None":
+        """Send what the handler yields. Return the error that ends the response early."""
+        try:
+            event, context = self._loaded.arguments(invocation)
+            items = self._loaded.function(event, context)
+            await self._send(items, response, stream, driver)
+            await stream.finish()
+        except BaseException as error:
+            return error
+        return None
+
+    async def _send(
+        self, items: "AsyncIterator[object]", response: "ResponseStream", stream: "Any", driver: SlotDriver
+    ) -> None:
+        unsent = driver.unsent
+        try:
+            write, write_next = response.write_first, response.write
+            async for item in items:
+                write(item)
+                if unsent:
+                    await stream.drain()
+                write = write_next
+                del item  # or two large chunks would exist at a time
+        finally:
+            if hasattr(items, "aclose"):
+                try:
+                    await items.aclose()
+                except Exception as error:
+                    self._log.error(describe(error, "the handler's clean-up"))
+
+    async def _fail(self, error: BaseException, response: "ResponseStream", stream: "Any", driver: SlotDriver) -> None:
+        """Log the error, and report it to the caller."""
+        if isinstance(error, RuntimeApiError):
+            self._log.line(str(error))
+            return
+        if isinstance(error, NotDelivered):
+            self._log.line(f"the response was not delivered: {error}")
+            if response.phase is not FRESH:
+                return
+            report: Any = MinimalReport("Runtime.ResponseNotDelivered", str(error), error)
+        else:
+            report = describe(error, "the handler")
+            self._log.error(report)
+        try:
+            async with asyncio.timeout(REPORT_TIMEOUT):
+                await stream.fail(report)
+        except (TimeoutError, RuntimeApiError) as problem:
+            self._log.line(f"the error was not delivered: {problem or 'nobody reads the response'}")
+            driver.connection.close()
+
+    async def _end(self, invocation: "Invocation") -> None:
+        """Call the work after the response, and write lines that were begun."""
+        invocation.has_ended = True
+        if invocation.callbacks is not None:
+            await invocation.callbacks.await_all(self._log)
+        self._log.end_lines()

@@ -1,0 +1,380 @@
+"""Several invocations at once on one event loop: async handlers on Lambda Managed Instances."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from support.function_process import Gate
+
+ASYNC = {"STREAMING_RUNTIME_CONCURRENCY": "async"}
+
+HANDLER = """
+import asyncio
+import logging
+import os
+import sys
+import threading
+
+logging.getLogger().setLevel("INFO")
+events = {}
+
+async def handler(event, context):
+    yield b"%d " % os.getpid()
+    action = event.get("action")
+    if action == "fail":
+        raise ValueError("boom")
+    if action == "cancel":
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+    if action == "exit":
+        sys.exit(3)
+    if action == "exit in a child task":
+        await asyncio.create_task(end())
+    if action == "stop the loop":
+        asyncio.get_running_loop().stop()
+    if action == "large":
+        yield bytes(20_000_000)
+    if action == "wait":
+        await asyncio.Event().wait()
+    yield b"done"
+
+async def end():
+    sys.exit(4)
+"""
+
+
+def one_process(concurrent, code, slots, variables=None):
+    """Start an environment with one CPU, so that all slots share one event loop."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        return concurrent(code, slots, variables=variables)
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def test_the_slots_share_as_many_processes_as_there_are_cpus(concurrent):
+    function = concurrent(HANDLER, 5)
+    slots = function.waiting_slots(5)
+    ids = [slot.send_invocation({"action": "wait"}) for slot in slots]
+    pids = []
+    for slot, request_id in zip(slots, ids, strict=True):
+        slot.expect_response(request_id)
+        pids.append(int(slot.peer.read_chunk()))
+    expected = min(len(os.sched_getaffinity(0)), 5)
+    assert set(pids) == set(function.workers())
+    counts = sorted(pids.count(pid) for pid in set(pids))
+    assert len(counts) == expected and counts[-1] - counts[0] <= 1
+
+
+@pytest.mark.parametrize("action", ["fail", "cancel", "exit", "exit in a child task", "stop the loop", "large"])
+def test_what_happens_in_one_slot_leaves_the_others_running(concurrent, action):
+    function = one_process(concurrent, HANDLER, 2)
+    first, second = function.waiting_slots(2)
+    first_id = first.send_invocation({"action": action})
+    first.expect_response(first_id)
+    pid = first.peer.read_chunk()
+    for _ in range(3):  # the first response is not read any further
+        response = second.read_response(second.send_invocation())
+        second.accept()
+        second.expect_next()
+        assert response.body == pid + b"done" and response.trailers == {}
+    chunks = list(iter(first.peer.read_chunk, b""))
+    error = first.peer.read_trailers().get("Lambda-Runtime-Function-Error-Type")
+    first.accept()
+    first.expect_next()
+    types = {
+        "fail": "Function.ValueError",
+        "cancel": "Function.CancelledError",
+        "exit": "Runtime.ExitError",
+        "exit in a child task": "Runtime.ExitError",
+    }
+    assert error == types.get(action)
+    assert chunks == {"stop the loop": [b"done"], "large": [bytes(20_000_000), b"done"]}.get(action, [])
+    assert function.workers() == [int(pid)]
+
+
+def test_an_error_before_the_first_byte_is_posted(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        async def handler(event, context):
+            if event:
+                raise ValueError("boom")
+            yield b""
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    for _ in range(2):
+        request_id = slot.send_invocation(True)
+        assert slot.read_error(request_id)[1]["errorMessage"] == "boom"
+        slot.expect_next()
+        assert slot.read_response(slot.send_invocation(False)).body == b""
+        slot.accept()
+        slot.expect_next()
+    event = slot.send_invocation(raw=b"{")
+    assert slot.read_error(event)[1]["errorType"] == "Runtime.UnmarshalError"
+
+
+# Identity
+
+IDENTITY = """
+import asyncio
+import logging
+import os
+import threading
+
+logging.getLogger().setLevel("INFO")
+NAME = "_X_AMZN_TRACE_ID"
+gathering = []
+gathered = asyncio.Event()
+
+async def handler(event, context):
+    gathering.append(event)
+    if len(gathering) == 3:
+        gathered.set()
+    await gathered.wait()  # now all three are in this process
+    for n in range(20):
+        print(f"print {event} ", end="")
+        logging.info("log %s", event)
+        await asyncio.create_task(child(event))
+        await asyncio.to_thread(logging.info, "thread %s", event)
+        print(f"{event}")
+        context.log(f"context {event}\\n")
+    assert os.getenv(NAME) == os.environ[NAME] == f"Root={event}", os.environ.get(NAME)
+    thread = threading.Thread(target=logging.info, args=["unknown %s", event])
+    thread.start()
+    thread.join()
+    yield event.encode()
+
+async def child(event):
+    await asyncio.sleep(0)
+    logging.info("child %s", event)
+"""
+
+
+def test_each_record_has_the_id_of_its_own_invocation_or_none(concurrent):
+    function = one_process(concurrent, IDENTITY, 3)
+    slots = function.waiting_slots(3)
+    names = {}
+    for slot, name in zip(slots, "abc", strict=True):
+        headers = {"Lambda-Runtime-Trace-Id": f"Root={name}", "Lambda-Runtime-Aws-Tenant-Id": f"tenant-{name}"}
+        names[slot.send_invocation(name, headers)] = name, slot
+    for request_id, (name, slot) in names.items():
+        assert slot.read_response(request_id).body == name.encode()
+        slot.accept()
+    for slot in slots:
+        slot.expect_next()
+    for request_id, (name, _) in names.items():
+        records = function.records_of(request_id)
+        texts = [record["message"] for record in records]
+        expected = [f"print {name} {name}", f"log {name}", f"child {name}", f"thread {name}", f"context {name}"]
+        assert sorted(texts) == sorted(expected * 20)
+        assert {record["tenantId"] for record in records} == {f"tenant-{name}"}
+    unknown = [record for record in function.records if "requestId" not in record]
+    assert sorted(record["message"] for record in unknown) == ["unknown a", "unknown b", "unknown c"]
+
+
+def test_child_processes_get_no_trace_id_and_neither_do_other_contexts(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import os
+        import subprocess
+        import threading
+
+        NAME = "_X_AMZN_TRACE_ID"
+        found = []
+
+        async def handler(event, context):
+            thread = threading.Thread(target=lambda: found.append(os.environ.get(NAME)))
+            thread.start()
+            thread.join()
+            yield repr([found, NAME in os.environ]).encode()
+            yield subprocess.run(["env"], capture_output=True).stdout
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    body = slot.read_response(slot.send_invocation(headers={"Lambda-Runtime-Trace-Id": "Root=a"})).body
+    assert body.startswith(b"[[None], True]") and b"_X_AMZN_TRACE_ID" not in body
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("ignores", [False, True], ids=["cancelled", "ignores the cancellation"])
+@pytest.mark.parametrize("is_late", [False, True], ids=["before the first byte", "after the first byte"])
+def test_the_deadline_ends_a_handler_that_waits(concurrent, tmp_path, is_late, ignores):
+    gate = Gate(tmp_path)
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        async def handler(event, context):
+            if event["is_late"]:
+                yield b"part"
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if event["ignores"]:
+                    await asyncio.to_thread(lambda: open(event["gate"]).close())
+                raise
+            yield b""
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    event = {"is_late": is_late, "ignores": ignores, "gate": gate.path}
+    request_id = slot.send_invocation(event, {"Lambda-Runtime-Deadline-Ms": str(int((time.time() + 1) * 1000))})
+    if is_late:
+        response = slot.read_response(request_id)
+        assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.Timeout"
+        document = response.error
+    else:
+        request = slot.request()
+        assert request.path.endswith(f"/{request_id}/error")
+        assert request.headers["lambda-runtime-function-error-type"] == "Function.Timeout"
+        document = json.loads(request.body)
+    assert document["errorMessage"] == "Task timed out after 1.00 seconds"
+    slot.peer.send(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+    if ignores:
+        gate.open()
+    slot.expect_next()
+    assert not any("410" in str(record) for record in function.records)
+
+
+# Blocking
+
+
+def test_a_handler_that_blocks_the_loop_is_named_once(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import time
+
+        async def handler(event, context):
+            wait_for_something()
+            yield b"done"
+
+        def wait_for_something():
+            time.sleep(2.5)
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    ids = []
+    for _ in range(2):
+        ids.append(slot.send_invocation())
+        assert slot.read_response(ids[-1]).body == b"done"
+        slot.accept()
+        slot.expect_next()
+    (warning,) = [record for record in function.records if record["level"] == "WARN"]
+    assert "blocks the event loop" in warning["message"] and "in wait_for_something" in warning["message"]
+    assert warning["requestId"] == ids[0]
+
+
+# The end
+
+
+def test_sigterm_runs_clean_up_and_reports_each_invocation(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+        import atexit
+
+        atexit.register(print, "at exit")
+
+        async def handler(event, context):
+            try:
+                yield b"part"
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                print("cleaned up")
+        """,
+        3,
+    )
+    slots = function.waiting_slots(3)
+    for slot in slots[:2]:
+        slot.expect_response(slot.send_invocation())
+        slot.peer.read_chunk()
+    os.killpg(function.process.pid, signal.SIGTERM)
+    for slot in slots[:2]:
+        assert slot.peer.read_chunk() == b""
+        assert slot.peer.read_trailers()["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+        slot.accept()
+    assert function.wait() == 128 + signal.SIGTERM
+    assert [r["message"] for r in function.records if "logger" in r and r["logger"] == "sys.stdout"] == [
+        "cleaned up",
+        "cleaned up",
+        "at exit",
+    ]
+
+
+def test_each_invocation_of_a_killed_process_is_accounted_for(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        async def handler(event, context):
+            print("begun")
+            if event:
+                yield b"part"
+            await asyncio.Event().wait()
+            yield b""
+        """,
+        3,
+    )
+    begun, fresh, idle = function.waiting_slots(3)
+    begun.expect_response(begun.send_invocation(True))
+    assert begun.peer.read_chunk() == b"part"
+    request_id = fresh.send_invocation(False)
+    while len(function.records_of(request_id)) < 1:
+        time.sleep(0.01)
+    (pid,) = function.workers()
+    os.kill(pid, signal.SIGKILL)
+    for slot in (begun, fresh, idle):
+        assert slot.peer.reader.read() == b""
+        slot.peer.close()
+    parent = function.slot()
+    assert parent.read_error(request_id)[1]["errorType"] == "Runtime.ExitError"
+    function.waiting_slots(3)
+
+
+def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+        import contextvars
+
+        variable = contextvars.ContextVar("variable")
+
+        async def handler(event, context):
+            context.after_response(work, event)
+            variable.set(event)
+            yield b"x"
+
+        async def work(event):
+            await asyncio.sleep(0.01)
+            print("after", event, variable.get())
+        """,
+        2,
+    )
+    slots = function.waiting_slots(2)
+    ids = [slot.send_invocation(number) for number, slot in enumerate(slots)]
+    for slot, request_id in zip(slots, ids, strict=True):
+        assert slot.read_response(request_id).body == b"x"
+        slot.accept()
+        slot.expect_next()
+    for number, request_id in enumerate(ids):
+        assert [record["message"] for record in function.records_of(request_id)] == [f"after {number} {number}"]
