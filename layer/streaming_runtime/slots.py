@@ -22,8 +22,8 @@ from streaming_runtime.api import FRESH, MAX_EMPTY_PAUSE, NEXT_RETRY_PAUSES
 from streaming_runtime.log import describe
 
 asyncio = import_standard("asyncio")
+CancelledError: type[BaseException] = asyncio.CancelledError
 signal = import_standard("signal")
-sys = import_standard("sys")
 AioConnection, AioResponseStream = load("aio_connection").AioConnection, load("aio_connection").AioResponseStream
 timeouts = load("timeouts")
 worker = load("worker")
@@ -89,7 +89,7 @@ class Slots:
         self._loaded = loaded
         self._log = log
         self._refused: set[WorkerApi] = set()  # the slots that get no invocations
-        self._running: dict[Task[Any], Invocation] = {}
+        self._running: dict[Task[BaseException | None], Invocation] = {}
         self._exit: Terminated | None = None
 
     async def run(self) -> None:
@@ -178,20 +178,24 @@ class Slots:
             del self._running[task]
         await loop.create_task(self._end(invocation), context=context)
 
-    async def _outcome(self, task: "Task[Any]", limit: "Any", api: "WorkerApi") -> "BaseException | None":
+    async def _outcome(
+        self, task: "Task[BaseException | None]", limit: "Any", api: "WorkerApi"
+    ) -> "BaseException | None":
         """Wait for the task, up to the deadline. Return the error to report."""
         remaining = limit.remaining()
         await asyncio.wait([task], timeout=max(0.0, remaining) if remaining < timeouts.FOREVER else None)
-        is_late = not task.done()
-        if is_late:
+        if not task.done():
             api.has_timed_out = True
             task.cancel()
             await asyncio.wait([task], timeout=CANCELLATION_TIMEOUT)
-        if is_late or api.has_timed_out:
-            return timeouts.TimedOut(limit.seconds)
-        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.result()
-        was_ended = self._exit is not None and isinstance(error, asyncio.CancelledError)
-        return self._exit if was_ended else error
+        error: BaseException | None = CancelledError()
+        if task.done() and not task.cancelled():
+            error = task.result()
+        if error is not None and api.has_timed_out:
+            error = timeouts.TimedOut(limit.seconds)
+        elif self._exit is not None and isinstance(error, CancelledError):
+            error = self._exit
+        return error
 
     async def _stream(
         self, invocation: "Invocation", response: "ResponseStream", stream: "Any", driver: SlotDriver
