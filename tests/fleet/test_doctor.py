@@ -295,6 +295,49 @@ def test_each_fault_of_a_function_is_found(cloud: Cloud, fault: str) -> None:
     assert "secret" not in str(result)
 
 
+WEB_APPLICATION = """
+from fastapi import FastAPI
+from mangum import Mangum
+
+app = FastAPI()
+handler = Mangum(app, lifespan="off")
+"""
+
+
+@pytest.mark.parametrize(("handler", "count"), [("main.app", 0), ("main.handler", 1)])
+def test_a_web_application_behind_an_adapter_is_found(cloud: Cloud, handler: str, count: int) -> None:
+    cloud.done("publish")
+    cloud.function("hello", [f"{OURS}:1"], Handler=handler, Code={"ZipFile": zipped({"main.py": WEB_APPLICATION})})
+    findings = cloud.json("doctor", "hello", status=count)["findings"]
+    assert [finding["what"] for finding in findings] == ["the handler main.handler is Mangum(app)"][:count]
+    assert all(finding["fix"].endswith("--handler main.app") for finding in findings)
+
+
+@pytest.mark.parametrize("route", ["*/*/items", "$default/POST/items", "*/$default"])
+def test_an_http_api_in_front_is_found(streaming: Cloud, route: str) -> None:
+    apis = streaming.client("apigatewayv2")
+    api_id = apis.create_api(Name="web", ProtocolType="HTTP")["ApiId"]
+    allow_api(streaming, api_id, route)
+    (finding,) = streaming.json("doctor", "hello", status=1)["findings"]
+    assert finding["what"] == f"the API Gateway HTTP API {api_id} may invoke it"
+    assert "create-function-url-config --function-name hello" in finding["fix"]
+
+
+def test_a_rest_api_in_front_is_no_finding(streaming: Cloud) -> None:
+    allow_api(streaming, "restapi123", "prod/GET/items")
+    assert found(streaming, status=0) == []
+
+
+def allow_api(cloud: Cloud, api_id: str, route: str) -> None:
+    cloud.client().add_permission(
+        FunctionName="hello",
+        StatementId="api",
+        Action="lambda:InvokeFunction",
+        Principal="apigateway.amazonaws.com",
+        SourceArn=f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{api_id}/{route}",
+    )
+
+
 def test_the_wrapper_of_an_agent_is_kept_in_the_fix(cloud: Cloud) -> None:
     variables = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/otel-instrument", "KEY": "secret"}
     cloud.done("publish")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tools.common.errors import ToolError, UsageError
+from tools.fleet.aws.apis import Apis
 from tools.fleet.aws.arns import LayerVersion, Place, layer_of
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
@@ -16,18 +17,19 @@ from tools.fleet.aws.session import WORKERS, Aws, Identity
 
 @dataclass(frozen=True)
 class Account:
-    """The caller, and the functions and layers of one region."""
+    """The caller, and the functions, layers and APIs of one region."""
 
     identity: Identity
     functions: Functions
     layers: Layers
+    apis: Apis
 
     @classmethod
     def open(cls, aws: Aws, region: str | None) -> Account:
         """Find the region and the caller; raises as `Aws.region` and `Aws.identity`."""
         name = aws.region(region)
         identity = aws.identity(name)
-        return cls(identity, Functions(aws, name), Layers(aws, name))
+        return cls(identity, Functions(aws, name), Layers(aws, name), Apis(aws, name))
 
     @classmethod
     def open_same(cls, aws: Aws, place: Place, region: str | None) -> Account:

@@ -12,6 +12,7 @@ from tools.fleet.aws.arns import LayerVersion, layer_of, short
 from tools.fleet.aws.layers import download
 from tools.fleet.aws.models import Function, LayerInfo, Unavailable
 from tools.fleet.checks.finding import Finding
+from tools.fleet.checks.http_apis import check_http_apis
 from tools.fleet.checks.zip_file import FunctionSettings, check_function, check_layer, check_total_size, read_zip
 from tools.fleet.rollout.target_version import published
 from tools.packaging.manifest import Manifest
@@ -57,6 +58,8 @@ class DeployedFunction:
         yield from self._layers()
         yield from self._zips()
         yield from self._urls()
+        statements = self._account.functions.policy(function.name, None)
+        yield from check_http_apis(function.name, statements, self._account.apis.is_http)
 
     # --- Configuration
 

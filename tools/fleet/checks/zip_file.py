@@ -272,6 +272,31 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
             "every invocation fails with Runtime.HandlerNotFound",
             "aws lambda update-function-configuration --function-name … --handler MODULE.FUNCTION",
         )
+    elif adapted := _adapted_application(contents.files[found[0]], name):
+        adapter, application = adapted
+        yield Finding(
+            f"the handler {handler} is {adapter}({application})",
+            "it returns the whole response, so every invocation fails with Runtime.InvalidHandler",
+            f"aws lambda update-function-configuration --function-name … --handler {module}.{application}",
+        )
+
+
+# Functions that make a handler of a web application, which the runtime calls itself: Mangum, and apig-wsgi.
+_ADAPTERS = ("Mangum", "make_lambda_handler")
+
+
+def _adapted_application(source: bytes, name: str) -> tuple[str, str] | None:
+    """Return adapter and application if the module's statement `name = adapter(application)` makes the handler."""
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id=target)],
+                value=ast.Call(
+                    func=ast.Name(id=adapter) | ast.Attribute(attr=adapter), args=[ast.Name(id=application), *_]
+                ),
+            ) if target == name and adapter in _ADAPTERS:
+                return adapter, application
+    return None
 
 
 def _defines(source: bytes, name: str) -> bool:
