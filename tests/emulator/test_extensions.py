@@ -379,7 +379,7 @@ def test_an_extension_that_does_not_register_reaches_the_limit_of_the_init_phase
         pool = EnvironmentPool(configuration, Console(), supervisor, init_timeout=0.5)
         with pytest.raises(InvocationFailed, match="has not registered within"):
             pool.start_invocation(b"{}")
-        assert not supervisor._running
+        assert not supervisor._processes
         assert list(supervisor.scratch.iterdir()) == []
     finally:
         supervisor.close()

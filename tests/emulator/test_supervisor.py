@@ -85,6 +85,11 @@ def start(supervisor: Supervisor, log: Log, program: str, *arguments: str) -> Pr
     return supervisor.start(command, {"PATH": "/usr/bin:/bin"}, "/", log.writer)
 
 
+def kill(process: Process) -> None:
+    process.request_kill()
+    assert process.ended.wait(WAIT)
+
+
 SLEEP = """
 import os, sys, time
 print("up", flush=True)
@@ -161,7 +166,7 @@ print(sorted(each for each in range(100) if os.path.exists(f"/proc/self/fd/{each
     assert log.line() == "set()"
     if LINUX:
         assert set(json.loads(log.line())) <= {0, 1, 2, *inheritable_descriptors()}
-    other.kill()
+    kill(other)
 
 
 @only_linux
@@ -176,7 +181,7 @@ def test_a_daemon_ends_with_the_main_process_of_its_environment(supervisor: Supe
 def test_a_daemon_ends_when_its_environment_is_killed(supervisor: Supervisor, log: Log) -> None:
     process = start(supervisor, log, DAEMON, "3600")
     assert log.line() == "daemon"
-    process.kill()
+    kill(process)
     assert process.status == -signal.SIGKILL
     log.wait_until_gone()
 
@@ -186,7 +191,7 @@ def test_a_daemon_of_another_environment_continues(supervisor: Supervisor, log: 
     other = Log()
     start(supervisor, other, DAEMON, "3600")
     assert other.line() == "daemon"
-    start(supervisor, log, SLEEP).kill()
+    kill(start(supervisor, log, SLEEP))
     log.wait_until_gone()
     assert other.is_in_use()
     supervisor.close()
@@ -216,7 +221,7 @@ def test_an_environment_does_not_outlive_its_keeper(supervisor: Supervisor, log:
     assert (process.status, process.peak) == (-signal.SIGKILL, None)
     log.wait_until_gone()
     assert not other.ended.is_set()
-    other.kill()
+    kill(other)
     kept.close()
 
 
@@ -232,7 +237,7 @@ def test_suspend_stops_daemons_too(supervisor: Supervisor, log: Log) -> None:
     until(lambda: state(daemon) == state(process.pid) == "T")
     process.resume()
     until(lambda: state(daemon) != "T" and state(process.pid) != "T")
-    process.kill()
+    kill(process)
     log.wait_until_gone()
 
 
