@@ -243,11 +243,16 @@ def move_descriptors(loop: "Any") -> None:
     if not hasattr(epoll, "fromfd") or not hasattr(loop, "_read_from_self"):
         return
     loop._remove_reader(loop._ssock.fileno())
-    loop._selector._selector = type(epoll).fromfd(duplicate_high(epoll.fileno()))
-    epoll.close()
+    high = duplicate_high(epoll.fileno())
+    if high != epoll.fileno():
+        loop._selector._selector = type(epoll).fromfd(high)
+        epoll.close()
     for name in ("_ssock", "_csock"):
         sock = getattr(loop, name)
-        moved = type(sock)(fileno=duplicate_high(sock.fileno()))
+        high = duplicate_high(sock.fileno())
+        if high == sock.fileno():
+            continue
+        moved = type(sock)(fileno=high)
         moved.setblocking(False)
         setattr(loop, name, moved)
         if name == "_csock" and loop._signal_handlers:  # Python writes each signal to this socket

@@ -10,6 +10,7 @@ connection that carries the response, so every event checks first where it goes.
 
 import posix
 import sys
+from _thread import allocate_lock
 
 from streaming_runtime import (
     ContractError,
@@ -47,6 +48,8 @@ _close, _fstat, _dup2, _pipe = posix.close, posix.fstat, posix.dup2, posix.pipe
 
 HIGHEST_DESCRIPTOR = 1000  # below the limit of an execution environment, 1,024 (gettingstarted-limits)
 DESCRIPTORS_TRIED = 64
+LOCK_TIMEOUT = 1.0  # seconds
+_choice = allocate_lock()  # of a high number
 
 
 def identity(number: int) -> "tuple[int, int] | None":
@@ -81,12 +84,22 @@ def duplicate_high(number: int) -> int:
 
     Functions close descriptors that they do not own, usually a range of low ones such as `os.closerange(3, 64)`.
     """
-    for high in range(HIGHEST_DESCRIPTOR, HIGHEST_DESCRIPTOR - DESCRIPTORS_TRIED, -1):
-        if identity(high) is None:
-            try:
-                return _dup2(number, high, False)
-            except OSError:  # above a lower limit of this process
-                continue
+    high = HIGHEST_DESCRIPTOR
+    # Two threads must not choose the same number. In a fork of a process the lock can be held for ever.
+    is_alone = _choice.acquire(timeout=LOCK_TIMEOUT)
+    try:
+        for _ in range(DESCRIPTORS_TRIED):
+            if identity(high) is None:
+                try:
+                    return _dup2(number, high, False)
+                except OSError:  # above a lower limit of this process, such as 256 on macOS
+                    high = min(high, posix.sysconf("SC_OPEN_MAX"))
+            high -= 1
+            if high <= number:
+                break
+    finally:
+        if is_alone:
+            _choice.release()
     return number
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
 import pytest
 
@@ -198,3 +199,35 @@ def test_the_descriptors_of_the_runtime_have_high_numbers(runtime):
     numbers = [int(number) for number in function.respond().body.split()]
     assert [number for number in numbers if number > 64] == [998, 999, 1000]
     assert len([number for number in numbers if 3 <= number <= 64]) == 2  # the reserve, and that of listdir itself
+
+
+@pytest.mark.parametrize("limit", [40, 256])
+@pytest.mark.parametrize("definition", ["def", "async def"])
+def test_a_lower_limit_of_open_files_changes_where_the_descriptors_are_and_nothing_else(
+    runtime, layer, limit, definition
+):
+    """macOS starts processes with a limit of 256."""
+    limited = f'ulimit -n {limit}; exec "$0" "$@"'
+    function = runtime(
+        f"""
+        import logging
+        import os
+
+        {definition} handler(event, context):
+            yield b"one"
+            numbers = [number for number in range(1024) if is_open(number)]
+            logging.error("an event")
+            yield repr(max(numbers)).encode()
+
+        def is_open(number):
+            try:
+                os.fstat(number)
+            except OSError:
+                return False
+            return True
+        """,
+        command=["sh", "-c", limited, str(layer / "bootstrap"), sys.executable, "/var/runtime/bootstrap.py"],
+    )
+    for _ in range(2):
+        assert function.respond().chunks == [b"one", str(limit - 1).encode()]
+    assert function.stdout.count("an event") == 2
