@@ -46,12 +46,12 @@ import sys
 
 from support.clock import Clock
 from tools.fleet.aws.pace import Pace
-from tools.fleet.cli import main
+from tools.fleet.cli import run
 from tools.fleet.commands.interface import Environment
 
 clock = Clock()
 pace = Pace(between_requests=0, between_reads=0, after_throttling=0, sleep=clock.sleep, clock=clock)
-sys.exit(main(sys.argv[1:], Environment(pace=pace)))
+sys.exit(run(sys.argv[1:], Environment(pace=pace)))
 """
 
 _ASSUME = json.dumps({"Version": "2012-10-17", "Statement": []})

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
+from tools.common.output import discard
 from tools.common.signals import INTERRUPTED
 from tools.common.urls import redact
 
@@ -40,8 +41,7 @@ def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> in
         sys.stdout.flush()  # here, where a closed pipe can still be handled
         return status
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would print the error then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return closed_pipe
     except (ToolError, OSError) as error:
         sys.stderr.write(_line(program, _describe(error)))

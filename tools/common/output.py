@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from tools.common.errors import ToolError
@@ -34,12 +36,29 @@ def shortened(names: Sequence[str], limit: int) -> str:
     return f"{', '.join(names[:limit])}{more}"
 
 
+def discard(stream: TextIO) -> None:
+    """Write the rest of a stream nowhere: Python flushes it once more at exit, and would print an error then."""
+    with suppress(OSError, ValueError):  # not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a line. Nothing depends on it, so a reader that has gone, or a closed terminal, does not end the work."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        discard(stream)
+
+
 class Output:
     """The streams of one command.
 
     Args:
         as_json: print the result as one JSON object, in one line.
         out, err, input: the streams (default: those of the process, at the time of each use).
+
+    Attributes:
+        outlives_reader: the work counts and not its output, so a reader of stdout that has gone is no error.
     """
 
     def __init__(
@@ -53,6 +72,7 @@ class Output:
         self._out = out
         self._err = err
         self._input = input
+        self.outlives_reader = False
 
     @property
     def err(self) -> TextIO:
@@ -62,15 +82,20 @@ class Output:
     def result(self, document: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
         """Print the result of the command: the JSON document, or the lines of text."""
         text = json.dumps(document()) if self.as_json else "\n".join(lines())
-        print(text, file=self._out or sys.stdout, flush=True)
+        try:
+            print(text, file=self._out or sys.stdout, flush=True)
+        except BrokenPipeError:
+            if not self.outlives_reader:
+                raise
+            discard(self._out or sys.stdout)
 
     def show(self, lines: Iterable[str]) -> None:
         """Print text before the result: on stdout, or on stderr if stdout is for JSON."""
-        print("\n".join(lines), file=self.err if self.as_json else self._out or sys.stdout, flush=True)
+        _print("\n".join(lines), self.err if self.as_json else self._out or sys.stdout)
 
     def note(self, text: str) -> None:
         """Print a line on stderr."""
-        print(redact(text), file=self.err, flush=True)
+        _print(redact(text), self.err)
 
     def confirm(self, question: str) -> bool:
         """Ask on stderr and read the reply; anything but y or yes means no.

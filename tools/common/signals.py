@@ -27,7 +27,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 INTERRUPTED = 130  # the exit status: 128 + SIGINT, as shells report it
@@ -36,19 +36,23 @@ _WAKE_UP = b"\0"  # no signal has this number
 
 
 class SignalPipe:
-    """Receives SIGINT and SIGTERM from now on. Only the main thread can make one.
+    """Receives signals from now on. Only the main thread can make one.
 
     SIGINT is received also where it was ignored: shells start background jobs like that.
+
+    Args:
+        signals: SIGINT, SIGTERM, and perhaps others that end the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+        self._signals = signals
         self._reader, self._writer = os.pipe()
         for descriptor in (self._reader, self._writer):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for each in SIGNALS:
+        for each in signals:
             signal.signal(each, _ignore)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     def wait(self, timeout: float | None = None) -> bytes:
         """Wait for signals, for `wake`, or for a number of seconds. Returns the numbers of the signals, if any."""
@@ -57,7 +61,7 @@ class SignalPipe:
         if not poller.poll(None if timeout is None else max(0, timeout) * 1000):
             return b""
         received = os.read(self._reader, 65536).replace(_WAKE_UP, b"")
-        return bytes(number for number in received if number in SIGNALS)
+        return bytes(number for number in received if number in self._signals)
 
     def wake(self) -> None:
         """End a `wait`; from any thread."""

@@ -2,6 +2,7 @@
 
 import sys
 
-from tools.fleet.cli import main
+from tools.fleet.cli import run
+from tools.fleet.commands.interface import Environment
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(run(sys.argv[1:], Environment()))

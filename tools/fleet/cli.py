@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 
 from tools.common import cli
 from tools.common.cli import Parser
 from tools.common.output import Output
+from tools.common.signals import INTERRUPTED, SIGNALS, SignalPipe, run_interruptible
 from tools.fleet.commands import doctor, prune, publish, report, rollback, rollout, verify
 from tools.fleet.commands.interface import Command, Context, Environment
+from tools.fleet.rollout.ending import END_TIMEOUT
 
 COMMANDS = (
     publish.COMMAND,
@@ -20,6 +24,24 @@ COMMANDS = (
     prune.COMMAND,
     doctor.COMMAND,
 )
+
+
+def run(arguments: Sequence[str], environment: Environment) -> int:
+    """Run one command in the main thread of a process, which ends as `ending` describes. Returns the exit status."""
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # ignored under nohup
+    signals = SignalPipe((*SIGNALS, *hangup))
+    ending = environment.ending
+
+    def work() -> int:
+        try:
+            return main(arguments, environment)
+        finally:
+            ending.finish()
+
+    status = run_interruptible(signals, work, ending.end, ending.kill, END_TIMEOUT)
+    if status == INTERRUPTED:  # threads that wait for AWS would delay the end
+        os._exit(INTERRUPTED)
+    return status
 
 
 def main(arguments: Sequence[str], environment: Environment | None = None) -> int:

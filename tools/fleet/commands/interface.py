@@ -15,6 +15,7 @@ from tools.common.paths import ROOT
 from tools.fleet.aws.pace import Pace
 from tools.fleet.aws.session import WORKERS, Aws
 from tools.fleet.commands.retry_notes import RetryNotes
+from tools.fleet.rollout.ending import Ending
 from tools.fleet.rollout.storage import Disk
 from tools.packaging import manifest
 from tools.packaging.manifest import Manifest
@@ -29,6 +30,7 @@ class Environment:
         connect: makes the connection to AWS; called on first use, so that a command can work without.
         workers: the number of threads that call AWS.
         now: returns the time.
+        ending: what happens after a signal.
     """
 
     root: Path = ROOT
@@ -37,6 +39,7 @@ class Environment:
     disk: Disk = field(default_factory=Disk)
     workers: int = WORKERS
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ending: Ending = field(default_factory=Ending)
 
 
 class Context:

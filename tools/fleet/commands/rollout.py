@@ -91,6 +91,7 @@ def roll_out(
         return CommandRun(context, options, None).begin()
     try:
         journal = Journal.create(path or _new_path(context.root), options, context.environment.disk, replace_torn)
+        context.environment.ending.before_end(lambda: None if journal.history.is_accepted else journal.discard())
         try:
             return CommandRun(context, options, journal).begin()
         finally:
@@ -186,6 +187,7 @@ class CommandRun:
     def __init__(self, context: Context, options: Options, journal: Journal | None) -> None:
         self._context = context
         self._output = context.output
+        self._output.outlives_reader = True
         self._options = options
         self._journal = journal
 
@@ -321,10 +323,12 @@ class CommandRun:
         progress = Progress(len(history.changed if history.stopped else history.pending), self._output)
         workers = self._context.environment.workers
         gates = self._gates(account)
-        roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers)
+        ending = self._context.environment.ending
+        roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers, ending)
         self._output.note(f"journal: {journal.name}")
         try:
-            roll_out.run(planned)
+            with ending.orderly(self._command(journal)):
+                roll_out.run(planned)
         except Interruption as error:
             raise ToolError(f"{error}; {self._state(journal)}") from None
         except KeyboardInterrupt:
@@ -351,11 +355,15 @@ class CommandRun:
         """Return how far the roll-out came, and the command that continues it."""
         history = journal.history
         total = count(len(history.records), "function")
-        direction = "" if history.stopped else " --forward"
-        command = f"./build.sh {self._options.command} --resume {journal.name}{direction}"
         verb = "has" if history.with_new_version == 1 else "have"
         undo = "" if history.stopped else ", or undo the changes with --back instead"
-        return f"{history.with_new_version:,} of {total} {verb} the new version; continue with {command}{undo}"
+        done = f"{history.with_new_version:,} of {total} {verb} the new version"
+        return f"{done}; continue with {self._command(journal)}{undo}"
+
+    def _command(self, journal: Journal) -> str:
+        """Return the command that continues."""
+        direction = "" if journal.history.stopped else " --forward"
+        return f"./build.sh {self._options.command} --resume {journal.name}{direction}"
 
     def _report(self, journal: Journal, old_aliases: OldAliases | None = None) -> int:
         history = journal.history

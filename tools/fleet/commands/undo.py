@@ -40,6 +40,7 @@ def roll_back(context: Context, path: Path, region: str | None = None, yes: bool
 
 def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool) -> int:
     history, output = journal.history, context.output
+    output.outlives_reader = True
     if not history.changed:
         output.result(
             lambda: {"command": COMMAND_NAME, **rendering.results(journal)},
@@ -54,17 +55,25 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
         journal.write(Event.STOP, reason=ROLLBACK_REQUESTED)
     steps = Steps(account.functions, journal)
     progress = Progress(len(history.changed), output)
+    ending, command = context.environment.ending, f"./build.sh rollback {journal.name}"
     try:
-        if Rollback(steps, progress, context.environment.workers).run():
-            journal.write(Event.END, outcome=ROLLED_BACK)
+        with ending.orderly(command):
+            if Rollback(steps, progress, context.environment.workers, ending).run():
+                journal.write(Event.END, outcome=ROLLED_BACK)
     except Interruption as error:
-        left = count(len(history.changed), "function")
-        raise ToolError(f"{error}; {left} not restored yet; continue with ./build.sh rollback {journal.name}") from None
+        raise ToolError(f"{error}; {_state(history)}; continue with {command}") from None
+    except KeyboardInterrupt:
+        output.note(f"interrupted; {_state(history)}; continue with {command}")
+        raise
     output.result(
         lambda: {"command": COMMAND_NAME, **rendering.results(journal)}, lambda: rendering.result_lines(history)
     )
     is_left = any(record.state is FunctionState.LEFT_ALONE for record in history.records.values())
     return 1 if history.changed or is_left else 0
+
+
+def _state(history: History) -> str:
+    return f"{count(len(history.changed), 'function')} not restored yet"
 
 
 def _open(context: Context, history: History, region: str | None) -> Account:

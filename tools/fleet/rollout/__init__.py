@@ -12,6 +12,7 @@ Reading order:
     journal         writes events, and reads them
     waves           the stages of a roll-out, computed from the options and the plan
     steps           the update of one function's layers, with its lock; both directions use it
+    ending          what happens after a signal
     scheduler       runs functions on a few threads; one that waits occupies none
     release         publishes a version of a function and moves an alias, locked by the plan
     gate_command    runs the command of a gate

@@ -26,6 +26,7 @@ from tools.fleet.aws.functions import Functions, Waiting
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout import steps
+from tools.fleet.rollout.ending import Ending
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.gate_command import GateFailed
 from tools.fleet.rollout.gates import Gates
@@ -49,6 +50,7 @@ class RollOut:
         gates: between waves.
         progress: shows the outcome of each function.
         workers: the number of threads.
+        ending: no further function is begun after a signal.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class RollOut:
         gates: Gates,
         progress: Progress,
         workers: int = WORKERS,
+        ending: Ending | None = None,
     ) -> None:
+        self._ending = ending or Ending()
         self._functions = functions
         self._journal = journal
         self._history = journal.history
@@ -70,7 +74,7 @@ class RollOut:
         self._show = progress
         self._workers = workers
         self._steps = Steps(functions, journal)
-        self._rollback = Rollback(self._steps, progress, workers)
+        self._rollback = Rollback(self._steps, progress, workers, self._ending)
         self._halt = threading.Event()  # no further function is begun
         self._stop_lock = threading.Lock()
         self._interruption: Interruption | None = None
@@ -88,6 +92,7 @@ class RollOut:
 
         Raises:
             Interruption: no function is the cause; the roll-out can be resumed.
+            KeyboardInterrupt: after a signal, if functions remain.
         """
         self._stop_if_too_many_failed(self._history.stopped)
         if not self._history.stopped:
@@ -95,6 +100,8 @@ class RollOut:
             self._run_stages(planned)
         if self._interruption:
             raise self._interruption
+        if self._ending.is_requested and self._history.pending and not self._history.stopped:
+            raise KeyboardInterrupt
         if self._history.stopped:
             self._show.restart(len(self._history.changed))
             if self._rollback.run():
@@ -111,10 +118,15 @@ class RollOut:
         for stage in self._stages:
             self._process(self._pending(stage), planned, stage.percent)
             is_last = stage is self._stages[-1]
-            if not self._halt.is_set() and not is_last and stage.key not in self._history.passed:
+            if not self._is_halted and not is_last and stage.key not in self._history.passed:
                 self._pass_gates(stage)
-            if self._halt.is_set():
+            if self._is_halted:
                 return
+
+    @property
+    def _is_halted(self) -> bool:
+        """Whether no further function is begun."""
+        return self._halt.is_set() or self._ending.is_requested
 
     def _pending(self, stage: Stage) -> list[Record]:
         """Return the functions that the stage changes; one without an alias is complete after the first of its wave."""
@@ -134,7 +146,10 @@ class RollOut:
         since = self._history.baking[1]
         elapsed = max((self._gates.now() - since).total_seconds(), 0)  # the clocks of two machines can differ
         try:
-            self._gates.bake(str(stage), self._options.bake - elapsed)
+            self._gates.bake(str(stage), self._options.bake - elapsed, lambda: self._ending.is_requested)
+            if self._ending.is_requested:
+                return
+            self._ending.activity = self._gates.limit
             found = self._gates.check(self._metrics(), since)
         except GateFailed as error:
             self._stop(f"after {stage}: {error}")
@@ -144,6 +159,8 @@ class RollOut:
             raise GatesUnreadable(f"the gates after {stage} cannot be read: {error}") from error
         else:
             self._journal.write(Event.GATES_PASSED, wave=stage.wave, percent=stage.percent, found=found)
+        finally:
+            self._ending.activity = ""
 
     def _metrics(self) -> Iterator[tuple[str, list[Metric]]]:
         """Yield what is counted for the error rate: all functions with the new version, and that version in a shift."""
@@ -158,9 +175,10 @@ class RollOut:
 
     def _process(self, records: Sequence[Record], planned: Mapping[str, Function], percent: float) -> None:
         tasks = (self._process_function(record, planned.get(record.arn), percent) for record in records)
+        pace = self._functions.pace
         try:
-            Scheduler(tasks, self._workers, self._functions.pace, lambda: not self._halt.is_set()).run()
-        except BaseException:  # Ctrl-C too: the functions that were begun are complete now
+            Scheduler(tasks, self._workers, pace, lambda: not self._halt.is_set(), self._ending).run()
+        except BaseException:
             self._halt.set()
             raise
 

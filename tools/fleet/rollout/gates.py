@@ -17,6 +17,7 @@ from tools.fleet.rollout.gate_command import GateFailed, run_gate
 from tools.fleet.rollout.options import Options
 
 BETWEEN_ALARMS = 15.0  # seconds, while the version bakes
+LONGEST_PAUSE = 1.0  # seconds until a signal is noticed
 _ALARM = "ALARM"
 
 
@@ -54,15 +55,28 @@ class Gates:
         if alarms := self._in_alarm():
             raise ToolError(f"nothing was changed, because {alarms}: begin when it is OK")
 
-    def bake(self, stage: str, seconds: float) -> None:
-        """Wait for effects of the stage; raises `GateFailed` as soon as an alarm is in the state `ALARM`."""
+    @property
+    def limit(self) -> str:
+        """What the check waits for, and for how long."""
+        commands = len(self._options.gates)
+        return f"gates, at most {duration_text(commands * self._options.gate_timeout)}" if commands else "gates"
+
+    def bake(self, stage: str, seconds: float, is_interrupted: Callable[[], bool]) -> None:
+        """Wait for effects of the stage; return early if `is_interrupted` becomes true.
+
+        Raises:
+            GateFailed: an alarm is in the state `ALARM`.
+        """
         if seconds > 0:
             end = self.now() + timedelta(seconds=seconds)
             self._note(f"{stage} is complete; waiting {duration_text(seconds)}, until {end:%H:%M:%S} UTC")
         end_of_pause = self._pace.clock() + seconds
-        while (rest := end_of_pause - self._pace.clock()) > 0:
-            self._pace.sleep(min(rest, BETWEEN_ALARMS))
-            self._pass_alarms()
+        next_look = self._pace.clock() + BETWEEN_ALARMS
+        while (rest := end_of_pause - self._pace.clock()) > 0 and not is_interrupted():
+            self._pace.sleep(min(rest, LONGEST_PAUSE))
+            if self._pace.clock() >= next_look:
+                self._pass_alarms()
+                next_look = self._pace.clock() + BETWEEN_ALARMS
 
     def check(self, metrics: Iterable[tuple[str, Collection[Metric]]], since: datetime) -> list[str]:
         """Check everything once; return what was found, one line for each gate.

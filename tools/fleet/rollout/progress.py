@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 
 from tools.common.output import Output
 
@@ -49,8 +50,9 @@ class Progress:
     def _draw(self, name: str, outcome: str) -> None:
         err = self._output.err
         if outcome not in QUIET:
-            print(f"\r\033[K{name}  {outcome}", file=err)
+            self._output.note(f"\r\033[K{name}  {outcome}")
         filled = _BAR_CELLS * self._done // max(self._total, 1)
         bar = "█" * filled + "░" * (_BAR_CELLS - filled)
         end = "\n" if self._done == self._total else ""
-        print(f"\r\033[K{bar} {self._done}/{self._total}  {name}", end=end, file=err, flush=True)
+        with suppress(OSError):  # a closed terminal does not end a roll-out
+            print(f"\r\033[K{bar} {self._done}/{self._total}  {name}", end=end, file=err, flush=True)

@@ -16,6 +16,7 @@ from tools.fleet.aws.functions import Waiting
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout.aliases import weights_text
+from tools.fleet.rollout.ending import Ending
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.scheduler import Scheduler
@@ -31,10 +32,14 @@ class Rollback:
 
     Args:
         show: receives the name and the outcome of each function.
-        workers: the number of threads that wait for updates.
+        workers: the number of threads that call AWS.
+        ending: no further function is begun after a signal.
     """
 
-    def __init__(self, steps: Steps, show: Callable[[str, str], None], workers: int = WORKERS) -> None:
+    def __init__(
+        self, steps: Steps, show: Callable[[str, str], None], workers: int = WORKERS, ending: Ending | None = None
+    ) -> None:
+        self._ending = ending or Ending()
         self._steps = steps
         self._functions = steps.functions
         self._show = show
@@ -45,6 +50,7 @@ class Rollback:
 
         Raises:
             Interruption: no function is the cause; the rollback can be repeated.
+            KeyboardInterrupt: after a signal, if functions remain.
         """
         records = self._steps.journal.history.changed if only is None else only
         halt = threading.Event()
@@ -57,8 +63,11 @@ class Rollback:
                 raise
 
         tasks = (restore(record) for record in records)
-        Scheduler(tasks, self._workers, self._functions.pace, lambda: not halt.is_set()).run()
-        return not any(record.changed_at is not None for record in records)
+        Scheduler(tasks, self._workers, self._functions.pace, lambda: not halt.is_set(), self._ending).run()
+        is_changed = any(record.changed_at is not None for record in records)
+        if is_changed and self._ending.is_requested:
+            raise KeyboardInterrupt
+        return not is_changed
 
     def restore(self, record: Record) -> Waiting:
         """Restore the alias and the layers of one function."""

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 
 from tools.fleet.aws.pace import Pace
+from tools.fleet.rollout.ending import Ending
 
 Task = Generator[float, None, None]
 
@@ -29,13 +30,17 @@ class Scheduler:
     Args:
         tasks: begun in this order.
         may_begin: returns False when no further task may be begun; those in progress are completed.
+        ending: no task is begun after a signal either.
     """
 
-    def __init__(self, tasks: Iterable[Task], workers: int, pace: Pace, may_begin: Callable[[], bool]) -> None:
+    def __init__(
+        self, tasks: Iterable[Task], workers: int, pace: Pace, may_begin: Callable[[], bool], ending: Ending
+    ) -> None:
         self._new: Iterator[Task] = iter(tasks)
         self._workers = workers
         self._pace = pace
         self._may_begin = may_begin
+        self._ending = ending
         self._waiting: list[tuple[float, int, Task]] = []  # a heap, by the end of the pause
         self._numbers = itertools.count()
         self._begun = 0
@@ -47,13 +52,8 @@ class Scheduler:
         threads = [threading.Thread(target=self._work) for _ in range(self._workers)]
         for thread in threads:
             thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        except BaseException as error:  # Ctrl-C: the tasks in progress are completed
-            self._stop(error)
-            for thread in threads:
-                thread.join()
+        for thread in threads:
+            thread.join()
         if self._error:
             raise self._error
 
@@ -93,11 +93,12 @@ class Scheduler:
         return due, task
 
     def _begin(self) -> Task | None:
-        if self._begun >= MAX_BEGUN or self._error or not self._may_begin():
+        if self._begun >= MAX_BEGUN or self._error or self._ending.is_requested or not self._may_begin():
             return None
         task = next(self._new, None)
         if task is not None:
             self._begun += 1
+            self._ending.begun = self._begun
         return task
 
     def _add(self, due: float, task: Task) -> None:
@@ -108,6 +109,7 @@ class Scheduler:
     def _complete(self) -> None:
         with self._changed:
             self._begun -= 1
+            self._ending.begun = self._begun
             self._changed.notify_all()
 
     def _stop(self, error: BaseException) -> None:
