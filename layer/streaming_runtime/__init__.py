@@ -3,7 +3,8 @@
     start modules, in reading order    log, invocation, http1, connection, api, handler
     loaded on first use                prelude, errors, log_records, json_text, aio, client_context, pickling,
                                        extension, agents, snapstart, stream_log, path_files, wrapper_watch,
-                                       interface, http_event, http_response, wsgi, after_response, aio_connection
+                                       interface, http_event, http_response, wsgi, after_response, aio_connection,
+                                       asgi, lifespan
     on managed instances               workers, worker, worker_state, slot_kinds, timeouts, concurrent_log,
                                        log_writer, slots, loop_watch, trace_variable
 

@@ -56,7 +56,11 @@ class EventLoop:
     def stream(self, items: "AsyncIterator[object]", response: "ResponseStream") -> None:
         """Send what the iterator yields, each chunk before it resumes; then close it."""
         errors: list[BaseException] = []
-        self._run(self._send_all(items, response, errors))
+        try:
+            self._run(self._send_all(items, response, errors))
+        finally:
+            if response.connection.driver is not None:  # an interrupted task has not ended
+                response.connection.driver.detach()
         if errors:
             raise errors.pop()
 
@@ -187,6 +191,11 @@ class EventLoop:
                 self._loop.run_until_complete(self._asyncio.wait(tasks, timeout=timeout))
             except RuntimeError:
                 self._abandon()
+
+    def tasks(self) -> "set[Any]":
+        """Return the tasks that have not ended."""
+        tasks: set[Any] = self._asyncio.all_tasks(self._loop) if self._loop is not None else set()
+        return tasks
 
     # The choice of the loop
 

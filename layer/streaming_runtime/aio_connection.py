@@ -37,7 +37,7 @@ VERSION = "0.1.0"
 class AioConnection:
     """The driver of one connection on one event loop. It is attached within a `with` block.
 
-    One task at a time may send or receive a response. Others may wait in `wait_for_refusal` meanwhile.
+    One task at a time may send or receive a response. Others may `watch` meanwhile.
 
     Attributes:
         unsent: what the send buffer did not take, in order.
@@ -58,11 +58,15 @@ class AioConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def detach(self) -> None:
         """Let the thread wait again. The connection is closed if its framing is broken."""
-        self._stop_waiting()
-        if self.unsent or self._parsing is not None or self._problem is not None:
-            self.connection.close()
-        self.connection.driver = None
+        if self.connection.driver is self:
+            self._stop_waiting()
+            if self.unsent or self._parsing is not None or self._problem is not None:
+                self.connection.close()
+            self.connection.driver = None
 
     # Sending
 
@@ -74,7 +78,7 @@ class AioConnection:
                 sent = self.connection.sock.send(rest, SEND_NOW)
             except BlockingIOError:
                 await self._wait(for_space=True)
-                self._raise_refusal()
+                self.raise_refusal()
             except OSError as error:
                 await self._give_up(error)
             else:
@@ -87,10 +91,10 @@ class AioConnection:
         if self._parsing is not None and isinstance(error, ConnectionError):
             while not self._has_arrived():
                 await self._wait()
-            self._raise_refusal()
+            self.raise_refusal()
         self.connection.give_up(error)
 
-    def _raise_refusal(self) -> None:
+    def raise_refusal(self) -> None:
         """Raise NotDelivered or RuntimeApiError if the request was refused, or if there can be no response."""
         response = self.connection.early_response
         if self._problem is not None:
@@ -117,45 +121,54 @@ class AioConnection:
         if self._problem is not None:
             self._raise_problem()
 
-    async def wait_for_refusal(self) -> None:
-        """Return when the Runtime API has refused the request that is being sent, or has closed the connection."""
-        while not self._has_arrived():
-            try:
-                await self._wait()
-            except NotDelivered:
-                return
+    def is_refused(self) -> bool:
+        """Return whether the request that is being sent was refused, or can have no response."""
         response = self.connection.early_response
-        if response is not None and response.is_success:
-            await self._loop.create_future()  # a server may respond before it has read the request, and does so once
+        return self._problem is not None or (response is not None and not response.is_success)
 
     def _has_arrived(self) -> bool:
         return self.connection.early_response is not None or self._problem is not None
 
     # The loop
 
-    async def _wait(self, for_space: bool = False) -> None:
-        """Wait until the response has arrived, or can never arrive, or the send buffer has space."""
+    def watch(self, waiter: "Future[None]") -> int:
+        """Resolve the future when the response arrives or can never arrive. Return the number of the socket.
+
+        `unwatch` must follow. Raises NotDelivered if there is nothing to watch.
+        """
         if self.connection.driver is not self:
             raise NotDelivered("the response is over")
         if not self.connection.is_ours():
             raise NotDelivered("the function closed the descriptor of the connection")
-        number: int = self.connection.sock.fileno()
-        waiter: Future[None] = self._loop.create_future()
-        if self._number is None and not self._has_arrived():
-            self._loop.add_reader(number, self._receive)
-        self._number = number
+        if self._number is None:
+            self._number = self.connection.sock.fileno()
+            if not self._has_arrived():  # otherwise it is not read before the next request
+                self._loop.add_reader(self._number, self._receive)
         self._waiters.append(waiter)
+        return self._number
+
+    def unwatch(self, waiter: "Future[None]") -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            if not self._waiters:
+                self._stop_waiting()
+
+    async def _wait(self, for_space: bool = False) -> None:
+        """Wait until the response has arrived, or can never arrive, or the send buffer has space."""
+        waiter: Future[None] = self._loop.create_future()
+        number = self.watch(waiter)
         if for_space:
             self._loop.add_writer(number, resolve, waiter)
         try:
             await waiter
         finally:
-            self._waiters.remove(waiter)
-            if self._number is not None:
-                if for_space:
-                    self._loop.remove_writer(number)
-                if not self._waiters:
-                    self._stop_waiting()
+            if for_space and self._number is not None:
+                self._loop.remove_writer(number)
+            self.unwatch(waiter)
+
+    def disown(self) -> None:
+        """In a forked process: leave the loop alone. Its epoll descriptor belongs to the parent too."""
+        self._number = None
 
     def forget_connection(self) -> None:
         """The socket is about to be closed: forget it, and what belongs to it."""
@@ -169,7 +182,8 @@ class AioConnection:
             self._loop.remove_reader(self._number)
             self._loop.remove_writer(self._number)
             self._number = None
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             resolve(waiter)
 
     def _receive(self) -> None:

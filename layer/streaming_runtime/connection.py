@@ -202,6 +202,9 @@ class Connection:
 
     def disown(self) -> None:
         """Close this end of the connection in a forked process, and never open another."""
+        if self.driver is not None:
+            self.driver.disown()
+            self.driver = None
         self.close()
         self.disowned = True
 

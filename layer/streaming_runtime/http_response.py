@@ -52,3 +52,9 @@ def prelude_of(status: int, fields: "Iterable[tuple[Any, Any]]") -> "dict[str, A
 def has_body(method: str, status: int) -> bool:
     """Return whether the response to a request with this method may have a body."""
     return method != "HEAD" and status not in STATUS_WITHOUT_BODY
+
+
+def content_length(headers: "dict[str, str]") -> "int | None":
+    """Return the length of the body that a response announces; None if it announces none."""
+    value = next((value for name, value in headers.items() if name.lower() == "content-length"), "")
+    return int(value) if value.isascii() and value.isdecimal() else None

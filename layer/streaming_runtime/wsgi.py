@@ -174,7 +174,7 @@ class Exchange:
         code = status_code(status)
         head = http_response.prelude_of(code, headers)
         load("prelude").encode(head)
-        self._missing = content_length(head["headers"])
+        self._missing = http_response.content_length(head["headers"])
         self._head, self._has_body = head, http_response.has_body(self._method, code)
         return self.write
 
@@ -231,8 +231,3 @@ def status_code(status: object) -> int:
     if len(number) == 3 and number.isascii() and number.isdecimal():
         return int(number)
     raise ContractError("InvalidResponseHead", f'the status must be a string such as "200 OK", not {status!r:.40}')
-
-
-def content_length(headers: "dict[str, str]") -> "int | None":
-    value = next((value for name, value in headers.items() if name.lower() == "content-length"), "")
-    return int(value) if value.isascii() and value.isdecimal() else None
