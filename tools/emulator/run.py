@@ -105,6 +105,11 @@ def make_pool(
     )
     if configuration.bundled_python is not None and not configuration.os_only:
         console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
+    if configuration.replaces_bootstrap:
+        console.note(
+            f"{name}: AWS_LAMBDA_EXEC_WRAPPER names {configuration.wrapper or 'no file'}; as on Lambda, it is started "
+            "instead of the layer's bootstrap. To run a wrapper with the layer, set STREAMING_RUNTIME_EXEC_WRAPPER"
+        )
     if options.snapstart:
         note_snapstart_limits(configuration, console)
     init_timeout = snapstart_init_timeout(options.timeout) if options.snapstart else INIT_TIMEOUT

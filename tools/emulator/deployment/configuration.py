@@ -35,6 +35,14 @@ RESERVED = (
 )
 
 
+WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+WRAPPERS = (WRAPPER, "STREAMING_RUNTIME_EXEC_WRAPPER")  # their values are paths on the service
+SERVICE_SCRIPT = "/var/runtime/bootstrap.py"
+# What /var/runtime/bootstrap of a managed runtime does: it becomes the wrapper, or the interpreter without one. So a
+# missing wrapper ends the process with status 127, and one that cannot be executed with 126 (runtimes-modify).
+MANAGED_START = ["/bin/sh", "-c", 'exec ${AWS_LAMBDA_EXEC_WRAPPER:+"$AWS_LAMBDA_EXEC_WRAPPER"} "$@"', "bootstrap"]
+
+
 class FunctionConfiguration(NamedTuple):
     """A function.
 
@@ -88,10 +96,35 @@ class FunctionConfiguration(NamedTuple):
         """The command line of the process: `bootstrap`; on a managed runtime with the arguments of a wrapper.
 
         The arguments of a wrapper name the interpreter. So the function runs on the interpreter that runs the emulator,
-        not on the first `python3` on PATH.
+        not on the first `python3` on PATH. On an OS-only runtime the service ignores AWS_LAMBDA_EXEC_WRAPPER;
+        `bootstrap` reads it.
         """
-        bootstrap = f"{self.visible_folders[0]}/bootstrap"
-        return [bootstrap] if self.os_only else [bootstrap, self._interpreter, "/var/runtime/bootstrap.py"]
+        if self.os_only:
+            return [self._bootstrap]
+        start = [self._bootstrap] if self.wrapper is None else MANAGED_START
+        return [*start, self._interpreter, SERVICE_SCRIPT]
+
+    @property
+    def wrapper(self) -> str | None:
+        """The wrapper in the function's configuration, as its process sees the path; None: `bootstrap` of the layer."""
+        path = dict(self.variables).get(WRAPPER)
+        return None if path is None else self._visible(path)
+
+    @property
+    def replaces_bootstrap(self) -> bool:
+        """Whether the wrapper is started in place of the layer's `bootstrap`."""
+        return not self.os_only and self.wrapper not in (None, self._bootstrap)
+
+    @property
+    def _bootstrap(self) -> str:
+        return f"{self.visible_folders[0]}/bootstrap"
+
+    def _visible(self, path: str) -> str:
+        """A path on the service, as the process sees it."""
+        for folder, visible in zip(("/opt/", "/var/task/"), self.visible_folders, strict=True):
+            if path.startswith(folder):
+                return f"{visible}/{path.removeprefix(folder)}"
+        return path
 
     @property
     def _interpreter(self) -> str:
@@ -106,7 +139,7 @@ class FunctionConfiguration(NamedTuple):
             runtime_api: `host:port`.
             temporary: the folder for TMPDIR, unless /tmp itself is isolated.
         """
-        opt, task = self.visible_folders
+        _, task = self.visible_folders
         variables = {
             "_HANDLER": self.handler,
             "AWS_DEFAULT_REGION": REGION,
@@ -129,12 +162,13 @@ class FunctionConfiguration(NamedTuple):
         }
         if not self.os_only:
             variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{PYTHON}"
-            variables["AWS_LAMBDA_EXEC_WRAPPER"] = f"{opt}/bootstrap"
+            variables[WRAPPER] = self._bootstrap
         if self.isolated:
             variables["LD_LIBRARY_PATH"] = f"/var/lang/lib:{variables['LD_LIBRARY_PATH']}"
         else:
             variables |= {"TMPDIR": temporary, **self._layer_search_paths(variables)}
-        return variables | dict(self.variables)
+        given = {name: self._visible(value) if name in WRAPPERS else value for name, value in self.variables}
+        return variables | given
 
     def _layer_search_paths(self, variables: dict[str, str]) -> dict[str, str]:
         """The search paths that contain /opt on the service, extended with the layer's own folder."""
