@@ -379,8 +379,8 @@ def test_at_most_ten_requests_arrive_within_a_second(fleet: Cloud) -> None:
 @pytest.mark.parametrize(
     ("operation", "count", "moment"),
     [
-        ("GetFunction", 20, "before"),
-        (UPDATE, 23, "before"),
+        pytest.param("GetFunction", 20, "before", marks=pytest.mark.long),
+        pytest.param(UPDATE, 23, "before", marks=pytest.mark.long),
         (UPDATE, 40, "after"),
     ],
 )

@@ -101,10 +101,11 @@ def record_of(path: Path, name: str) -> Record:
     return next(record for record in journal.read(path).records.values() if record.name == name)
 
 
-def test_a_process_may_die_at_any_step_and_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.long)])
+def test_a_process_may_die_at_any_step_and_be_resumed(tmp_path: Path, stride: int) -> None:
     steps = number_of_steps(tmp_path)
     assert steps > 7 * FUNCTIONS
-    for fatal in range(1, steps + 1):
+    for fatal in range(1, steps + 1, stride):
         before = fleet()
         region, path = Region(fleet()), tmp_path / f"{fatal}.jsonl"
         die(region, path, fatal, workers=1)

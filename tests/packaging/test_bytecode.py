@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import zipfile
@@ -22,13 +23,15 @@ from support.built_zips import (
 from support.checkout import ROOT, Checkout
 
 
-@pytest.fixture
-def opt(checkout: Checkout, pythons: Pythons, tmp_path: Path) -> Callable[..., Path]:
-    """Unpacks a layer that is built with the given options: read-only, and with dates of their own."""
+@pytest.fixture(scope="module")
+def opt(pythons: Pythons, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Unpacks a layer that is built with the given options, once: read-only, and with dates of their own."""
+    checkout = Checkout.at(tmp_path_factory.mktemp("bytecode") / "checkout")
 
+    @functools.cache
     def unpack(*options: str) -> Path:
         checkout.build(*options, PATH=pythons.path)
-        folder = tmp_path / "opt"
+        folder = tmp_path_factory.mktemp("opt")
         with zipfile.ZipFile(checkout.dist / "layer-slim.zip") as zipped:
             zipped.extractall(folder)
         (folder / "bootstrap").chmod(0o755)
