@@ -23,7 +23,7 @@ from _thread import get_ident
 
 from streaming_runtime import ContractError, NotDelivered, RuntimeApiError
 from streaming_runtime.api import FRESH, OPEN
-from streaming_runtime.handler import Handler, load_handler, split_handler_name
+from streaming_runtime.handler import Handler, load_handler, make_handler, split_handler_name
 from streaming_runtime.log import ImportHook, describe
 
 TYPE_CHECKING = False
@@ -228,8 +228,10 @@ class Agents:
         self._bootstrap = ManagedBootstrap()
         sys.modules["__main__"].bootstrap = self._bootstrap  # type: ignore[attr-defined]
 
-    def handler(self, function: "Callable[..., Any]", log: "Log") -> "ObservedHandler":
+    def handler(self, function: "Callable[..., Any]", log: "Log") -> Handler:
         """Return the handler that calls the function through the agents.
+
+        With Sentry alone, a web application is called as without it: Sentry observes requests within the framework.
 
         Raises:
             ContractError: the innermost handler does not exist.
@@ -238,6 +240,9 @@ class Agents:
         if inner is not None:
             inner.check()
         else:  # only Sentry, which wraps the handler itself
+            handler = make_handler(function, log)
+            if type(handler) is not Handler:
+                return handler
             inner = InnerHandler("_HANDLER", "handler.handler")
             function = inner.replacement_of(function)
         return ObservedHandler(function, log, inner, self._bootstrap)

@@ -129,6 +129,22 @@ def test_fastapi_serves_json_and_its_own_errors(fastapi: Application) -> None:
     assert fastapi.request("GET", "/answer").status == 422
 
 
+def with_middleware(source: str) -> str:
+    """Return an application with the middleware of the page."""
+    middleware = only("docs/web-frameworks.md", "class FlushAfterResponse")
+    return f"{middleware}\n\n{source}\n\napp.add_middleware(FlushAfterResponse, flush=lambda: print('flushed'))\n"
+
+
+@needs_asgi
+@needs_frameworks
+def test_the_middleware_flushes_after_each_response(tmp_path: Path) -> None:
+    source = with_middleware(only("docs/web-frameworks.md", "from fastapi"))
+    event = function_url("GET", "/answer?prompt=hello")
+    result = one_shot(tmp_path, source, event, "--handler", "lambda_function.app", command=MAIN)
+    assert result.err.count("flushed") == 1
+    assert result.err.index("saved") < result.err.index("flushed") < result.err.index("END RequestId")
+
+
 # --- Migrating --------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ VARIABLES = {"_HANDLER": "app.app"}
 def start(runtime):
     def start(code, **options):
         variables = VARIABLES | options.pop("variables", {})
-        return runtime({"app.py": code}, variables=variables, **options)
+        return runtime(code if isinstance(code, dict) else {"app.py": code}, variables=variables, **options)
 
     return start
 
@@ -499,6 +499,18 @@ def test_the_validator_of_the_standard_library_finds_nothing(start):
         assert request(function, "GET", "/caf%C3%A9?a=b", event=event).status == 200
     function.expect_next()
     assert "Error" not in function.stderr and "never closed" not in function.stderr
+
+
+def test_an_application_that_imports_sentry_is_still_an_application(start):
+    code = """
+        import sentry_sdk
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return [sentry_sdk.NAME.encode()]
+        """
+    function = start({"app.py": code, "sentry_sdk.py": "NAME = 'sentry'"})
+    assert request(function).body == b"sentry"
 
 
 def test_work_after_the_response_can_be_registered(start):
