@@ -35,6 +35,7 @@ LATE_IMPORTS = {
     ("tools/emulator/cli.py", "tools.emulator.run"): "loaded while the supervisor process starts",
     ("tools/emulator/run.py", "tools.emulator.serving"): "one invocation does not need the endpoints",
     ("tools/emulator/options.py", "tools.emulator.endpoints.cors"): "only --cors needs it",
+    ("tools/emulator/options.py", "tools.emulator.env_file"): "only --env-file needs it",
     ("tools/emulator/deployment/configuration.py", "subprocess"): "only layers with an interpreter need it",
     ("tools/emulator/deployment/sources.py", "shutil"): "a start with one layer does not need it",
     ("tools/emulator/deployment/sources.py", "tools.emulator.deployment.unpack"): "only zips need zipfile",

@@ -3,6 +3,7 @@
 Reading order, from the command line down to the processes:
 
     options            the command line
+    env_file           --env-file
     cli                main: the supervisor, signals, the exit status
     run                one invocation; the objects of a run are made here
     serving            --serve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,12 @@ def add_function_options(add: Callable[..., object]) -> None:
     memory_help = "reported to the function, not enforced (default: %(default)s)"
     add("--memory", type=megabytes, default=128, metavar="MB", help=memory_help)
     add("--env", type=variable, action="append", metavar="NAME=VALUE", help="an environment variable; repeatable")
-    add("--env-file", type=env_file, metavar="FILE", help="lines of NAME=VALUE, overridden by --env")
+    add(
+        "--env-file",
+        type=env_file,
+        metavar="FILE",
+        help="lines of NAME=VALUE like those of python-dotenv, overridden by --env",
+    )
     add(
         "--snapstart",
         action="store_true",
@@ -283,21 +289,24 @@ def variable(text: str) -> tuple[str, str]:
 
 
 def env_file(text: str) -> dict[str, str]:
-    """Lines of NAME=VALUE. Empty lines, comments, quotes around a value and `export` before a name are allowed."""
+    """The variables in a file, see `tools.emulator.env_file`. A byte order mark is ignored."""
+    from tools.emulator.env_file import MalformedLine, parse  # only --env-file needs it
+
     try:
-        lines = Path(text).read_text("utf-8").splitlines()
+        content = Path(text).read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {getattr(error, 'strerror', None) or error}") from None
     variables = {}
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line or line.startswith("#"):
-            continue
-        try:
-            name, value = variable(line.removeprefix("export ").lstrip())
-        except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentTypeError(f"line {number} of {text}: {error}") from None
-        quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
-        variables[name] = value[1:-1] if quoted else value
+    try:
+        for number, name, value in parse(content, os.environ):
+            try:
+                variable(f"{name}={value}")
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentTypeError(f"line {number} of {text}: {error}") from None
+            variables[name] = value
+    except MalformedLine as error:
+        message = f"line {error.line} of {text}: expected NAME=VALUE; a quote must end on the same line or a later one"
+        raise argparse.ArgumentTypeError(message) from None
     return variables
 
 
