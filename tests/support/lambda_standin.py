@@ -71,8 +71,8 @@ class Faults:
     """The faults to produce.
 
     Args:
-        on: receives each call and returns its fault: 429, 500, "before" or "after" (the connection breaks before or
-            after the call is carried out), or None.
+        on: receives each call and returns its fault: 403, 429, 500, "before" or "after" (the connection breaks before
+            or after the call is carried out), or None.
         updates_fail: functions whose updates fail.
         invocations_fail: functions whose invocations fail.
         tags_denied: functions whose tags the caller may not read.
@@ -151,6 +151,8 @@ class StandIn:
                 raise Refusal(429, "TooManyRequestsException", Reason="CallerRateLimitExceeded")
             if fault == 500:
                 raise Refusal(500, "ServiceException")
+            if fault == 403:
+                raise Refusal(403, "AccessDeniedException")
             if call.service != "lambda":
                 return self._inner(environ)
             with self._lock:
@@ -160,6 +162,9 @@ class StandIn:
             if call.service == "sts":
                 text = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>no</Message></Error></ErrorResponse>"
                 return refusal.status, text.encode(), [("Content-Type", "text/xml")]
+            if call.service == "monitoring":
+                content = {"__type": refusal.code, "message": f"{refusal.code} from the stand-in"}
+                return refusal.status, content, [("Content-Type", "application/x-amz-json-1.0")]
             content = {"Type": "User", "message": f"{refusal.code} from the stand-in", **refusal.more}
             return refusal.status, content, [*json_headers, ("x-amzn-ErrorType", refusal.code)]
 
@@ -192,6 +197,7 @@ class StandIn:
         except ValueError:
             content = {}
         operation, name, part = _operation(environ["REQUEST_METHOD"], path)
+        operation = operation or environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2]  # CloudWatch
         return Call(time.monotonic(), account, region, service, operation or service, name, part, content)
 
     # --- Functions
@@ -314,7 +320,8 @@ class StandIn:
         newest = max(versions, key=int, default=None)
         # AWS returns the last version if nothing has changed since; moto cannot know, because it has no layers.
         backend = get_backend(call.account, call.region)
-        if newest and self.layers[(*key, newest)] == latest:
+        is_same = newest and _content(backend, call.name, newest) == _content(backend, call.name, "$LATEST")
+        if newest and is_same and self.layers[(*key, newest)] == latest:
             response = json.loads(json.dumps(backend.get_function(call.name, newest).get_configuration(), default=str))
             return 201, self._complete(call, response)
         backend.get_function(call.name).code_or_config_updated = True
@@ -463,6 +470,13 @@ class StandIn:
             "CONTENT_TYPE": "application/json",
         }
         run_wsgi_app(self._moto, environ)
+
+
+def _content(backend: Any, name: str, version: str) -> dict[str, Any]:
+    """Return the code and the settings of a version, without what differs between any two of them."""
+    volatile = {"FunctionArn", "LastModified", "MasterArn", "RevisionId", "SnapStart", "Version"}
+    configuration = backend.get_function(name, version).get_configuration()
+    return {key: value for key, value in configuration.items() if key not in volatile}
 
 
 def _scope(authorization: str) -> tuple[str, str, str]:

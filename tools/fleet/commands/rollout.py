@@ -371,7 +371,8 @@ class CommandRun:
             lambda: {"command": self._options.command, **rendering.results(journal, old_aliases)},
             lambda: rendering.result_lines(history, old_aliases),
         )
-        if history.outcome == DONE and not history.failed:
+        is_skipped = any(record.is_postponed for record in history.records.values())
+        if history.outcome == DONE and not history.failed and not is_skipped:
             return 0
         if history.postponed and not history.stopped:
             number = count(len(history.postponed), "skipped function")
