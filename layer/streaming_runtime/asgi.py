@@ -62,6 +62,8 @@ def make_handler(application: "Application", log: "Log") -> "AsgiHandler":
 class AsgiHandler(Handler):
     """A handler that is an ASGI application."""
 
+    is_asgi = True
+
     def __init__(self, application: "Application", log: "Log") -> None:
         super().__init__(application, log)  # type: ignore[arg-type]
         self._events = load("http_event").EventReader(log)
@@ -88,20 +90,25 @@ class AsgiHandler(Handler):
         Raises ContractError (`InvalidEvent`) if the event is not an HTTP request.
         """
         try:
-            self.event_loop().run(self.respond(invocation, response))
+            self.event_loop().run(self._respond_alone(invocation, response))
         finally:
             if response.connection.driver is not None:  # an interrupted task has not ended
                 response.connection.driver.detach()
 
-    async def respond(self, invocation: "Invocation", response: "ResponseStream") -> None:
-        """Do the same on the running loop."""
+    async def _respond_alone(self, invocation: "Invocation", response: "ResponseStream") -> None:
+        with AioConnection(response.connection, asyncio.get_running_loop()) as driver:
+            await self.respond(invocation, response, driver)
+
+    async def respond(self, invocation: "Invocation", response: "ResponseStream", driver: "Any") -> None:
+        """Do the same on the running loop.
+
+        Args:
+            driver: of the response's connection, an `AioConnection`.
+        """
         event, context = self.arguments(invocation)
         request = self._events.read(event)
         scope = {**scope_of(request), "state": self._lifespan.state.copy(), "aws.event": event, "aws.context": context}
-        loop = asyncio.get_running_loop()
-        with AioConnection(response.connection, loop) as driver:
-            exchange = Exchange(request, response, driver, self._log)
-            await exchange.run(self._handler, scope)  # type: ignore[arg-type]
+        await Exchange(request, response, driver, self._log).run(self._handler, scope)  # type: ignore[arg-type]
 
     def settle(self) -> None:
         """Let the loop finish what the response has left, and log the tasks that it cannot finish."""

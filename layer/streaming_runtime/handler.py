@@ -232,6 +232,7 @@ class Handler:
     """The function's handler. It has an event loop from its first async generator on."""
 
     is_observed = False  # tracing agents wrap it
+    is_asgi = False
 
     def __init__(self, handler: "Callable[[Any, LambdaContext], Any]", log: "Log") -> None:
         self._handler = handler

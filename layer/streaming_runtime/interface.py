@@ -143,9 +143,17 @@ def _signature_of(function: "Any", indirections: int) -> "Signature | None":
         if inner is not None:
             inner.pass_arguments(len(function.args), function.keywords)
         return inner
-    if hasattr(function, "__code__"):
+    if attribute(function, "__code__") is not None:
         signature = Signature(function)
-        if getattr(function, "__self__", None) is not None and hasattr(function, "__func__"):
+        if attribute(function, "__self__") is not None and attribute(function, "__func__") is not None:
             signature.pass_arguments(1, ())
         return signature
     return _signature_of(function.__call__, indirections - 1)
+
+
+def attribute(owner: object, name: str) -> object:
+    """Return an attribute; None if there is none, or if the class of the function raises another error about it."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:
+        return None

@@ -5,6 +5,7 @@ it.
 """
 
 from streaming_runtime import ContractError, describe_type, load, text_of
+from streaming_runtime.handler import INTERFACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ def not_a_stream(result: object) -> ContractError:
     message = f"the handler returned {found}, but must be a generator of bytes: use yield instead of return"
     if isinstance(result, dict) and "statusCode" in result:
         return ContractError(
-            "InvalidHandler", f"{message}; these two lines stream an HTTP response that is a dict:\n{STREAM_RESPONSE}"
+            "InvalidHandler",
+            f"{message}; if an adapter such as Mangum calls an ASGI or WSGI application, make the application itself "
+            f"the handler; otherwise these two lines stream an HTTP response that is a dict:\n{STREAM_RESPONSE}",
+        )
+    if hasattr(type(result), "__await__"):
+        return ContractError(
+            "InvalidHandler", f"{message}, or set {INTERFACE}=asgi if the handler is an ASGI application"
         )
     return ContractError("InvalidHandler", f"{message}, for example: yield json.dumps(result).encode()")

@@ -65,11 +65,11 @@ def choose(loaded: "Handler", requested: "str | None") -> str:
 
 
 def is_async(loaded: "Handler") -> bool:
-    """Return whether the handler is an async generator function, and no tracing agent calls it.
+    """Return whether the handler is an ASGI application or an async generator function, and no tracing agent calls it.
 
     An agent observes the call of the handler, which has to last as long as the stream. So it needs a thread of its own.
     """
-    return not loaded.is_observed and is_async_generator_function(loaded.function)
+    return not loaded.is_observed and (loaded.is_asgi or is_async_generator_function(loaded.function))
 
 
 def is_async_generator_function(function: "Callable[..., Any]") -> bool:

@@ -202,9 +202,12 @@ class Slots:
     ) -> "BaseException | None":
         """Send what the handler yields. Return the error that ends the response early."""
         try:
-            event, context = self._loaded.arguments(invocation)
-            items = self._loaded.function(event, context)
-            await self._send(items, response, stream, driver)
+            if self._loaded.is_asgi:
+                await self._loaded.respond(invocation, response, driver)  # type: ignore[attr-defined]
+            else:
+                event, context = self._loaded.arguments(invocation)
+                items = self._loaded.function(event, context)
+                await self._send(items, response, stream, driver)
             await stream.finish()
         except BaseException as error:
             return error

@@ -9,6 +9,8 @@ import time
 
 import pytest
 from support.function_process import Gate
+from support.http_events import function_url
+from support.http_responses import parse
 
 ASYNC = {"STREAMING_RUNTIME_CONCURRENCY": "async"}
 
@@ -378,3 +380,35 @@ def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
         slot.expect_next()
     for number, request_id in enumerate(ids):
         assert [record["message"] for record in function.records_of(request_id)] == [f"after {number} {number}"]
+
+
+ASGI_APPLICATION = """
+import asyncio
+
+async def handler(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        scope["state"]["together"] = asyncio.Barrier(2)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shutdown", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200})
+    await scope["state"]["together"].wait()
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+"""
+
+
+def test_an_asgi_application_serves_several_requests_on_one_loop_after_one_startup(concurrent):
+    function = one_process(concurrent, ASGI_APPLICATION, 2, variables={"_HANDLER": "lambda_function.handler"})
+    slots = function.waiting_slots(2)
+    ids = [slot.send_invocation(function_url(target=f"/{number}")) for number, slot in enumerate(slots)]
+    for number, (slot, request_id) in enumerate(zip(slots, ids, strict=True)):
+        assert parse(slot.read_response(request_id)).body == b"/%d" % number
+    for slot in slots:
+        slot.accept()
+        slot.expect_next()
+    os.kill(function.process.pid, signal.SIGTERM)
+    function.wait()
+    assert "shutdown" in [record["message"] for record in function.records]
