@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 MAX_CONCURRENCY = 1000
+MAX_SLOTS = 1600  # PerExecutionEnvironmentMaxConcurrency (API_LambdaManagedInstancesCapacityProviderConfig)
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 10240  # API_CreateFunction: MemorySize
 
 EPILOG = """\
@@ -63,6 +64,7 @@ class Options(NamedTuple):
         cors: None: the Function URLs have no CORS configuration.
         reload: whether to load changed files again.
         snapstart: whether environments are held between their init phase and their first invocation.
+        max_concurrency: invocations that one environment serves at a time, as on managed instances; 0: on demand.
         api_only: whether a developer starts the process.
     """
 
@@ -76,6 +78,7 @@ class Options(NamedTuple):
     variables: tuple[tuple[str, str], ...]
     isolate: bool
     snapstart: bool
+    max_concurrency: int
     serve: bool
     host: str
     port: int
@@ -108,6 +111,7 @@ def parse(arguments: list[str]) -> Options:
         variables=tuple(((given.env_file or {}) | dict(given.env or [])).items()),
         isolate=given.isolate,
         snapstart=given.snapstart,
+        max_concurrency=given.max_concurrency or 0,
         serve=serve,
         host="127.0.0.1" if given.host is None else given.host,
         port=9000 if given.port is None else given.port,
@@ -186,6 +190,13 @@ def add_function_options(add: Callable[..., object]) -> None:
         action="store_true",
         help="run hooks as SnapStart does: hold each process after its init phase, and continue it with a request",
     )
+    add(
+        "--max-concurrency",
+        type=max_concurrency,
+        metavar="N",
+        help="run each function as on Lambda Managed Instances: one environment serves N invocations at a time, more "
+        "fail with Runtime.Unavailable; no code is stopped at its timeout",
+    )
 
 
 def add_serving_options(add: Callable[..., object]) -> None:
@@ -237,8 +248,10 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
         raise UsageError("more than one --function needs --serve")
     if given.api_only and several:
         raise UsageError("--api-only supports one --function")
-    for option in ("isolate", "snapstart"):
-        if given.api_only and getattr(given, option):
+    if given.snapstart and given.max_concurrency:
+        raise UsageError("--snapstart is not possible on managed instances, which --max-concurrency stands for")
+    for option in ("isolate", "snapstart", "max-concurrency"):
+        if given.api_only and getattr(given, option.replace("-", "_")):
             raise UsageError(f"--{option} is for processes that the emulator starts; --api-only starts none")
 
 
@@ -325,6 +338,10 @@ def port_number(text: str) -> int:
 
 def megabytes(text: str) -> int:
     return whole_number(text, MIN_MEMORY_MB, MAX_MEMORY_MB)
+
+
+def max_concurrency(text: str) -> int:
+    return whole_number(text, 1, MAX_SLOTS)
 
 
 def concurrency(text: str) -> int:

@@ -25,9 +25,9 @@ from tools.emulator.sandbox.supervisor_client import Supervisor
 
 DONE, FAILED = 0, 1
 SHUTDOWN_TIMEOUT = EXTERNAL_END_TIMEOUT + 0.5  # seconds
-# The limits of an init phase with SnapStart, in seconds: the function's timeout, if it is between the two
-# (lambda-runtime-environment).
-SNAPSTART_INIT_TIMEOUT, MAX_SNAPSTART_INIT_TIMEOUT = 130.0, 900.0
+# The limits of an init phase with SnapStart and on managed instances, in seconds: the function's timeout, if it is
+# between the two (lambda-runtime-environment, lambda-managed-instances-execution-environment).
+LONG_INIT_TIMEOUT, MAX_LONG_INIT_TIMEOUT = 130.0, 900.0
 
 
 def run(
@@ -102,6 +102,7 @@ def make_pool(
         variables=options.variables,
         isolated=options.isolate,
         snapstart=options.snapstart,
+        max_concurrency=options.max_concurrency,
     )
     if configuration.bundled_python is not None and not configuration.os_only:
         console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
@@ -112,7 +113,7 @@ def make_pool(
         )
     if options.snapstart:
         note_snapstart_limits(configuration, console)
-    init_timeout = snapstart_init_timeout(options.timeout) if options.snapstart else INIT_TIMEOUT
+    init_timeout = long_init_timeout(options.timeout) if configuration.has_long_init_phase else INIT_TIMEOUT
     pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
     def on_change(changed: str) -> None:
@@ -124,8 +125,8 @@ def make_pool(
     return pool
 
 
-def snapstart_init_timeout(timeout: float) -> float:
-    return min(max(SNAPSTART_INIT_TIMEOUT, timeout), MAX_SNAPSTART_INIT_TIMEOUT)
+def long_init_timeout(timeout: float) -> float:
+    return min(max(LONG_INIT_TIMEOUT, timeout), MAX_LONG_INIT_TIMEOUT)
 
 
 def note_snapstart_limits(configuration: FunctionConfiguration, console: Console) -> None:

@@ -29,6 +29,7 @@ RESERVED = (
     "AWS_LAMBDA_INITIALIZATION_TYPE",
     "AWS_LAMBDA_LOG_GROUP_NAME",
     "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_MAX_CONCURRENCY",
     "AWS_LAMBDA_RUNTIME_API",
     "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
@@ -55,6 +56,8 @@ class FunctionConfiguration(NamedTuple):
         variables: the environment variables in the function's configuration.
         isolated: whether its processes see the two folders as /opt and /var/task, read-only.
         snapstart: whether its environments are held between their init phase and their first invocation.
+        max_concurrency: the invocations that its one environment serves at a time, as on managed instances; 0: it is an
+            on-demand function.
     """
 
     name: str
@@ -66,6 +69,11 @@ class FunctionConfiguration(NamedTuple):
     variables: tuple[tuple[str, str], ...] = ()
     isolated: bool = False
     snapstart: bool = False
+    max_concurrency: int = 0
+
+    @property
+    def has_long_init_phase(self) -> bool:
+        return self.snapstart or self.max_concurrency > 0
 
     @property
     def arn(self) -> str:

@@ -11,6 +11,9 @@
     environment          an environment: a process and the invocations that it serves
     attached             an environment whose process a developer starts
     snapstart            an environment that is held between its init phase and its first invocation
+    log_provider         the socket at which the processes of a managed instance get their log descriptors
+    concurrent_api       the Runtime API of a managed instance
+    managed_instance     an environment that serves several invocations at a time
     pool                 the environments of one function: reuse, limit, replacement after a change of the code
 
 Each imports those above it. They import `http1`, `deployment`, `sandbox` and `console`; only `endpoints` and the

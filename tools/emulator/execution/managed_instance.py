@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tools.emulator.deployment.configuration import VERSION
 from tools.emulator.execution.concurrent_api import ConcurrentApiServer
 from tools.emulator.execution.deadlines import Deadline
 from tools.emulator.execution.environment import ExecutionEnvironment
@@ -73,7 +73,7 @@ class ManagedInstance(ExecutionEnvironment):
     def on_start(self, invocation: Invocation) -> None:
         self._cancel_deadline()  # of the init phase
         self._report_extensions()
-        self._write_line(invocation, start_line(invocation, self._function.version))
+        self._write_line(invocation, start_line(invocation, VERSION))
         deadline = self._deadlines.set(invocation.timeout, lambda: self._time_out(invocation))
         with self._lock:
             self._running[invocation] = deadline
@@ -96,7 +96,7 @@ class ManagedInstance(ExecutionEnvironment):
             deadline.cancel()
         invocation.ended = time.monotonic()
         if invocation.started is None:
-            self._write_line(invocation, start_line(invocation, self._function.version))
+            self._write_line(invocation, start_line(invocation, VERSION))
         self._drain()
         report = Report(self._function, invocation, self._take_init_duration(invocation.ended), self._peak_memory())
         self._console.report(report)

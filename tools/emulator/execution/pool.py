@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
@@ -99,7 +99,8 @@ class EnvironmentPool:
             wait: whether to wait for a free environment at the concurrency limit.
             details: keyword arguments of `Invocation`.
 
-        Raises Throttled; InvocationFailed if no environment can be started.
+        Raises Throttled; InvocationFailed if no environment can be started, or all slots of a managed instance are
+        busy.
         """
         if self._code is not None:
             self._code.check_for_changes()
@@ -186,16 +187,29 @@ class EnvironmentPool:
                     environment = self._idle.pop()
                     if environment.usable:
                         return environment
-                below_limit = len(self._all) + self._starting < self._concurrency
+                below_limit = self._is_below_limit()
                 soon = any(environment.about_to_be_free for environment in self._all)
+                soon = soon or bool(self._starting and self.configuration.max_concurrency)
                 timeout = FREE_TIMEOUT if below_limit else FREE_TIMEOUT_AT_LIMIT
                 remaining = arrived + timeout - time.monotonic() if soon else 0
                 if remaining <= 0 and below_limit:
                     self._starting += 1
                     return None
                 if remaining <= 0 and not wait:
-                    raise Throttled
+                    self._refuse()
                 self._change.wait(remaining if remaining > 0 else FREE_TIMEOUT_AT_LIMIT)
+
+    def _is_below_limit(self) -> bool:
+        """Whether another environment may be started. Instead of a managed instance that is retired, one may."""
+        if self.configuration.max_concurrency:
+            return len(self._all) - len(self._stale) + self._starting < 1
+        return len(self._all) + self._starting < self._concurrency
+
+    def _refuse(self) -> NoReturn:
+        slots = self.configuration.max_concurrency
+        if slots:
+            raise InvocationFailed.of_type("Runtime.Unavailable", f"all {slots} slots of the environment are busy")
+        raise Throttled
 
     def _start(self, repeats_init: bool = False) -> Environment:
         """Start an environment in the place that was reserved."""
@@ -219,6 +233,10 @@ class EnvironmentPool:
             from tools.emulator.execution.snapstart import SnapStartEnvironment  # only --snapstart needs it
 
             make = functools.partial(SnapStartEnvironment, restore_timeout=self._restore_timeout)
+        elif configuration.max_concurrency:
+            from tools.emulator.execution.managed_instance import ManagedInstance  # only --max-concurrency needs it
+
+            make = ManagedInstance
         return make(
             configuration,
             self._console,
@@ -239,6 +257,8 @@ class EnvironmentPool:
                 self._all[environment] = layout
                 if self._code is not None and layout is not self._code.layout:
                     self._stale.add(environment)
+                else:  # one place is for the caller
+                    self._idle += [environment] * (self.configuration.max_concurrency - 1)
             self._change.notify_all()
         if layout is not None and not alive:
             layout.release()
@@ -266,8 +286,7 @@ class EnvironmentPool:
         with self._change:
             layout = self._all.pop(environment, None)
             self._stale.discard(environment)
-            if environment in self._idle:
-                self._idle.remove(environment)
+            self._idle = [other for other in self._idle if other is not environment]
             self._change.notify_all()
         if layout is not None:
             layout.release()
