@@ -176,7 +176,7 @@ run_tests() {
   finish_preparation
   # All tests: on all processors. Chosen ones: in one process, so that --pdb works.
   case $* in
-    '' | --long) set -- "$@" -n auto --dist loadfile ;;
+    '' | --long) set -- "$@" -n auto --dist loadfile --no-loadscope-reorder ;;
   esac
   exec .venv/bin/python -m pytest "$@"
 }

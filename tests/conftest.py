@@ -147,9 +147,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m, so that it counts only what they have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests. Begin with the two files that take most time, for which the others would wait."""
-    slowest = ("test_keep_alive.py", "test_soak.py")
-    items.sort(key=lambda item: item.path.name not in slowest)
+    """Leave out the long tests. Begin with the slowest files: at the end, the others would wait for them."""
+    slowest = [
+        "test_keep_alive.py",
+        "test_rollout.py",
+        "test_documented_commands.py",
+        "test_command.py",
+        "test_soak.py",
+    ]
+    items.sort(key=lambda item: slowest.index(item.path.name) if item.path.name in slowest else len(slowest))
     if config.getoption("long"):
         return
     long = [item for item in items if item.get_closest_marker("long")]

@@ -220,8 +220,8 @@ def test_programs_that_prepare_stand_ins_end_with_a_run_that_fails(sandbox: Sand
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        ([], "-n auto --dist loadfile"),
-        (["--long"], "--long -n auto --dist loadfile"),
+        ([], "-n auto --dist loadfile --no-loadscope-reorder"),
+        (["--long"], "--long -n auto --dist loadfile --no-loadscope-reorder"),
         (["--long", "tests/x.py"], "--long tests/x.py"),
         (["tests/x.py", "--long"], "tests/x.py --long"),
     ],
