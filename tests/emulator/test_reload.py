@@ -19,7 +19,7 @@ from support.invocations import Caller
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
-from tools.emulator.deployment.sources import FunctionCode
+from tools.emulator.deployment.sources import FunctionCode, files_of
 from tools.emulator.execution.environment import ExecutionEnvironment
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.sandbox.supervisor_client import Supervisor
@@ -145,3 +145,62 @@ def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation
     supervisor.close()
     assert responses == [b"old", b"new and longer", b"new and longer"]
     assert changed == [str(path)]
+
+
+def test_a_change_in_a_linked_folder_is_found(serving: Serving, tmp_path: Path) -> None:
+    """The package of a monorepo: a link in the function's folder, and a link in the folder that it leads to."""
+    for name in ("shared", "deeper"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / "deeper" / "words.py").write_text("WORD = b'one'")
+    server, function = serving("""
+        def handler(event, context):
+            from shared.deeper.words import WORD
+            yield WORD
+    """)
+    (tmp_path / "shared" / "deeper").symlink_to("../deeper")
+    (function.path / "shared").symlink_to(tmp_path / "shared")
+    for word in ("one", "two", "three"):
+        (tmp_path / "deeper" / "words.py").write_text(f"WORD = b'{word}'")
+        assert server.get().body == word.encode()
+
+
+def test_a_link_that_leads_elsewhere_is_found(serving: Serving, tmp_path: Path) -> None:
+    for word in ("one", "two"):
+        (tmp_path / word).mkdir()
+        (tmp_path / word / "words.py").write_text(f"WORD = b'{word}'")
+    server, function = serving("""
+        def handler(event, context):
+            from package.words import WORD
+            yield WORD
+    """)
+    link = function.path / "package"
+    for word in ("one", "two"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / word)
+        assert server.get().body == word.encode()
+
+
+def test_links_in_a_circle_are_read_once(tmp_path: Path) -> None:
+    source = tmp_path / "parent" / "source"
+    (source / "package" / "deeper").mkdir(parents=True)
+    (source / "package" / "module.py").write_text("")
+    (tmp_path / "parent" / "beside.py").write_text("")
+    (source / "package" / "deeper" / "up").symlink_to("../..")
+    (source / "package" / "itself").symlink_to(".")
+    (source / "a-link").symlink_to("package")
+    (source / "around").symlink_to("../..")
+    (source / "nothing").symlink_to("nowhere")
+    folders: dict[str, Any] = {}
+    assert [path for path, _ in files_of(source, folders)] == [str(source / "package" / "module.py")]
+    assert sorted(folders) == [str(source), str(source / "package"), str(source / "package" / "deeper")]
+
+
+def test_a_folder_that_is_linked_twice_is_watched_once(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "module.py").write_text("")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("one", "two"):
+        (source / name).symlink_to("../shared")
+    assert len(list(files_of(source, {}))) == 1

@@ -193,34 +193,60 @@ class FunctionCode:
 
 
 def files_of(source: Path, folders: Snapshot) -> Iterator[tuple[str, State]]:
-    """Yield the regular files of a source, except hidden ones and bytecode, and add its folders to `folders`."""
+    """Yield the regular files of a source, except hidden ones and bytecode, and add its folders to `folders`.
+
+    Links to folders are followed, because imports follow them: a package of a monorepo is often such a link. They can
+    lead in a circle, so each folder is read once, and a link to a folder around the source is not followed. Links come
+    after all other folders: a folder that has a path without links keeps that path in every snapshot.
+    """
+    known = {identity(status) for folder in source.parents if (status := status_of(str(folder)))}
     pending = [str(source)]
-    while pending:
-        path = pending.pop()
-        try:
-            status = os.stat(path)
-            state = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stat.S_ISDIR(status.st_mode):
-                folders[path] = state  # taken before the folder is read: a later change is found at the next check
-                pending += [entry.path for entry in os.scandir(path) if is_watched(entry)]
-            elif stat.S_ISREG(status.st_mode):
-                yield path, state
-        except OSError:
-            continue  # it was removed meanwhile
+    links: list[str] = []
+    while pending or links:
+        path = pending.pop() if pending else links.pop()
+        status = status_of(path)
+        if status is None:  # it was removed meanwhile, or it is a link to nothing
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield path, state_in(status)
+        if not stat.S_ISDIR(status.st_mode) or identity(status) in known:
+            continue
+        known.add(identity(status))
+        folders[path] = state_in(status)  # taken before the folder is read: a later change is found at the next check
+        for entry in watched_entries(path):
+            (links if entry.is_symlink() else pending).append(entry.path)
 
 
-def state_of(path: str) -> State | None:
+def watched_entries(folder: str) -> list[os.DirEntry[str]]:
     try:
-        status = os.stat(path)
+        entries = [entry for entry in os.scandir(folder) if is_watched(entry.name)]
+    except OSError:  # it was removed meanwhile, or it cannot be read
+        return []
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_watched(name: str) -> bool:
+    return not (name.startswith(".") or name == "__pycache__" or name.endswith(".pyc"))
+
+
+def status_of(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
     except OSError:
         return None
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def state_in(status: os.stat_result) -> State:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def is_watched(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith(".") or entry.name == "__pycache__" or entry.name.endswith(".pyc"):
-        return False
-    return not (entry.is_symlink() and entry.is_dir())  # such a link can lead anywhere, also in a circle
+def state_of(path: str) -> State | None:
+    status = status_of(path)
+    return state_in(status) if status else None
 
 
 def has_bootstrap(layer: Path) -> bool:
