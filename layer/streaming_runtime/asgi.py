@@ -53,9 +53,13 @@ START, BODY = "http.response.start", "http.response.body"
 
 
 def make_handler(application: "Application", log: "Log") -> "AsgiHandler":
-    """Return the handler, after the startup of the application. Raises ContractError (`StartupFailed`)."""
+    """Return the handler, after the startup of the application. Raises ContractError (`StartupFailed`).
+
+    Before a fork there is no startup: each process has an event loop and a lifespan of its own.
+    """
     handler = AsgiHandler(application, log)
-    handler.start()
+    if not log.is_before_fork:
+        handler.start()
     return handler
 
 
@@ -68,10 +72,11 @@ class AsgiHandler(Handler):
         super().__init__(application, log)  # type: ignore[arg-type]
         self._events = load("http_event").EventReader(log)
         self._lifespan = load("lifespan").Lifespan(application, log)
-        self._process = posix.getpid()
+        self._process = 0  # in which the application has started
         self._known_tasks: Any = import_standard("weakref").WeakSet()
 
     def start(self) -> None:
+        self._process = posix.getpid()
         self.event_loop().run(self._lifespan.start())
         self._known_tasks.update(self.event_loop().tasks())
 

@@ -204,10 +204,12 @@ class Log:
         is_json: events are JSON objects.
         level: the name of the root logger's level; empty if it is not configured.
         is_introduced: a line with the layer's version and variant is in the log.
+        is_before_fork: this process serves no invocations; it imports the function for those that it forks.
         unknown_id: the request id of a record that belongs to no invocation; None: the record has no such field.
     """
 
     unknown_id: "str | None" = ""
+    is_before_fork = False
 
     def __init__(self) -> None:
         self.invocation: Invocation | None = None

@@ -269,6 +269,7 @@ def serve(parent: "Parent", worker: "Worker") -> "NoReturn":
         loaded = runtime.initialize(api, log)
     else:
         api.response_class = parent.api.response_class
+        start_application(runtime, api, loaded, log)
     api.response_class = with_deadline(api.response_class)
     kind = worker.kind or choose_kind(runtime, api, loaded, log)
     channel.send_kind(kind)
@@ -288,15 +289,29 @@ def make_api(parent: "Parent", slot: int, channel: Channel) -> WorkerApi:
     return api
 
 
+def start_application(runtime: "ModuleType", api: WorkerApi, loaded: "Handler", log: "ConcurrentLog") -> None:
+    """Start an ASGI application that was imported before the fork. Report an init error and exit if that fails."""
+    if loaded.is_asgi:
+        try:
+            loaded.start()  # type: ignore[attr-defined]
+        except BaseException as error:
+            fail_init(runtime, api, error, log)
+
+
+def fail_init(runtime: "ModuleType", api: WorkerApi, error: BaseException, log: "ConcurrentLog") -> "NoReturn":
+    report = describe(error, "the function's module")
+    log.error(report)
+    api.post_init_error(report)
+    runtime.leave(report.exit_status or 1)
+    raise AssertionError("the process has ended")
+
+
 def choose_kind(runtime: "ModuleType", api: WorkerApi, loaded: "Handler", log: "ConcurrentLog") -> str:
     """Return the kind of the handler. Report an init error and exit if it is not the one that was requested."""
     try:
         kind: str = slot_kinds.choose(loaded, runtime.variable(slot_kinds.CONCURRENCY))
     except ContractError as error:
-        report = describe(error, "the function's module")
-        log.error(report)
-        api.post_init_error(report)
-        runtime.leave(1)
+        fail_init(runtime, api, error, log)
     return kind
 
 

@@ -412,3 +412,61 @@ def test_an_asgi_application_serves_several_requests_on_one_loop_after_one_start
     os.kill(function.process.pid, signal.SIGTERM)
     function.wait()
     assert "shutdown" in [record["message"] for record in function.records]
+
+
+# ASGI applications
+
+APPLICATION = """
+import asyncio
+import os
+
+print("imported by", os.getpid())
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        print("startup in", os.getpid())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shutdown in", os.getpid())
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 201, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d" % os.getpid(), "more_body": True})
+    if scope["path"] == "/wait":
+        await receive()
+        await receive()  # until the caller has left
+    await send({"type": "http.response.body", "body": b""})
+"""
+
+REQUEST = {
+    "version": "2.0",
+    "rawPath": "/",
+    "rawQueryString": "",
+    "headers": {},
+    "requestContext": {"http": {"method": "GET", "path": "/", "sourceIp": "127.0.0.1", "protocol": "HTTP/1.1"}},
+    "isBase64Encoded": False,
+}
+
+
+@pytest.mark.parametrize("preload", ["0", "1"], ids=["imported in each process", "imported before the fork"])
+def test_an_asgi_application_has_a_lifespan_in_each_process(concurrent, preload):
+    count = min(len(os.sched_getaffinity(0)), 3)
+    variables = {"_HANDLER": "lambda_function.app", "STREAMING_RUNTIME_PRELOAD": preload}
+    function = concurrent(APPLICATION, 3, variables=variables)
+    slots = function.waiting_slots(3)
+    waiting = [slot.send_invocation({**REQUEST, "rawPath": "/wait"}) for slot in slots]
+    pids = set()
+    for slot, request_id in zip(slots, waiting, strict=True):
+        slot.expect_response(request_id)
+        prelude, delimiter, body = [slot.peer.read_chunk() for _ in range(3)]
+        assert json.loads(prelude)["statusCode"] == 201 and delimiter == bytes(8)
+        pids.add(int(body))
+    assert pids == set(function.workers()) and len(pids) == count
+    os.killpg(function.process.pid, signal.SIGTERM)
+    assert function.wait() == 128 + signal.SIGTERM
+    texts = [record["message"] for record in function.records if record.get("logger") == "sys.stdout"]
+    importers = {function.process.pid} if preload == "1" else pids
+    expected = [f"imported by {pid}" for pid in importers]
+    expected += [f"{event} in {pid}" for event in ("startup", "shutdown") for pid in pids]
+    assert sorted(texts) == sorted(expected)
