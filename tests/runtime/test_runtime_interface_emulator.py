@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +155,17 @@ class ManagedInstance:
 
 
 @pytest.fixture
-def managed_instance(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+def managed_instance(rie: Path, interpreter: Path, layer: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts a function under the variant for managed instances."""
     if os.geteuid() != 0:
         pytest.skip("the variant for managed instances needs root")
     started: list[EmulatedFunction] = []
 
-    def start(code: str) -> ManagedInstance:
+    def start(code: str, variables: dict[str, str] | None = None) -> ManagedInstance:
         (tmp_path / "task").mkdir()
         (tmp_path / "task" / "lambda_function.py").write_text(source(code))
         mounts = {"/opt": layer, "/var/task": tmp_path / "task", "/var/lang": interpreter}
-        environment = {**ENVIRONMENT, **MANAGED_INSTANCE}
+        environment = {**ENVIRONMENT, **MANAGED_INSTANCE, **(variables or {})}
         options = ("--log-level", "debug")
         started.append(EmulatedFunction(rie, Root(), tmp_path, mounts, environment, options=options, as_root=True))
         return ManagedInstance(started[-1])
@@ -270,3 +271,62 @@ def test_the_invocation_id_is_sent_back(managed_instance):
     posts = [line for line in function.log.splitlines() if "API request" in line and "method=POST" in line]
     assert ["/response" in line for line in posts] == [True, False]
     assert all("Lambda-Runtime-Invocation-Id:[" in line for line in posts)
+
+
+# Several invocations at a time: each waits until all have begun.
+
+GATHER = """
+import asyncio
+import json
+import os
+import tempfile
+import time
+
+folder = os.path.join(tempfile.gettempdir(), "gathering")
+
+def has_gathered(event):
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, str(event["n"])), "w"):
+        pass
+    return len(os.listdir(folder)) >= event["count"]
+"""
+PROCESSES = f"""{GATHER}
+def handler(event, context):
+    yield b"%d " % event["n"]
+    while not has_gathered(event):
+        time.sleep(0.02)
+    yield context.aws_request_id.encode()
+"""
+ONE_LOOP = f"""{GATHER}
+async def handler(event, context):
+    yield b"%d " % event["n"]
+    while not has_gathered(event):
+        await asyncio.sleep(0.02)
+    yield context.aws_request_id.encode()
+"""
+EXITS = """
+import os
+
+def handler(event, context):
+    if event:
+        os._exit(1)
+    yield b"alive"
+"""
+
+
+@pytest.mark.parametrize("code", [PROCESSES, ONE_LOOP], ids=["processes", "one loop"])
+def test_a_managed_instance_serves_sixteen_invocations_at_a_time(managed_instance, code):
+    function = managed_instance(code, {"AWS_LAMBDA_MAX_CONCURRENCY": "16"})
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda n: function.invoke({"n": n, "count": 16})[1].split(), range(16)))
+    assert [int(number) for number, _ in found] == list(range(16))
+    assert len({request_id for _, request_id in found}) == 16
+
+
+def test_a_managed_instance_survives_the_death_of_a_process(managed_instance):
+    function = managed_instance(EXITS, {"AWS_LAMBDA_MAX_CONCURRENCY": "2"})
+    for _ in range(3):
+        headers, body = function.invoke(True)
+        assert headers["error-type"] == "Runtime.ExitError"
+        assert b"exit status 1 before its response began" in body
+        assert function.invoke(False)[1] == b"alive"
