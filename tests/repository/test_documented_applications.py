@@ -20,7 +20,6 @@ from support.http_events import function_url
 from support.package_environments import FRAMEWORKS
 
 needs_frameworks = pytest.mark.skipif(not FRAMEWORKS.is_prepared, reason=FRAMEWORKS.reason_to_skip)
-needs_asgi = pytest.mark.skipif(not (ROOT / "layer/streaming_runtime/asgi.py").exists(), reason="not built yet")
 MAIN = (FRAMEWORKS.python, ROOT / "main.py")
 
 
@@ -111,7 +110,6 @@ def test_an_unknown_path_is_the_404_of_the_framework(flask: Application) -> None
 # --- FastAPI ----------------------------------------------------------------------------------------------------------
 
 
-@needs_asgi
 @needs_frameworks
 def test_each_token_of_the_fastapi_answer_is_sent_when_it_is_made(fastapi: Application) -> None:
     expected = [f'data: "{word}"\n\n'.encode() for word in ("You", "asked:", "hello")]
@@ -122,7 +120,6 @@ def test_each_token_of_the_fastapi_answer_is_sent_when_it_is_made(fastapi: Appli
     assert fastapi.server.errors().count("model opened") == 1
 
 
-@needs_asgi
 @needs_frameworks
 def test_fastapi_serves_json_and_its_own_errors(fastapi: Application) -> None:
     assert json.loads(fastapi.request("GET", "/").body) == {"try": "/answer?prompt=hello"}
@@ -135,7 +132,6 @@ def with_middleware(source: str) -> str:
     return f"{middleware}\n\n{source}\n\napp.add_middleware(FlushAfterResponse, flush=lambda: print('flushed'))\n"
 
 
-@needs_asgi
 @needs_frameworks
 def test_the_middleware_flushes_after_each_response(tmp_path: Path) -> None:
     source = with_middleware(only("docs/web-frameworks.md", "from fastapi"))
@@ -159,7 +155,6 @@ def parts(out: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(prelude), body
 
 
-@needs_asgi
 @needs_frameworks
 def test_the_application_behind_mangum_gives_the_same_response_as_the_handler(tmp_path: Path) -> None:
     source = only("docs/migrating.md", "Mangum(app)")
