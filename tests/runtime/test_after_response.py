@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from support.function_process import Gate
+from support.http_events import function_url
 
 SYNC_AND_ASYNC = pytest.mark.parametrize("definition", ["def", "async def"])
 
@@ -485,6 +486,57 @@ def test_a_function_without_such_work_does_not_load_the_module(runtime):
         """
     )
     assert [function.respond().body for _ in range(2)] == [b"", b""]
+
+
+# --- Web applications -------------------------------------------------------------------------------------------------
+
+APPLICATION = """
+import contextvars
+
+user = contextvars.ContextVar("user", default="nobody")
+
+def save(name):
+    print("saved", name, user.get(), flush=True)
+
+async def flush():
+    print("flushed", user.get(), flush=True)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise ValueError("not supported")
+    path = scope["path"]
+    scope["aws.context"].after_response(save, path)
+    scope["aws.context"].after_response(flush)
+    user.set(f"user of {path}")
+    if path == "/early":
+        raise KeyError("early")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"one", "more_body": True})
+    if path == "/late":
+        raise KeyError("late")
+    while path == "/endless":
+        await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+    await send({"type": "http.response.body", "body": b"two"})
+    print("background task", flush=True)
+"""
+
+
+def test_in_an_asgi_application_it_runs_after_the_application_whatever_the_outcome(runtime):
+    function = runtime({"app.py": APPLICATION}, variables={"_HANDLER": "app.app"})
+    assert function.respond(function_url("GET", "/well")).chunks[2:] == [b"one", b"two"]
+    assert function.fail(function_url("GET", "/early"))[1]["errorType"] == "KeyError"
+    assert function.respond(function_url("GET", "/late")).error["errorType"] == "KeyError"
+    function.expect_response(function.invoke(function_url("GET", "/endless")))
+    function.peer.read_chunk()
+    function.peer.reset()
+    function.connect()
+    printed = [line for line in lines(function) if "ERROR" not in line]
+    assert printed[0] == "background task"
+    assert printed[1:] == [
+        f"{done} user of {path}"
+        for path in ("/well", "/early", "/late", "/endless")
+        for done in (f"saved {path}", "flushed")
+    ]
 
 
 # --- Within the call of a tracing agent -------------------------------------------------------------------------------
