@@ -32,6 +32,8 @@ examples:
   python3 main.py                 stream the response of the sample function
   python3 main.py -e '{"sentence": "Hello world"}'
   python3 main.py --serve         serve a local Function URL on port 9000
+  python3 main.py --serve --function shop --handler main.app
+                                  serve a web application, such as FastAPI's
   python3 main.py --serve --function api --function mail=path/to/mail
                                   serve two functions; the second one is at
                                   http://127.0.0.1:9000/lambda-url/mail/
@@ -174,7 +176,8 @@ def add_code_options(add: Callable[..., object]) -> None:
 
 
 def add_function_options(add: Callable[..., object]) -> None:
-    add("--handler", default="lambda_function.handler", metavar="NAME", help="default: %(default)s")
+    handler_help = "a callable, or an ASGI or WSGI application such as main.app (default: %(default)s)"
+    add("--handler", default="lambda_function.handler", metavar="NAME", help=handler_help)
     add("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="default: 30")
     memory_help = "reported to the function, not enforced (default: %(default)s)"
     add("--memory", type=megabytes, default=128, metavar="MB", help=memory_help)
