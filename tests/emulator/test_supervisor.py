@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from support.emulator import WAIT, until, wait_for_data
 
 from tools.emulator.sandbox.supervisor_client import KILLED, Process, Supervisor
 
+TRUE = shutil.which("true") or "/bin/true"
 LINUX = sys.platform == "linux"
 only_linux = pytest.mark.skipif(not LINUX, reason="only Linux finds the processes that have left their group")
 
@@ -263,7 +265,7 @@ def test_many_starts_at_once_do_not_block_each_other(
 
     def run() -> None:
         variables = {f"VARIABLE_{n}": "x" * 1000 for n in range(20)}
-        process = supervisor.start(["/bin/true"], variables, "/", log.writer)
+        process = supervisor.start([TRUE], variables, "/", log.writer)
         process.ended.wait()
         ended.release()
 

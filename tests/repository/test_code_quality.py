@@ -1,5 +1,6 @@
 """Linters and type checker over everything, with the settings of `pyproject.toml`."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,28 @@ def assert_silent(*command: str | Path) -> None:
 @pytest.mark.parametrize("script", ["build.sh", "layer/bootstrap", ".ci/run"])
 def test_shellcheck_finds_nothing(script: str) -> None:
     assert_silent(Path(sys.executable).with_name("shellcheck"), script)
+
+
+# What GNU has and macOS does not: options of its BSD programs, and syntax that its shell, bash 3.2, cannot parse.
+GNU_ONLY = {
+    "sed": r"\bsed (-\w*[irz]|--)",
+    "stat": r"\bstat -c|\bstat --",
+    "mktemp": r"\bmktemp( -[dq]+)?( -p| --|$| \))",
+    "readlink": r"\breadlink -[em]",
+    "date": r"\bdate (-d|--|-I)",
+    "grep": r"\bgrep -\w*P",
+    "xargs": r"\bxargs -\w*[rd]",
+    "timeout": r"^\s*timeout |\| timeout ",
+    "case in a substitution": r"\$\([^()]*\bcase\b",
+    "expansion": r"\$\{\w+(,,|\^\^|@)",
+}
+
+
+@pytest.mark.parametrize("script", ["build.sh", "layer/bootstrap"])
+@pytest.mark.parametrize("pattern", GNU_ONLY.values(), ids=list(GNU_ONLY))
+def test_scripts_need_no_gnu_programs_and_no_new_bash(script: str, pattern: str) -> None:
+    lines = (ROOT / script).read_text().splitlines()
+    assert [line for line in lines if re.search(pattern, line.partition(" # ")[0]) and not line.startswith("#")] == []
 
 
 def test_ruff_finds_nothing() -> None:
