@@ -15,6 +15,7 @@ within the call, raises its error there, and returns what an agent expects: `{"s
 - A caller that has left is not an error of the function. It is remembered, and not raised to the agent.
 - Only the first call in the thread of the invocation may send chunks. Any other call of the replaced function (from a
   thread, at import, recursive) gets the result of the original.
+- The innermost handler can be a web application, which is not called with an event. Its replacement is.
 - Agents look at the handler: at `__wrapped__`, or whether it is a coroutine function. The replacement is neither.
 """
 
@@ -68,8 +69,15 @@ class ObservedCall:
 
     def drive(self, result: object) -> "dict[str, object]":
         """Send what the innermost handler gives, to the end of the response. Raises what the handler raises."""
+        return self._complete(lambda: self._handler.send(result, self._response))
+
+    def drive_application(self, application: Handler) -> "dict[str, object]":
+        """Do the same with the response of a web application, which makes its own request of the event."""
+        return self._complete(lambda: application.stream(self._invocation, self._response))
+
+    def _complete(self, stream: "Callable[[], None]") -> "dict[str, object]":
         try:
-            self._handler.send(result, self._response)
+            stream()
             self._response.finish()
         except (NotDelivered, RuntimeApiError) as problem:
             self._remember(problem)
@@ -132,6 +140,8 @@ class InnerHandler:
         self.variable = variable
         self.name = name
         self.call: ObservedCall | None = None
+        self.application: Handler | None = None  # of the innermost handler, if that is a web application
+        self.original: Callable[..., Any] | None = None  # the innermost handler
         self._replacements: list[Callable[..., Any]] = []
         self._module_name, self._attribute = split_handler_name(name, variable)
         self._hook = ImportHook(self._module_name, self._replace_in)
@@ -171,6 +181,8 @@ class InnerHandler:
                 return original(*arguments, **options)
             call.is_driven = True
             try:
+                if self.application is not None:
+                    return call.drive_application(self.application)
                 return call.drive(original(*arguments, **options))
             except BaseException as error:
                 call.fail(error)
@@ -182,6 +194,7 @@ class InnerHandler:
             if hasattr(original, attribute):
                 setattr(handler, attribute, getattr(original, attribute))
         self._replacements.append(handler)
+        self.original = self.original or original
         return handler
 
 
@@ -239,6 +252,8 @@ class Agents:
         inner = self.inner
         if inner is not None:
             inner.check()
+            found = make_handler(inner.original, log) if inner.original is not None else None
+            inner.application = found if type(found) is not Handler else None
         else:  # only Sentry, which wraps the handler itself
             handler = make_handler(function, log)
             if type(handler) is not Handler:
@@ -266,6 +281,7 @@ class ObservedHandler(Handler):
         self, handler: "Callable[..., Any]", log: "Log", inner: InnerHandler, bootstrap: "ManagedBootstrap | None"
     ) -> None:
         super().__init__(handler, log)
+        self.loop = inner.application.loop if inner.application is not None else None
         self._inner = inner
         self._bootstrap = bootstrap
         self._is_reported = False
@@ -284,6 +300,16 @@ class ObservedHandler(Handler):
         if not call.is_driven:
             self._report_unused()
             self.send(result, response)
+
+    def settle(self) -> None:
+        super().settle()
+        if self._inner.application is not None:
+            self._inner.application.settle()
+
+    def close(self) -> None:
+        if self._inner.application is not None:
+            self._inner.application.close()
+        super().close()
 
     def _call(self, *arguments: "Any") -> "Any":
         if self._bootstrap is None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 from support.function_process import Gate, source
+from support.http_events import function_url
+from support.http_responses import parse
 
 # An agent: the module that _HANDLER names. It logs what it observes of the function's handler.
 AGENT = """
@@ -463,3 +467,50 @@ def test_a_function_without_an_agent_loads_nothing_for_it(runtime):
         """
     )
     assert "streaming_runtime.agents" not in json.loads(function.respond().body)
+
+
+ASGI_APPLICATION = """
+async def handler(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        print("startup", flush=True)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shutdown", flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    print("first line")
+    if scope["path"] == "/fail":
+        raise ValueError("no")
+    scope["aws.context"].after_response(print, "callback")
+    await send({"type": "http.response.start", "status": 201})
+    await send({"type": "http.response.body", "body": b"one"})
+    print("last line")
+"""
+
+WSGI_APPLICATION = """
+def handler(environ, start_response):
+    print("first line")
+    if environ["PATH_INFO"] == "/fail":
+        raise ValueError("no")
+    environ["aws.context"].after_response(print, "callback")
+    start_response("201 Created", [])
+    yield b"one"
+    print("last line")
+"""
+
+
+@pytest.mark.parametrize("application", [ASGI_APPLICATION, WSGI_APPLICATION], ids=["asgi", "wsgi"])
+def test_the_innermost_handler_may_be_a_web_application(runtime, application):
+    function = start(runtime, application)
+    response = parse(function.respond(function_url()))
+    assert (response.status, response.chunks) == (201, [b"one"])
+    _, document = function.fail(function_url(target="/fail"))
+    assert document["errorType"] == "ValueError"
+    found = lines(function)
+    first = ["begin", "first line", "last line", "callback", "end", "result {'statusCode': 201}"]
+    assert [line for line in found if line != "startup"][:9] == [*first, "begin", "first line", "failed ValueError: no"]
+    assert found.count("startup") == (application == ASGI_APPLICATION)
+    os.kill(function.process.pid, signal.SIGTERM)
+    function.wait()
+    assert function.stdout.count("shutdown\n") == (application == ASGI_APPLICATION)
