@@ -139,5 +139,6 @@ def test_no_snippet_is_left_out() -> None:
         "docs/migrating.md",  # in test_documented_applications.py
         "docs/tracing.md",  # with the packages of the agents, in tests/runtime/test_agent_packages.py
         "docs/troubleshooting.md",
+        "docs/web-applications.md",  # in tests/runtime/test_lifespan.py
         "docs/web-frameworks.md",  # in test_documented_applications.py
     }

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from support import documents
 from support.function_process import source
 from support.http_events import function_url
 from support.http_responses import parse
@@ -296,3 +297,16 @@ def test_the_startup_comes_before_the_snapshot_and_is_not_repeated_after_a_resto
     function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     assert body(function) == b"body"
     assert function.stdout.splitlines() == ["import", "startup", "before True", "after True"]
+
+
+def test_the_documented_application_opens_its_pool_again_after_a_restore(runtime):
+    (block,) = documents.blocks("python", ["docs/web-applications.md"])
+    function = runtime(
+        {"main.py": block.text, "snapshot_restore_py.py": SNAPSHOT_RESTORE_PY},
+        variables=VARIABLES | {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"},
+    )
+    assert function.request().path.endswith("/runtime/restore/next")
+    assert function.stdout.splitlines() == ["open", "close"]
+    function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert body(function) == b"Hello\n"
+    assert function.stdout.splitlines() == ["open", "close", "open"]
