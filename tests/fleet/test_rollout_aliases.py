@@ -19,7 +19,7 @@ from moto.awslambda.utils import get_backend
 from support.cloud import ACCOUNT, NAME, OURS, REGION, Cloud, zipped
 from support.lambda_standin import Call
 
-from tools.fleet.aws.settings import SETTINGS, differing_settings, settings_of
+from tools.fleet.aws.settings import SETTINGS, UNREADABLE_VARIABLES, differing_settings, settings_of
 
 PUBLISH, UPDATE, UPDATE_ALIAS = "PublishVersion", "UpdateFunctionConfiguration", "UpdateAlias"
 ROLL_OUT = ("rollout", "--all-using", "--to", "2", "--publish-alias", "live", "--yes")
@@ -167,7 +167,7 @@ def test_every_setting_is_compared_and_computed_values_are_not() -> None:
 
 def test_variables_that_cannot_be_read_count_as_a_difference() -> None:
     unreadable = {"FunctionName": "f", "Environment": {"Error": {"ErrorCode": "AccessDeniedException"}}}
-    assert differing_settings(settings_of(unreadable), settings_of(unreadable)) == ("Environment.Error",)
+    assert differing_settings(settings_of(unreadable), settings_of(unreadable)) == (UNREADABLE_VARIABLES,)
 
 
 # Aliases that somebody else changes
@@ -216,14 +216,24 @@ def test_an_alias_that_was_moved_before_the_first_change_leaves_the_function_unt
     assert "plan 1 skipped function again with ./build.sh rollout --resume " in result.stderr
 
 
-def test_an_alias_that_was_deleted_is_skipped(fleet: Cloud) -> None:
-    once(fleet, UPDATE, "one", lambda: fleet_backend().delete_alias("live", "two"))
+@pytest.mark.parametrize(("name", "operation"), [("one", UPDATE), ("two", UPDATE_ALIAS)])
+def test_an_alias_that_was_deleted_is_skipped(fleet: Cloud, name: str, operation: str) -> None:
+    """Before the function is changed, and after that, before the alias is moved."""
+    before = fleet.fleet()
+    once(fleet, operation, name, lambda: get_backend(ACCOUNT, REGION).delete_alias("live", "two"))
     result = fleet.json("rollout", "one", "two", *ROLL_OUT[2:], "--waves", "1,100%", status=1)
-    assert outcomes(result)["two"] == ("skipped", "its alias live no longer exists")
+    outcome, reason = outcomes(result)["two"]
+    assert outcome == ("skipped" if operation == UPDATE else "skipped and rolled back")
+    assert reason == "its alias live no longer exists"
+    assert fleet.fleet() == before | {"one": [f"{OURS}:2"]}
 
 
-def fleet_backend() -> Any:
-    return get_backend(ACCOUNT, REGION)
+def test_a_rollback_restores_the_layers_if_somebody_has_deleted_the_alias(fleet: Cloud, tmp_path: Path) -> None:
+    before = fleet.fleet()
+    fleet.done(*ROLL_OUT, "--journal", tmp_path / "journal")
+    get_backend(ACCOUNT, REGION).delete_alias("live", "two")
+    fleet.done("rollback", tmp_path / "journal", "--yes")
+    assert fleet.fleet() == before
 
 
 def test_a_deployment_to_latest_after_the_plan_is_not_released(fleet: Cloud, tmp_path: Path) -> None:
@@ -310,10 +320,27 @@ def test_the_summary_lists_the_aliases_that_still_run_the_old_version(fleet: Clo
     assert "0 aliases still run the old version\n" in fleet.done("rollout", "bare", "--to", "2", "--yes")
 
 
+def test_the_aliases_of_many_functions_are_found_in_few_calls(fleet: Cloud) -> None:
+    for number in range(25):
+        fleet.function(f"f-{number:02}", [f"{OURS}:1"])
+    add_alias(fleet, "f-07")
+    stdout = fleet.done("rollout", "--all-using", "--to", "2", "--yes")
+    assert "3 aliases still run the old version: live of f-07 (version 1), live of one (version 1), live of" in stdout
+    assert fleet.standin.counted()["ListAliases"] == 3
+
+
 def test_a_summary_without_permission_does_not_fail_the_roll_out(fleet: Cloud) -> None:
     fleet.standin.faults.on = lambda call: 403 if call.operation == "ListAliases" else None
     stdout = fleet.done("rollout", "one", "--to", "2", "--yes")
     assert "aliases that still run the old version are not known: ListAliases is not allowed" in stdout
+
+
+def test_requests_cannot_be_divided_between_versions_with_different_roles(fleet: Cloud) -> None:
+    role = fleet.client("iam").create_role(RoleName="other", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    fleet.client().update_function_configuration(FunctionName="two", Role=role)
+    message = fleet.refusal(*ROLL_OUT, "--include-unreleased", "--shift", "10%")
+    assert message.endswith("two: --shift needs two versions with the same Role: roll out without --shift")
+    fleet.done(*ROLL_OUT, "--include-unreleased")
 
 
 # Silent downgrades

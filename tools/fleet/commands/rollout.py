@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -196,7 +196,7 @@ class CommandRun:
         account = Account.open(self._context.aws, self._options.region)
         targets = self._targets(account)
         steps = self._plan(account, targets)
-        self._gates(account).check_access()
+        self._gates(account, self._output.note).check_access()
         self._show_plan(account, targets, steps)
         self._check_plan(steps)
         if self._journal is None:
@@ -322,7 +322,7 @@ class CommandRun:
         history = journal.history
         progress = Progress(len(history.changed if history.stopped else history.pending), self._output)
         workers = self._context.environment.workers
-        gates = self._gates(account)
+        gates = self._gates(account, progress.note)
         ending = self._context.environment.ending
         roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers, ending)
         self._output.note(f"journal: {journal.name}")
@@ -336,13 +336,13 @@ class CommandRun:
             raise
         return self._report(journal, self._old_aliases(journal, account, targets))
 
-    def _gates(self, account: Account) -> Gates:
+    def _gates(self, account: Account, note: Callable[[str], None]) -> Gates:
         environment = self._context.environment
 
         def cloudwatch() -> CloudWatch:
             return CloudWatch(self._context.aws, account.place.region)
 
-        return Gates(self._options, cloudwatch, environment.pace, environment.now, self._output.note)
+        return Gates(self._options, cloudwatch, environment.pace, environment.now, note)
 
     def _old_aliases(self, journal: Journal, account: Account, targets: Targets) -> OldAliases | None:
         """Return which aliases still run the old version; None if that is not a question."""

@@ -40,6 +40,8 @@ def plan_alias(step: Step, alias: Alias | None, released: Function | None, targe
         return _unchanged(step, Verdict.SKIPPED, _weighted(alias))
     if differences and not options.include_unreleased:
         return _unchanged(step, Verdict.BLOCKED, unreleased_reason(alias.name, alias.version, differences))
+    if options.shift and (reason := _indivisible(differences)):
+        return _unchanged(step, Verdict.BLOCKED, reason)
     if step.verdict is Verdict.UP_TO_DATE:
         step = replace(step, verdict=Verdict.CHANGE, reason=f"its alias {name} points to a version with other layers")
     return replace(step, hints=(*step.hints, *_hints(step.alias)))
@@ -57,6 +59,15 @@ def unreleased_reason(name: str, version: str, differences: Sequence[str]) -> st
         f"$LATEST differs from version {version}, which its alias {name} points to, in "
         f"{shortened(differences, MAX_NAMES)}: release that first, or use --include-unreleased"
     )
+
+
+def _indivisible(differences: Sequence[str]) -> str:
+    """Return why requests cannot be divided between two versions.
+
+    AWS Lambda Developer Guide, configuring-alias-routing.
+    """
+    names = [name for name in differences if name == "Role" or name.startswith("DeadLetterConfig.")]
+    return f"--shift needs two versions with the same {' and '.join(names)}: roll out without --shift" if names else ""
 
 
 def weights_text(weights: Mapping[str, float]) -> str:

@@ -34,7 +34,7 @@ from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, Reco
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Targets, Verdict, plan_step
-from tools.fleet.rollout.progress import Progress
+from tools.fleet.rollout.progress import SHIFTED, Progress
 from tools.fleet.rollout.release import AliasChanged, Release
 from tools.fleet.rollout.rollback import Rollback
 from tools.fleet.rollout.scheduler import Scheduler
@@ -211,7 +211,7 @@ class RollOut:
         if record.alias_name:
             yield from self._release.move(record, percent)
             if percent < COMPLETE:
-                self._show(record.name, f"{percent:g} % of the requests")
+                self._show(record.name, f"{percent:g} {SHIFTED}")
                 return
         if is_ours or record.changed_at is not None:
             self._complete(record, Event.DONE)

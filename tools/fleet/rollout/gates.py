@@ -16,6 +16,7 @@ from tools.fleet.aws.pace import Pace
 from tools.fleet.rollout.gate_command import GateFailed, run_gate
 from tools.fleet.rollout.options import Options
 
+CLOCK_SKEW = timedelta(minutes=10)  # with a slow clock, the latest data points would be missing
 BETWEEN_ALARMS = 15.0  # seconds, while the version bakes
 LONGEST_PAUSE = 1.0  # seconds until a signal is noticed
 _ALARM = "ALARM"
@@ -94,7 +95,7 @@ class Gates:
         found += [f"alarm {name}: not in the state {_ALARM}" for name in self._options.alarms]
         if self._options.max_error_rate is not None:
             for name, group in metrics:
-                sums = self._cloudwatch().sums(group, since, self.now() + timedelta(minutes=1))
+                sums = self._cloudwatch().sums(group, since, self.now() + CLOCK_SKEW)
                 found.append(self._pass_error_rate(name, sums, self._options.max_error_rate))
         for command in self._options.gates:
             self._note(f"gate {command!r} runs, for at most {duration_text(self._options.gate_timeout)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tools.fleet.aws.arns import Place
@@ -170,7 +170,7 @@ class History:
             case Event.ACCEPTED:
                 self.is_accepted = True
             case Event.BAKE_STARTED:
-                self.baking = (line["wave"], float(line["percent"])), datetime.fromisoformat(line["at"])
+                self.baking = (line["wave"], float(line["percent"])), datetime.fromisoformat(line["at"]).astimezone(UTC)
             case Event.GATES_PASSED:
                 self.passed.add((line["wave"], float(line["percent"])))
                 self.baking = None

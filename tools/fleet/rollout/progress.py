@@ -11,6 +11,7 @@ from contextlib import suppress
 from tools.common.output import Output
 
 _BAR_CELLS = 30
+SHIFTED = "% of the requests"  # the end of an outcome
 QUIET = frozenset({"done", "rolled back"})  # on a terminal, other outcomes stay visible above the bar
 
 
@@ -47,9 +48,17 @@ class Progress:
             else:
                 self._output.note(f"{self._done}/{self._total}  {name}  {outcome}")
 
+    def note(self, text: str) -> None:
+        """Show a line, on a terminal above the bar."""
+        with self._lock:
+            if self._output.as_json:
+                self._output.note(json.dumps({"note": text}))
+            else:
+                self._output.note(f"\r\033[K{text}" if self._is_bar else text)
+
     def _draw(self, name: str, outcome: str) -> None:
         err = self._output.err
-        if outcome not in QUIET:
+        if outcome not in QUIET and not outcome.endswith(SHIFTED):
             self._output.note(f"\r\033[K{name}  {outcome}")
         filled = _BAR_CELLS * self._done // max(self._total, 1)
         bar = "█" * filled + "░" * (_BAR_CELLS - filled)

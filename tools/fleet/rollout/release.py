@@ -53,9 +53,9 @@ class Release:
             return
         try:
             released = self._functions.get(record.name, plan.name)
-        except NotFound:
-            self._functions.get(record.name)  # raises if the function does not exist either
-            raise AliasChanged(f"its alias {plan.name} no longer exists") from None
+        except NotFound as error:
+            self._check_exists(record, plan.name, error)
+            raise
         if released.version != plan.version:
             raise AliasChanged(
                 f"its alias {plan.name} points to version {released.version}, not to {plan.version} as in the plan"
@@ -77,9 +77,19 @@ class Release:
             alias = yield from self._update(record, self._expected(record, plan, new), new, percent, was_open)
         except _Rejected as rejected:
             self._steps.record(record, Event.ALIAS_MOVE_REJECTED)
+            self._check_exists(record, plan.name, rejected.reason)
             raise rejected.reason from None
+        except NotFound as error:
+            self._check_exists(record, plan.name, error)
+            raise
         event = Event.ALIAS_MOVED if percent >= COMPLETE else Event.ALIAS_SHIFTED
         self._steps.record(record, event, percent=percent, revision=alias.revision)
+
+    def _check_exists(self, record: Record, alias: str, problem: ToolError) -> None:
+        """Raise `AliasChanged` if the `problem` is that somebody deleted the alias, but not the function."""
+        if isinstance(problem, NotFound):
+            self._functions.get(record.name)
+            raise AliasChanged(f"its alias {alias} no longer exists")
 
     def _plan(self, record: Record) -> AliasPlan:
         """Return the plan of the alias; in a journal of version 0.1.0 there is none, so the alias is read now."""

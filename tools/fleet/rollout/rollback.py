@@ -98,7 +98,11 @@ class Rollback:
             return
         patience = self._functions.patience("UpdateAlias")
         for attempt in itertools.count():
-            alias = self._functions.alias(record.name, move.alias)
+            try:
+                alias = self._functions.alias(record.name, move.alias)
+            except NotFound:
+                self._functions.get(record.name)  # raises if the function does not exist either
+                return  # somebody else deleted the alias
             if (alias.version, alias.weights) == (move.old, move.weights):
                 self._steps.record(record, Event.ALIAS_RESTORED)
                 return

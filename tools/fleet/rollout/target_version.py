@@ -71,6 +71,8 @@ def refuse_downgrade(
     for layer, target in targets.items():
         owners = {version.number: each.name for each in functions for version in _versions_of(layer, each)}
         newest = max(owners, default=0)
+        if not owners and len(targets) > 1:  # another variant, which none of them has
+            continue
         if newest > target.number:
             _refuse(target, newest, f"{owners[newest]} has version {newest}")
         if layer.place == place and (numbers := api.numbers(layer)) and numbers[0][0] > target.number:

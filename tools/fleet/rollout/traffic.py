@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from tools.common.errors import ToolError
 from tools.fleet.aws.functions import Functions
-from tools.fleet.aws.models import LATEST
+from tools.fleet.aws.models import LATEST, Function
 from tools.fleet.rollout.aliases import has_targets
 from tools.fleet.rollout.plan import Targets
+
+_MANY = 20  # functions
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,23 @@ class OldAliases:
 
 
 def find_old_aliases(functions: Functions, names: Sequence[str], targets: Targets, workers: int) -> OldAliases:
-    """Read the aliases of functions. An error does not fail the roll-out, which is complete."""
+    """Read the aliases of functions. An error does not fail the roll-out, which is complete.
+
+    Each ListAliases is one call of those that Lambda counts. For many functions, a list of all versions, 50 in a call,
+    shows which of them can have such an alias.
+    """
     try:
+        if len(names) > _MANY:
+            names = sorted(set(names) & {each.name for each in functions.all(published=True) if _is_old(each, targets)})
         with ThreadPoolExecutor(workers) as pool:
             found = pool.map(lambda name: list(_of_function(functions, name, targets)), names)
             return OldAliases(tuple(each for some in found for each in some))
     except ToolError as error:
         return OldAliases(problem=str(error))
+
+
+def _is_old(version: Function, targets: Targets) -> bool:
+    return version.version != LATEST and not has_targets(version.layers, targets)
 
 
 def _of_function(functions: Functions, name: str, targets: Targets) -> Iterator[OldAlias]:
@@ -47,7 +59,7 @@ def _of_function(functions: Functions, name: str, targets: Targets) -> Iterator[
             if version == LATEST:
                 continue
             if version not in is_old:
-                is_old[version] = not has_targets(functions.get(name, version).layers, targets)
+                is_old[version] = _is_old(functions.get(name, version), targets)
             if is_old[version]:
                 yield OldAlias(name, alias.name, version)
                 break
