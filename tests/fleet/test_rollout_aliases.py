@@ -184,8 +184,9 @@ def another_version(cloud: Cloud, name: str) -> None:
     cloud.standin.calls.clear()
 
 
-@pytest.mark.parametrize("operation", [UPDATE, PUBLISH, UPDATE_ALIAS])
-@pytest.mark.parametrize("weights", [{}, {"2": 0.25}])
+@pytest.mark.parametrize(
+    ("operation", "weights"), [(UPDATE, {}), (PUBLISH, {"2": 0.25}), (UPDATE_ALIAS, {}), (UPDATE_ALIAS, {"2": 0.25})]
+)
 def test_an_alias_that_is_changed_after_the_plan_is_not_moved(
     fleet: Cloud, tmp_path: Path, operation: str, weights: dict[str, float]
 ) -> None:
@@ -249,7 +250,7 @@ def test_a_deployment_to_latest_after_the_plan_is_not_released(fleet: Cloud, tmp
 
 
 @pytest.mark.parametrize("operation", [PUBLISH, UPDATE_ALIAS])
-@pytest.mark.parametrize("fault", ["after", 500])
+@pytest.mark.parametrize("fault", ["after", *(pytest.param(each, marks=pytest.mark.long) for each in (500, 429))])
 def test_a_lost_response_does_not_move_an_alias_twice(fleet: Cloud, operation: str, fault: Any) -> None:
     lost: list[Call] = []
 

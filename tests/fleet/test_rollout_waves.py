@@ -462,12 +462,13 @@ class Machine:
         return {arn for layers in self.region.functions.values() for arn in layers}
 
 
-def test_a_process_may_die_at_any_step_of_waves_and_shifts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_a_process_may_die_at_any_step_of_waves_and_shifts(tmp_path: Path, stride: int) -> None:
     whole = Machine()
     process = MortalProcess(whole.region, fatal=None)
     assert whole.roll_out(tmp_path / "whole", process) == 0
     assert process.steps > 150
-    for fatal in range(20, process.steps, 3):
+    for fatal in range(20, process.steps, stride):
         for back in (False, True):
             machine, path = Machine(), tmp_path / f"{fatal}-{back}.jsonl"
             machine.die(path, fatal)
