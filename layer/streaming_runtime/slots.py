@@ -69,7 +69,7 @@ class SlotDriver(AioConnection):  # type: ignore[misc, valid-type]
     """The driver of a slot's connection.
 
     Attributes:
-        is_asking: the next response has an invocation.
+        is_asking: the response that begins next has an invocation.
     """
 
     is_asking = False
@@ -77,7 +77,9 @@ class SlotDriver(AioConnection):  # type: ignore[misc, valid-type]
 
     def _receive(self) -> None:
         if self.is_asking:
-            self.connection.record_invocation()
+            if not self.connection.record_invocation():
+                return
+            self.is_asking = False
         super()._receive()
 
 

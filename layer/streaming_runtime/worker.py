@@ -78,9 +78,11 @@ class WorkerConnection(Connection):
         super().__init__(host, port)
         self._slot = slot
         self._on_open = on_open
+        self._peeked = 0  # bytes of an incomplete head
 
     def _open(self) -> None:
         super()._open()
+        self._peeked = 0
         self._on_open(self.sock.fileno())
 
     def close(self) -> None:
@@ -94,15 +96,24 @@ class WorkerConnection(Connection):
         Connection.close(self)
         self.disowned = True
 
-    def record_invocation(self) -> None:
-        """Wait for the response to `next`, and record its invocation before the response is read."""
+    def record_invocation(self) -> bool:
+        """Record the invocation in the response to `next`. It waits, or is called when the socket is readable.
+
+        Return whether the response can be read now. If not, its head is incomplete: what is read and not recorded
+        would be lost with the process. SO_RCVLOWAT lets the kernel wait for more bytes than there are.
+        """
         try:
             received = self.sock.recv(HEAD_READ_BYTES, socket.MSG_PEEK)
+            head = head_of(received)
+            is_complete = head is not None or len(received) in (self._peeked, HEAD_READ_BYTES)
+            if self._peeked or not is_complete:
+                self._peeked = 0 if is_complete else len(received)
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self._peeked + 1)  # type: ignore[union-attr]
         except OSError:
-            return  # reading will fail too
-        head = head_of(received)
+            return True  # reading will fail too
         if head is not None and 200 <= head.status < 300 and head.status != 204:
             self._slot.invoked(head.get(REQUEST_ID, ""), head.get(INVOCATION_ID, ""))
+        return is_complete
 
     def record_sending(self) -> None:
         """Record that the next byte that is sent ends the invocation."""
@@ -137,7 +148,8 @@ class WorkerApi(RuntimeApi):
 
     def _ask_for_invocation(self) -> "Invocation | None":
         self.ask()
-        self.connection.record_invocation()
+        while not self.connection.record_invocation():
+            pass
         return self.take_invocation()
 
     def ask(self) -> None:
@@ -160,7 +172,7 @@ class WorkerApi(RuntimeApi):
         if not response.is_success or not is_path_segment(request_id):
             found = f"status {response.status}, {REQUEST_ID} {request_id!r}"
             raise NotDelivered(f"the Runtime API responded to {NEXT_PATH} without an invocation: {found}")
-        if self.slot.phase == worker_state.IDLE:  # its head arrived in several parts
+        if self.slot.phase == worker_state.IDLE:  # behind an interim response, for example
             self.slot.invoked(request_id, response.headers.get(INVOCATION_ID, ""))
         return Invocation(request_id, response.headers, response.body)
 

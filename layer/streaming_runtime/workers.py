@@ -75,7 +75,7 @@ STABLE_LIFETIME = 10.0  # seconds after which a death is not part of a series
 MAX_FAILED_STARTS = 5  # of a worker, in a row, without an invocation
 SHUTDOWN_TIMEOUT = 2.0  # seconds; the service allows no more
 API_TIMEOUT = 5.0  # seconds for the parent's own requests
-LAST_BYTES_TIMEOUT_MS = 200  # for what the Runtime API sends until it sees the end of a connection
+LAST_BYTES_TIMEOUT_MS = 1000  # for what the Runtime API sends until it sees the end of a connection
 
 
 class Worker:
