@@ -7,12 +7,15 @@ on the same machine are meaningful; times are reported with the machine.
 Reading order:
     cli                    options, the order of the work, the exit status
     measurements           the default measurements, and the limit of each figure
+    application_measurements   the same for web applications
     baseline_measurements  the measurements of --baseline, and their limit
     bench                  rounds: each program in turn, in a process of its own
     function_process       one process of a program, connected to a Runtime API of its own
     programs               the programs: commands, and building what they need
     layers                 a layer from this checkout, a zip, a folder or a git revision, unpacked as under /opt
-    interpreters           a Python to measure, with awslambdaric
+    applications           web applications, and the programs that serve them
+    web_server             one process of a web server
+    interpreters           a Python to measure, and packages for it
     local_url              `main.py` as its users start it
     cpu_share              the processor share of a memory setting
     machine                the machine

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.bench.applications import Application
 from tools.bench.function_process import FunctionProcess, Launcher, Program
 from tools.bench.measurement import Measurement
 from tools.bench.statistics import quantile
@@ -34,6 +35,7 @@ class Workload:
     Args:
         pairs: rounds of the figures that have a limit.
         rounds: rounds of the others.
+        application_pairs: rounds of cold starts of web applications, each of which takes a second.
     """
 
     pairs: int
@@ -43,10 +45,11 @@ class Workload:
     bulk_chunks: int
     delayed_chunks: int
     many_invocations: int
+    application_pairs: int
 
 
-FULL = Workload(PAIRS, 20, 400, 20_000, 500, 300, 100_000)
-QUICK = Workload(7, 2, 100, 2000, 100, 50, 10_000)
+FULL = Workload(PAIRS, 20, 400, 20_000, 500, 300, 100_000, 60)
+QUICK = Workload(7, 2, 100, 2000, 100, 50, 10_000, 7)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Bench:
         programs: those that can be measured.
         show_progress: receives a line about the current round.
         left_out: collects what cannot be measured, and why.
+        make_applications: installs the web applications and returns them. Raises ToolError.
     """
 
     launcher: Launcher
@@ -90,6 +94,7 @@ class Bench:
     workload: Workload
     show_progress: Callable[[str], None]
     left_out: list[str]
+    make_applications: Callable[[], list[Application]]
 
     def rounds(self, title: str, count: int, *names: str) -> Iterator[Program]:
         """Yield those of the named programs that can be measured, again and again, in alternating order."""

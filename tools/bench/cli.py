@@ -32,8 +32,8 @@ NAME is one of: {", ".join(PARTS)};
 with --baseline one of: {", ".join(BASELINE_PARTS)}.
 
 Writes bench.json and bench.svg to the output folder. Needs Linux. A C compiler ($CC or cc), a package index (for
-{REQUIREMENT}, installed into .venv/bench once) and control groups are optional: the report lists what it
-omits without them. Stop all other work on the machine.
+{REQUIREMENT} and web frameworks, installed into .venv/bench once) and control groups are optional: the
+report lists what it omits without them. Stop all other work on the machine.
 
 With --baseline, a figure fails if the 95 % confidence interval of its ratio lies wholly above {MAX_RATIO:g}.
 
@@ -121,6 +121,7 @@ def _measure_one(interpreter: Interpreter, workshop: Workshop, options: argparse
         _workload(options),
         lambda text: _show_progress(f"Python {interpreter.version}: {text}"),
         workshop.left_out,
+        lambda: workshop.applications(interpreter),
     )
     parts = BASELINE_PARTS if has_baseline else PARTS
     measurements = [each for name in options.only or parts for each in parts[name](bench)]

@@ -95,6 +95,10 @@ class FunctionProcess:
             self.started = read_clock()
 
     def invoke(self, count: int = 1, **event: int) -> Reply:
+        """As `send`, with the fields of the event as arguments."""
+        return self.send(event, count)
+
+    def send(self, event: Mapping[str, object], count: int = 1) -> Reply:
         """Send `count` invocations with the same event; return when the process asks for one more.
 
         Raises:

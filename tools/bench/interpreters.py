@@ -1,4 +1,4 @@
-"""A Python to measure, with awslambdaric in a virtual environment."""
+"""A Python to measure, and packages for it in virtual environments."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Interpreter:
 
     Args:
         path: the interpreter itself, not a shim of a version manager.
-        environment: the folder of the virtual environment, which `install_awslambdaric` creates.
+        environments: the folder of its virtual environments, which `packages` creates.
     """
 
     path: Path
     version: str
-    environment: Path
+    environments: Path
 
     @classmethod
     def at(cls, path: str) -> Interpreter:
@@ -66,27 +66,26 @@ class Interpreter:
         digest = hashlib.sha256(executable.encode()).hexdigest()[:8]
         return cls(Path(executable), version, ROOT / ".venv" / "bench" / f"{version}-{digest}")
 
-    @property
-    def site_packages(self) -> Path:
-        """The folder of the virtual environment that contains awslambdaric."""
-        major, minor = self.version.split(".")[:2]
-        return self.environment / "lib" / f"python{major}.{minor}" / "site-packages"
-
-    def install_awslambdaric(self) -> None:
-        """Create the virtual environment, unless it exists.
+    def packages(self, name: str, *requirements: str) -> Path:
+        """Install packages into a virtual environment of their own, unless it exists. Return the folder of packages.
 
         Raises:
-            ToolError: pip cannot install awslambdaric.
+            ToolError: pip cannot install them.
         """
-        stamp = self.environment / "stamp"
-        text = f"{self.environment}\n{self.path}\n{self.version}\n{REQUIREMENT}\n"
+        environment = self.environments / name
+        major, minor = self.version.split(".")[:2]
+        folder = environment / "lib" / f"python{major}.{minor}" / "site-packages"
+        stamp = environment / "stamp"
+        text = "\n".join(map(str, (environment, self.path, self.version, *requirements))) + "\n"
         if stamp.is_file() and stamp.read_text() == text:
-            return
-        print(f"bench: installing {REQUIREMENT} into {self.environment.relative_to(ROOT)} (once)", file=sys.stderr)
-        python = self.environment / "bin" / "python3"
+            return folder
+        what = ", ".join(requirements)
+        print(f"bench: installing {what} into {environment.relative_to(ROOT)} (once)", file=sys.stderr)
+        python = environment / "bin" / "python3"
         try:
-            run_command(self.path, "-m", "venv", "--clear", self.environment)
-            run_command(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT)
+            run_command(self.path, "-m", "venv", "--clear", environment)
+            run_command(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
         except ToolError as error:
-            raise ToolError(f"cannot install {REQUIREMENT} (is a package index reachable?): {error}") from error
+            raise ToolError(f"cannot install {what} (is a package index reachable?): {error}") from error
         stamp.write_text(text)  # last, so that an interrupted installation is repeated
+        return folder

@@ -10,6 +10,7 @@ from tools.bench.statistics import Summary, median_interval, quantile
 # Names of the programs in tables and JSON.
 LAYER, BASELINE, AWSLAMBDARIC = "layer", "baseline", "awslambdaric"
 MINIMAL_RUNTIME, C_CLIENT = "minimal runtime", "C client"
+MANGUM = "Mangum"  # on awslambdaric
 WITHOUT_PRELUDE = "without prelude"  # the layer and the same function, which then yields no dict
 BARE_EXCHANGE = "bare exchange"  # the layer on the Runtime API of the benchmark, without the emulator
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.bench.application_measurements import applications
 from tools.bench.bench import (
     BULK_BYTES,
     CHUNK_PAUSE_US,
@@ -256,5 +257,6 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "delay": delay,
     "memory": memory,
     "url": function_url,
+    "applications": applications,
     "quota": cold_start_by_memory,
 }

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.bench.applications import Application, make_applications
 from tools.bench.function_process import Launcher, Program
-from tools.bench.interpreters import Interpreter, run_command
+from tools.bench.interpreters import REQUIREMENT, Interpreter, run_command
 from tools.bench.layers import build_layer, find_layer
 from tools.bench.measurement import AWSLAMBDARIC, BASELINE, C_CLIENT, LAYER, MINIMAL_RUNTIME
 from tools.common.errors import ToolError
@@ -86,14 +87,18 @@ class Workshop:
         folders = {LAYER: self.layer, BASELINE: self.baseline}
         return {name: self._layer(name, folder, interpreter) for name, folder in folders.items()}
 
+    def applications(self, interpreter: Interpreter) -> list[Application]:
+        """Return the web applications. Raises ToolError if their packages cannot be installed."""
+        return make_applications(self.folder, _command(self.layer, interpreter), interpreter)
+
     def _layer(self, name: str, folder: Path, interpreter: Interpreter) -> Program:
-        return Program(name, (folder / "bootstrap", interpreter.path, _MANAGED_SCRIPT), self.folder / "streaming")
+        return Program(name, _command(folder, interpreter), self.folder / "streaming")
 
     def _awslambdaric(self, interpreter: Interpreter) -> Program:
-        interpreter.install_awslambdaric()
+        packages = interpreter.packages("awslambdaric", REQUIREMENT)
         # bootstrap starts the layer's Python with -S, so awslambdaric is started with it as well.
         command = (interpreter.path, "-S", "-m", "awslambdaric", "lambda_function.handler")
-        variables = {"PYTHONPATH": str(interpreter.site_packages)}
+        variables = {"PYTHONPATH": str(packages)}
         return Program(AWSLAMBDARIC, command, self.folder / "buffered", variables)
 
     def _minimal_runtime(self, interpreter: Interpreter) -> Program:
@@ -105,6 +110,10 @@ class Workshop:
             (folder / "runtime.py").write_text(source)
             run_command(interpreter.path, "-c", _COMPILE, folder / "runtime.py")
         return self._layer(MINIMAL_RUNTIME, folder, interpreter)
+
+
+def _command(layer: Path, interpreter: Interpreter) -> tuple[str | Path, ...]:
+    return (layer / "bootstrap", interpreter.path, _MANAGED_SCRIPT)
 
 
 # Bytecode like that of the layer: never compared with the modification time of the source.
