@@ -34,9 +34,8 @@ def encode(head: "dict[Any, Any]") -> bytes:
     if unknown:
         raise invalid(f"has the key {text_of(unknown[0], repr)}; allowed are {', '.join(KEYS)}")
     status, headers, cookies = head.get("statusCode", 200), head.get("headers", {}), head.get("cookies", [])
-    if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
-        # A client would wait for another response after a status code below 200 (RFC 9110, 15.2).
-        raise invalid("needs a statusCode that is an int from 200 to 599")
+    if not isinstance(status, int) or isinstance(status, bool) or not 100 <= status <= 599:
+        raise invalid("needs a statusCode that is an int from 100 to 599")
     if not isinstance(headers, dict) or not all(
         is_field(name) and name and is_field(headers[name]) for name in headers
     ):

@@ -281,7 +281,7 @@ def test_a_buffered_response_has_cookies_and_at_most_6_mb(serving: Serving) -> N
         "/6291557": "Function.ResponseSizeTooLarge",
         "/error": "ValueError",
         "/status/1000": "Runtime.InvalidResponseHead",
-        "/status/199": "Runtime.InvalidResponseHead",
+        "/status/99": "Runtime.InvalidResponseHead",
         "/status/[]": "Runtime.InvalidResponseHead",
         "/base64": "Runtime.InvalidResponseHead",
         "/headers": "Runtime.InvalidResponseHead",
@@ -291,9 +291,7 @@ def test_a_buffered_response_has_cookies_and_at_most_6_mb(serving: Serving) -> N
 
 
 @pytest.mark.parametrize("mode", ["RESPONSE_STREAM", "BUFFERED"])
-def test_the_runtime_refuses_a_status_code_that_http_reserves_for_interim_responses(
-    serving: Serving, mode: str
-) -> None:
+def test_an_interim_status_code_is_sent_without_a_body_and_ends_the_connection(serving: Serving, mode: str) -> None:
     server, _ = serving(
         """
         def handler(event, context):
@@ -303,9 +301,13 @@ def test_the_runtime_refuses_a_status_code_that_http_reserves_for_interim_respon
         *("--invoke-mode", mode),
     )
     for status in (100, 101, 199):
-        response = server.get(f"/{status}")
-        assert response.status == 502
-        assert "an int from 200 to 599" in json.loads(response.body)["errorMessage"]
+        with server.connect() as client:
+            client.send_request(f"GET /{status} HTTP/1.1")
+            status_line, headers = client.read_head()
+            assert status_line.startswith(f"HTTP/1.1 {status}")
+            assert headers["connection"] == "close"
+            assert client.read_rest() == b""
+    assert server.get("/99").status == 502
     assert server.get("/599").status == 599
 
 

@@ -71,8 +71,6 @@ def test_a_prelude_without_a_body_is_a_complete_response(runtime, keyword):
         "{'statusCode': '200'}",
         "{'statusCode': True}",
         "{'statusCode': 99}",
-        "{'statusCode': 100}",
-        "{'statusCode': 199}",
         "{'statusCode': 600}",
         "{'headers': []}",
         "{'headers': {'a': 5}}",

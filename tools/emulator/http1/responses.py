@@ -11,7 +11,8 @@ from typing import Any
 from tools.emulator.http1.connection import Connection, ConnectionClosed, Request
 
 Fields = Sequence[tuple[str, str]]
-WITHOUT_BODY = (204, 304)  # and 1xx, which the emulator does not send (RFC 9112, 6.3)
+INTERIM = range(100, 200)  # RFC 9110, 15.2: a client waits for another response
+WITHOUT_BODY = frozenset((*INTERIM, 204, 304))  # RFC 9112, 6.3
 
 
 class StreamedResponse:
@@ -33,7 +34,8 @@ class StreamedResponse:
         if self._chunked:
             lines.append("Transfer-Encoding: chunked")
         delimited = self._chunked or (self._without_body and request.version != "HTTP/1.0")
-        self._reusable = request.keep_alive and delimited
+        # A function may send an interim status as its response. The end of the connection ends the client's wait.
+        self._reusable = request.keep_alive and delimited and status not in INTERIM
         if not self._reusable:
             lines.append("Connection: close")
         self._send("\r\n".join([*lines, "", ""]).encode())
@@ -77,13 +79,13 @@ def send(
         request: None if it could not be read.
         close: whether the connection ends with this response in any case.
     """
-    reusable = request is not None and request.keep_alive and not close
+    reusable = request is not None and request.keep_alive and not close and status not in INTERIM
     lines = head_lines(status, fields)
     if status not in WITHOUT_BODY:
         lines.append(f"Content-Length: {len(body)}")
     if not reusable:
         lines.append("Connection: close")
-    without_body = request is not None and request.method == "HEAD"
+    without_body = status in WITHOUT_BODY or (request is not None and request.method == "HEAD")
     try:
         connection.write("\r\n".join([*lines, "", ""]).encode() + (b"" if without_body else body))
     except ConnectionClosed:
