@@ -36,6 +36,7 @@ HTTP_API_WARNING = (
     "status 200, with the JSON of the status and headers in the body; use a Function URL with InvokeMode "
     "RESPONSE_STREAM, or a REST API with responseTransferMode STREAM"
 )
+MAX_PORT = 65535
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -264,7 +265,8 @@ def server_of(host: str, forwarded_port: str, scheme: str) -> "tuple[str, int]":
     if not colon or not port.isdecimal() or (":" in name and not name.endswith("]")):
         name, port = host, forwarded_port
     name = name.removeprefix("[").removesuffix("]")
-    return name, int(port) if port.isascii() and port.isdecimal() and len(port) < 6 else DEFAULT_PORTS[scheme]
+    is_port = port.isascii() and port.isdecimal() and len(port.lstrip("0")) < 6 and int(port) <= MAX_PORT
+    return name, int(port) if is_port else DEFAULT_PORTS[scheme]
 
 
 # --- Text and bytes ---------------------------------------------------------------------------------------------------

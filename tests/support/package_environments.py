@@ -12,6 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +28,13 @@ class PackageEnvironment:
         name: of the folder.
         content: the packages, for messages.
         versions: of the Python to use, in order of preference; without one of them, that of the tests is used.
+        tested: a package whose own tests run too. Its source distribution, which contains them, is unpacked.
     """
 
     name: str
     content: str
     versions: tuple[str, ...] = ()
+    tested: str = ""
 
     @property
     def folder(self) -> Path:
@@ -44,6 +48,11 @@ class PackageEnvironment:
     def packages(self) -> Path:
         """The folder of the installed packages."""
         return next(self.folder.glob("lib/python3.*/site-packages"))
+
+    @property
+    def sources(self) -> Path:
+        """The folder of the unpacked source distribution."""
+        return self.folder / "sources"
 
     @property
     def is_prepared(self) -> bool:
@@ -73,8 +82,23 @@ class PackageEnvironment:
             if done.returncode:
                 errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
                 return errors[0].removeprefix("ERROR: ") if errors else f"status {done.returncode}"
+        if self.tested:
+            self._unpack_sources()
         (self.folder / "stamp").write_text(self._stamp())  # last, so that an interrupted installation is repeated
         return ""
+
+    def _unpack_sources(self) -> None:
+        """Unpack the source distribution of the tested package. Without it, its own tests are skipped."""
+        [requirement] = [line for line in self._requirements.read_text().splitlines() if line.startswith(self.tested)]
+        with tempfile.TemporaryDirectory() as download:
+            pip = [self.python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries=1"]
+            options = ["--no-deps", "--no-binary", self.tested, "--dest", download, requirement]
+            if subprocess.run([*pip, *options], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
+                [archive] = Path(download).iterdir()
+                with tarfile.open(archive) as files:
+                    files.extractall(download, filter="data")
+                [unpacked] = (path for path in Path(download).iterdir() if path.is_dir())
+                shutil.copytree(unpacked, self.sources)
 
     def _interpreter(self) -> str:
         for version in self.versions:
@@ -90,7 +114,7 @@ def pyenv_programs(version: str) -> list[str]:
 
 
 AGENTS = PackageEnvironment("agents", "tracing agents")
-FRAMEWORKS = PackageEnvironment("frameworks", "web frameworks", ("3.14", "3.13", "3.12"))
+FRAMEWORKS = PackageEnvironment("frameworks", "web frameworks", ("3.14", "3.13", "3.12"), tested="starlette")
 
 
 def main(name: str) -> int:
