@@ -93,7 +93,8 @@ class HttpRequest:
             self.http_version = "2" if version == "2.0" else version
         if isinstance(source_ip, str) and source_ip:
             self.client = source_ip, 0
-        host = self.header(b"host") or (domain if isinstance(domain, str) else "")
+        # The service sets the domain name; the caller can send any `host`, which is only better than nothing.
+        host = (domain if isinstance(domain, str) else "") or self.header(b"host")
         if host:
             self.server = server_of(host, self.header(b"x-forwarded-port"), self.scheme)
 

@@ -1,6 +1,6 @@
 """Starlette's own tests, with a client that reaches the application through the layer.
 
-They run in a process of their own, with the conftest in `support/starlette`. A test that cannot pass is
+They run in a process of their own, with `support/starlette_conftest.py` as their conftest. A test that cannot pass is
 listed here with the reason, and must fail: a list that is too long is a failure as well.
 """
 
@@ -57,7 +57,7 @@ def suite_files() -> set[str]:
 def outcomes(files: set[str], folder: Path) -> dict[str, str]:
     """Run some files. Return the outcome of each test by its name."""
     shutil.copytree(ENVIRONMENT.sources / "tests", folder / "tests")
-    shutil.copy(ROOT / "tests" / "support" / "starlette" / "conftest.py", folder / "tests")
+    shutil.copy(ROOT / "tests" / "support" / "starlette_conftest.py", folder / "tests" / "conftest.py")
     report = folder / "report.xml"
     command = [ENVIRONMENT.python, "-m", "pytest", "-q", f"--junitxml={report}", "-o", "addopts="]
     # The threads of a failed startup leave their loop to the end of the process.

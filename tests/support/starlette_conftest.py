@@ -22,6 +22,7 @@ import pytest
 import runtime
 from starlette.testclient import TestClient
 from streaming_runtime import api, interface, log
+
 from support.function_process import Peer, Request
 
 ADDED_HEADER = "x-forwarded-proto"  # by Function URLs; the tests do not expect it
