@@ -1,15 +1,15 @@
 """Work after the response: the callbacks that a handler registers with `context.after_response`.
 
-The service freezes the environment when the runtime asks for the next invocation. Whatever is still to be done then
-waits for the next caller, or is lost. Done before the last chunk, it delays the caller. So it is done between the two:
-the response ends, the callbacks run one after the other, and only then comes the next `next`.
+The service freezes the environment when the runtime asks for the next invocation. Work that is not complete by then
+waits for the next caller, or is lost. Work before the last chunk delays the caller. So the callbacks run between the
+end of the response and the next request to `next`.
 
-- The response may have ended well, with an error, or because the caller has left. The callbacks run in each case.
+- The response can end well, with an error, or because the caller has left. The callbacks run in each case.
 - An error of a callback is logged; the next one runs. An exit, by `sys.exit` or by SIGTERM, waits for the rest.
 - A callback sees the context variables of its invocation. A task has a copy of them, so those that an async handler or
   a coroutine function has set are taken over from its task.
-- A registration that nothing would call any more has to fail. So an invocation is marked as ended before its callbacks
-  are looked at, and a registration looks at the mark after it has added itself: threads can register too.
+- Threads can register too, at any time. A callback that nobody would call must not be accepted. So the end of an
+  invocation is marked before its callbacks are read, and a registration reads the mark after it has made the list.
 - A forked child inherits the callbacks. Only the process that received the invocation may call them.
 """
 
