@@ -281,7 +281,8 @@ class ObservedHandler(Handler):
         self, handler: "Callable[..., Any]", log: "Log", inner: InnerHandler, bootstrap: "ManagedBootstrap | None"
     ) -> None:
         super().__init__(handler, log)
-        self.loop = inner.application.loop if inner.application is not None else None
+        if inner.application is not None:
+            self.loop, self.is_asgi = inner.application.loop, inner.application.is_asgi
         self._inner = inner
         self._bootstrap = bootstrap
         self._is_reported = False
@@ -300,6 +301,12 @@ class ObservedHandler(Handler):
         if not call.is_driven:
             self._report_unused()
             self.send(result, response)
+
+    def start(self) -> None:
+        """Start the ASGI application, which was imported before a fork."""
+        application: Any = self._inner.application
+        application.start()
+        self.loop = application.loop
 
     def settle(self) -> None:
         super().settle()
