@@ -23,7 +23,7 @@ from tools.fleet.rollout import events, journal
 from tools.fleet.rollout.events import Event, FunctionState, IllegalEvent, RollOutState, next_state
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.storage import Disk, JournalError
+from tools.fleet.rollout.storage import Disk, FileLocation, JournalError
 
 # --- The table of events
 
@@ -49,7 +49,7 @@ def test_any_sequence_of_events_is_allowed_or_refused_in_one_line(sequence: list
 
 
 def accepted_journal(path: Path) -> Journal:
-    written = Journal.create(path, Options(all_using=True, to="2"), MemoryDisk())
+    written = Journal.create(FileLocation(path, MemoryDisk()), Options(all_using=True, to="2"))
     written.write(Event.ACCOUNT, partition="aws", region="eu-central-1", account="123456789012", targets={})
     written.write(Event.PLANNED, function="a", name="a", verdict="change", reason="", old=["1"], new=["2"])
     written.write(Event.ACCEPTED)
@@ -84,7 +84,7 @@ def test_a_journal_with_an_illegal_event_is_refused_before_aws_is_called(
     context = Context(Environment(connect=no_aws, disk=MemoryDisk()), Output())
     with pytest.raises(ToolError) as refusal:
         if command == "rollback":
-            undo.roll_back(context, path, yes=True)
+            undo.roll_back(context, FileLocation(path, MemoryDisk()), yes=True)
         else:
             rollout.resume(context, Options(yes=True), path)
     assert str(refusal.value) == f"{path}: line 5: {problem}; use the file that a roll-out wrote"
@@ -95,7 +95,7 @@ def no_aws(*_: Any) -> Any:
 
 
 def test_function_events_are_refused_before_the_plan_is_accepted_and_after_the_end(tmp_path: Path) -> None:
-    written = Journal.create(tmp_path / "journal", Options(), MemoryDisk())
+    written = Journal.create(FileLocation(tmp_path / "journal", MemoryDisk()), Options())
     with pytest.raises(IllegalEvent, match="update-started is not allowed in the state begun"):
         written.write(Event.UPDATE_STARTED, function="a", old=[], new=[])
     ended = accepted_journal(tmp_path / "ended")
@@ -213,14 +213,14 @@ def test_a_disk_error_stops_the_roll_out_and_it_continues(
     assert rollout.resume(context(region, MemoryDisk()), Options(yes=True), path) == 0
     assert region.functions == five(2)
     assert len(region.updates) == 5
-    assert undo.roll_back(context(region, MemoryDisk()), path, yes=True) == 0
+    assert undo.roll_back(context(region, MemoryDisk()), FileLocation(path, MemoryDisk()), yes=True) == 0
     assert region.functions == five(1)
 
 
 def test_nothing_is_written_behind_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     disk = FullDisk(b"update-started")
-    written = Journal.create(path, Options(), disk)
+    written = Journal.create(FileLocation(path, disk), Options())
     written.write(Event.ACCOUNT, partition="aws", region="eu-central-1", account="123456789012", targets={})
     written.write(Event.PLANNED, function="a", name="a", verdict="change", reason="", old=["1"], new=["2"])
     written.write(Event.ACCEPTED)
@@ -247,7 +247,12 @@ def test_one_torn_line_within_a_journal_is_skipped_and_explained(tmp_path: Path,
     path.write_bytes(b"".join([*lines[:10], lines[10][:length] + end, *lines[10:]]))
     errors = io.StringIO()
     environment = Environment(connect=lambda pace: region, disk=MemoryDisk())  # type: ignore[arg-type,return-value]
-    assert undo.roll_back(Context(environment, Output(out=io.StringIO(), err=errors)), path, yes=True) == 0
+    assert (
+        undo.roll_back(
+            Context(environment, Output(out=io.StringIO(), err=errors)), FileLocation(path, MemoryDisk()), yes=True
+        )
+        == 0
+    )
     assert region.functions == five(1)
     assert f"line 11 of {path} is incomplete, because the disk was full or the process ended" in errors.getvalue()
     assert "the step that it announced was not taken, and an outcome is read from AWS" in errors.getvalue()
@@ -296,7 +301,7 @@ class StoredRollOut:
         return rollout.resume(self.context(), Options(), self.path)
 
     def roll_back(self) -> int:
-        return undo.roll_back(self.context(), self.path, yes=True)
+        return undo.roll_back(self.context(), FileLocation(self.path, MemoryDisk()), yes=True)
 
     def layers(self) -> dict[str, list[str]]:
         return {name: self.region.functions[name] for name in BEFORE_ROLL_OUT}

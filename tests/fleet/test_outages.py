@@ -28,6 +28,7 @@ from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import journal
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.storage import FileLocation
 
 UPDATE = "UpdateFunctionConfiguration"
 NAMES = [f"f-{number}" for number in range(6)]
@@ -201,7 +202,7 @@ def test_an_update_that_takes_effect_late_is_recognized(tmp_path: Path, delay: i
     assert roll_out(region, path) == 0
     region.on_call = lambda operation, name: None
     assert region.functions == all_at(2)
-    assert undo.roll_back(context(region), path, yes=True) == 0
+    assert undo.roll_back(context(region), FileLocation(path, MemoryDisk()), yes=True) == 0
     assert region.functions == all_at(1)
 
 

@@ -30,7 +30,7 @@ from tools.fleet.rollout import journal
 from tools.fleet.rollout.events import FunctionState
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.storage import Disk
+from tools.fleet.rollout.storage import Disk, FileLocation
 
 FUNCTIONS = 40
 WAIT = 60  # seconds until a test gives up
@@ -67,7 +67,7 @@ def resume(region: Region, path: Path, **more: Any) -> int:
 
 
 def roll_back(region: Region, path: Path, workers: int = 8, disk: Disk | None = None) -> int:
-    return undo.roll_back(context(region, workers, disk), path, yes=True)
+    return undo.roll_back(context(region, workers, disk), FileLocation(path, disk or MemoryDisk()), yes=True)
 
 
 def number_of_steps(tmp_path: Path, **more: Any) -> int:

@@ -29,6 +29,7 @@ from moto.awslambda.utils import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
 
@@ -147,18 +148,29 @@ class StandIn:
         try:
             if self.faults.expired:
                 raise Refusal(403, "ExpiredTokenException")
+            if fault in (403, 409, 412) and call.service == "s3":
+                raise Refusal(int(fault), _S3_CODES[int(fault)])
+            if fault == 503:
+                raise Refusal(503, "SlowDown")
             if fault == 429:
                 raise Refusal(429, "TooManyRequestsException", Reason="CallerRateLimitExceeded")
             if fault == 500:
                 raise Refusal(500, "ServiceException")
             if fault == 403:
                 raise Refusal(403, "AccessDeniedException")
+            if call.service == "s3":
+                with self._lock:  # S3 decides about conditions for one request after the other
+                    self._check_conditions(environ)
+                    return self._inner(environ)
             if call.service != "lambda":
                 return self._inner(environ)
             with self._lock:
                 status, response, *more = self._lambda(environ, call)
             return status, response, [*json_headers, *(more[0] if more else ())]
         except Refusal as refusal:
+            if call.service == "s3":
+                text = f"<Error><Code>{refusal.code}</Code><Message>no</Message></Error>"
+                return refusal.status, text.encode(), [("Content-Type", "application/xml")]
             if call.service == "sts":
                 text = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>no</Message></Error></ErrorResponse>"
                 return refusal.status, text.encode(), [("Content-Type", "text/xml")]
@@ -167,6 +179,18 @@ class StandIn:
                 return refusal.status, content, [("Content-Type", "application/x-amz-json-1.0")]
             content = {"Type": "User", "message": f"{refusal.code} from the stand-in", **refusal.more}
             return refusal.status, content, [*json_headers, ("x-amzn-ErrorType", refusal.code)]
+
+    def _check_conditions(self, environ: Environ) -> None:
+        """Check `If-Match`, which moto ignores, against the present object."""
+        expected = environ.get("HTTP_IF_MATCH")
+        if not expected or environ["REQUEST_METHOD"] not in ("PUT", "DELETE"):
+            return
+        _, bucket, key = urllib.parse.unquote(environ["PATH_INFO"]).split("/", 2)
+        stored = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].head_object(bucket, key)
+        if stored is None:
+            raise Refusal(404, "NoSuchKey")
+        if stored.etag.strip('"') != expected.strip('"'):
+            raise Refusal(412, "PreconditionFailed")
 
     def _inner(self, environ: Environ) -> tuple[int, bytes, list[tuple[str, str]]]:
         body, status, headers = run_wsgi_app(self._moto, environ)
@@ -198,6 +222,8 @@ class StandIn:
             content = {}
         operation, name, part = _operation(environ["REQUEST_METHOD"], path)
         operation = operation or environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2]  # CloudWatch
+        if service == "s3":
+            operation, name = _s3_operation(environ, path)
         return Call(time.monotonic(), account, region, service, operation or service, name, part, content)
 
     # --- Functions
@@ -524,6 +550,18 @@ def _operation(method: str, path: str) -> tuple[str, str, str]:
             return {"GET": "GetAlias", "PUT": "UpdateAlias"}.get(method, ""), name, rest.removeprefix("aliases/")
         return _OF_FUNCTION.get((method, rest), ""), name, ""
     return "", "", ""
+
+
+_S3_CODES = {403: "AccessDenied", 409: "ConditionalRequestConflict", 412: "PreconditionFailed"}
+
+
+def _s3_operation(environ: Environ, path: str) -> tuple[str, str]:
+    """Return the operation and the key."""
+    key = path.lstrip("/").partition("/")[2]
+    if not key and environ["REQUEST_METHOD"] == "GET":
+        return "ListObjectsV2", ""
+    operations = {"PUT": "PutObject", "GET": "GetObject", "DELETE": "DeleteObject", "POST": "DeleteObjects"}
+    return operations.get(environ["REQUEST_METHOD"], "s3"), key
 
 
 def _page(items: list[Any], key: str, query: dict[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ Reading order:
     functions   reading, updating, probing and publishing functions
     cloudwatch  alarms and metrics
     layers      reading, publishing, sharing and deleting layer versions
+    objects     objects of a bucket, with conditional writes
     account     one region of one account: who calls, and what can be called
 
 Imports point upwards in this list.

@@ -21,7 +21,9 @@ from typing import Any
 from tools.common.errors import ToolError
 from tools.common.urls import redact
 
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException"}
+_SKEWED = {"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}
+_SKEW_WORDS = ("Signature expired", "Signature not yet current")  # in the message of other codes
 _INVALID = {
     "AuthFailure",
     "InvalidClientTokenId",
@@ -205,6 +207,10 @@ def _of_response(response: dict[str, Any], operation: str) -> AwsError:
     code = str(error.get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     message = " ".join(str(error.get("Message", "")).split())
+    if code in _SKEWED or (code in _INVALID and message.startswith(_SKEW_WORDS)):
+        return CredentialsError(
+            f"the clock of this machine is wrong ({code}): set it, for example with NTP", code, status
+        )
     if code in _EXPIRED:
         text = "the AWS session has expired: sign in again, for example with `aws sso login`, and repeat the command"
         return CredentialsExpired(text, code, status)

@@ -29,7 +29,17 @@ SHORTEST_PAUSE = 0.01  # seconds
 _READS = ("Get", "List", "Describe", "Head")
 # Writes that may be repeated: the second one fails or does nothing if the first was carried out, and the callers of
 # those that fail then look at the result.
-_REPEATABLE = frozenset({"AddLayerVersionPermission", "AssumeRole", "DeleteLayerVersion", "PutObject", "PutParameter"})
+_REPEATABLE = frozenset(
+    {
+        "AddLayerVersionPermission",
+        "AssumeRole",
+        "DeleteLayerVersion",
+        "DeleteObject",
+        "DeleteObjects",
+        "PutObject",
+        "PutParameter",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Reading order:
     rollout_arguments
                  the command line of `rollout` and `attach`
     retry_notes  the notes of retries on stderr
+    journals     where a journal is: a file, or a bucket
     undo         rolls back the roll-out of a journal
     publish, verify, report, rollout (with `attach`), rollback, prune, doctor
 

@@ -48,6 +48,7 @@ class Context:
     def __init__(self, environment: Environment, output: Output) -> None:
         self.environment = environment
         self.output = output
+        self.take_over = False  # of the lock of another process
 
     @property
     def root(self) -> Path:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tools.common.cli import Parser
-from tools.fleet.commands import arguments
+from tools.fleet.aws.objects import Address
+from tools.fleet.commands import arguments, journals
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.undo import COMMAND_NAME, roll_back
 
 
 def _add_arguments(parser: Parser) -> None:
-    parser.add_argument("journal", metavar="JOURNAL", type=Path, help="the file that the roll-out wrote, in rollouts/")
+    parser.add_argument(
+        "journal", metavar="JOURNAL", type=journals.where, help="what the roll-out wrote: a file, or s3://…"
+    )
+    journals.add_take_over(parser)
     arguments.add_region(parser)
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
+    parser.set_defaults(parser=parser)
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
-    return roll_back(context, namespace.journal, namespace.region, namespace.yes, namespace.dry_run)
+    context.take_over = namespace.take_over
+    if namespace.take_over and not isinstance(namespace.journal, Address):
+        namespace.parser.error("--take-over is for a journal in a bucket, s3://BUCKET/PREFIX/…/")
+    location = journals.existing(context, namespace.journal, namespace.region)
+    return roll_back(context, location, namespace.region, namespace.yes, namespace.dry_run)
 
 
 COMMAND = Command(

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from enum import Enum
-from pathlib import Path
 
 from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
 from tools.common.output import count, shortened
-from tools.common.paths import shown
 from tools.fleet.aws.account import Account
-from tools.fleet.aws.arns import LayerVersion
+from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.cloudwatch import CloudWatch
 from tools.fleet.aws.errors import Interruption, NotFound
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function, Unavailable
+from tools.fleet.aws.objects import Address
 from tools.fleet.commands.interface import Command, Context
+from tools.fleet.commands.journals import Where, existing, new
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
 from tools.fleet.commands.undo import roll_back
 from tools.fleet.rollout import options as names
@@ -31,11 +29,12 @@ from tools.fleet.rollout.engine import RollOut
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.gates import Gates
 from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, History, planned_fields
-from tools.fleet.rollout.journal import Journal, journal_folder, journals_in, read, torn_note
+from tools.fleet.rollout.journal import Journal, read_from, torn_note
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan
 from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.selection import select
+from tools.fleet.rollout.storage import Location
 from tools.fleet.rollout.target_version import project_layers, refuse_downgrade, targets
 from tools.fleet.rollout.traffic import OldAliases, find_old_aliases
 
@@ -45,11 +44,14 @@ MAX_NAMES = 5  # in a message
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
-    journal: Path | None = namespace.journal
+    context.take_over = namespace.take_over
+    journal: Where | None = namespace.journal
     if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
-        namespace.functions.insert(0, namespace.resume)
+        namespace.functions.insert(0, str(namespace.resume))
     elif namespace.resume:
-        journal = Path(namespace.resume)
+        journal = namespace.resume
+    if namespace.take_over and not isinstance(journal, Address):
+        namespace.parser.error("--take-over is for a journal in a bucket: add --journal s3://BUCKET/PREFIX/")
     options = options_of(namespace)
     parser: Parser = namespace.parser
     variants = [variant.name for variant in context.manifest.variants]
@@ -84,13 +86,18 @@ ATTACH = Command(
 
 
 def roll_out(
-    context: Context, options: Options, path: Path | None, dry_run: bool = False, replace_torn: bool = False
+    context: Context, options: Options, place: Where | None, dry_run: bool = False, torn: Location | None = None
 ) -> int:
-    """Begin a roll-out. Returns the exit status."""
+    """Begin a roll-out. Returns the exit status.
+
+    Args:
+        torn: a journal without a single complete line, which is overwritten.
+    """
     if dry_run:
         return CommandRun(context, options, None).begin()
     try:
-        journal = Journal.create(path or _new_path(context.root), options, context.environment.disk, replace_torn)
+        location = torn or new(context, place, options.region)
+        journal = Journal.create(location, options, replace_torn=torn is not None)
         context.environment.ending.before_end(lambda: None if journal.history.is_accepted else journal.discard())
         try:
             return CommandRun(context, options, journal).begin()
@@ -111,7 +118,7 @@ class Direction(Enum):
 
 
 def resume(
-    context: Context, options: Options, path: Path | None, dry_run: bool = False, direction: Direction | None = None
+    context: Context, options: Options, place: Where | None, dry_run: bool = False, direction: Direction | None = None
 ) -> int:
     """Continue the roll-out of a journal. Returns the exit status.
 
@@ -119,25 +126,25 @@ def resume(
         options: of this command line: none besides `yes` and `region`, or those of the journal.
         direction: None for the one in which the roll-out was interrupted.
     """
-    path = path or _unfinished(journal_folder(context.root))
-    is_empty = not path.exists() or b"\n" not in path.read_bytes()
+    location = existing(context, place, options.region)
+    is_empty = location.is_empty()
     if is_empty and options.selects_functions:  # the process died before the first line, so nothing was changed
-        return roll_out(context, options, path, dry_run, replace_torn=True)
+        return roll_out(context, options, place, dry_run, torn=location)
     if is_empty:
-        raise ToolError(f"{shown(path)} contains no roll-out, so none was begun: run the command without --resume")
-    history = read(path)
+        raise ToolError(f"{location.name} contains no roll-out, so none was begun: run the command without --resume")
+    history = read_from(location)
     stored = Options.of(history.options)
     if options.command != stored.command:
-        raise UsageError(f"{shown(path)} is of ./build.sh {stored.command}: resume it with that command")
+        raise UsageError(f"{location.name} is of ./build.sh {stored.command}: resume it with that command")
     if options.selects_functions and not options.is_same_roll_out(stored):
-        raise UsageError(f"{shown(path)} contains another roll-out: use --resume with the journal, and nothing else")
+        raise UsageError(f"{location.name} contains another roll-out: use --resume with the journal, and nothing else")
     stored = replace(stored, yes=stored.yes or options.yes, region=options.region or stored.region)
     if direction is Direction.BACK:
-        return roll_back(context, path, options.region, options.yes, dry_run)
-    _check_direction(history, path, direction)
+        return roll_back(context, location, options.region, options.yes, dry_run)
+    _check_direction(history, location.name, direction)
     if dry_run:
         return _show_resume(context, stored, history, options.region)
-    journal = Journal.resume(path, context.environment.disk)
+    journal = Journal.resume(location)
     if journal.history.torn:
         context.output.note(torn_note(journal.history, journal.name))
     try:
@@ -146,10 +153,10 @@ def resume(
         journal.close()
 
 
-def _check_direction(history: History, path: Path, direction: Direction | None) -> None:
+def _check_direction(history: History, name: str, direction: Direction | None) -> None:
     """Refuse to go forward where that needs a decision, or is not possible any more."""
     if history.stopped and direction is Direction.FORWARD:
-        raise ToolError(f"{shown(path)} is being rolled back ({history.stopped}): omit --forward to complete that")
+        raise ToolError(f"{name} is being rolled back ({history.stopped}): omit --forward to complete that")
     if history.with_unknown_probe and direction is None:
         probed = shortened([record.name for record in history.with_unknown_probe], MAX_NAMES)
         raise ToolError(
@@ -195,6 +202,8 @@ class CommandRun:
         """Make the plan, show it, ask, and carry it out. Returns the exit status."""
         account = Account.open(self._context.aws, self._options.region)
         targets = self._targets(account)
+        if self._journal:
+            self._journal.lock(_locked(account, targets))
         steps = self._plan(account, targets)
         self._gates(account, self._output.note).check_access()
         self._show_plan(account, targets, steps)
@@ -221,6 +230,7 @@ class CommandRun:
         account = _open(self._context, history, region)
         versions = [LayerVersion.parse(arn) for arn in history.targets.values()]
         targets = {version.layer: version for version in versions}
+        journal.lock(_locked(account, targets))
         if not history.stopped:
             self._plan_again(journal, account, targets)
         return self._carry_out(journal, account, targets, {})
@@ -307,14 +317,18 @@ class CommandRun:
             caller=account.identity.caller,
             targets={layer.name: str(version) for layer, version in targets.items()},
         )
-        for step in steps:
-            journal.write(
+        journal.write_all(
+            (
                 Event.PLANNED,
-                function=step.function.arn,
-                name=step.function.name,
-                verdict=step.verdict.value,
-                **planned_fields(step),
+                {
+                    "function": step.function.arn,
+                    "name": step.function.name,
+                    "verdict": step.verdict.value,
+                    **planned_fields(step),
+                },
             )
+            for step in steps
+        )
 
     # --- The roll-out
 
@@ -383,15 +397,6 @@ class CommandRun:
         return 1
 
 
-def _new_path(root: Path) -> Path:
-    return journal_folder(root) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl"
-
-
-def _unfinished(folder: Path) -> Path:
-    found = [path for path in journals_in(folder) if not read(path).outcome]
-    if not found:
-        raise ToolError(f"no roll-out in {shown(folder)} can be resumed: name the journal with --resume FILE")
-    if len(found) > 1:
-        listed = ", ".join(shown(path) for path in found)
-        raise ToolError(f"{len(found)} roll-outs can be resumed ({listed}): name the journal with --resume FILE")
-    return found[0]
+def _locked(account: Account, targets: Targets) -> list[Layer]:
+    """Return what a roll-out locks: its layers, in the account and region of the functions."""
+    return [account.place.layer(layer.name) for layer in targets]

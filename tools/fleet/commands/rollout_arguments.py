@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from tools.common.cli import Parser
 from tools.common.event_argument import event_bytes
-from tools.fleet.commands import arguments
+from tools.fleet.commands import arguments, journals
 from tools.fleet.rollout.options import GATE_TIMEOUT, MIN_INVOCATIONS, Options
 from tools.fleet.rollout.waves import parse_shift, parse_waves
 
@@ -33,8 +32,21 @@ def add_arguments(parser: Parser, has_all_using: bool) -> None:
     parser.add_argument(
         "--max-failures", metavar="N", type=arguments.number, default=0, help="tolerate N failures (default: 0)"
     )
-    parser.add_argument("--journal", metavar="FILE", type=Path, help="default: a new file in rollouts/")
-    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help="continue the roll-out of this journal")
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        type=journals.where,
+        help="a file, or s3://BUCKET/PREFIX/ for all journals of a team (default: a new file in rollouts/)",
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        type=lambda text: journals.where(text) if text else "",
+        help="continue the roll-out of this journal",
+    )
+    journals.add_take_over(parser)
     direction = parser.add_mutually_exclusive_group()
     direction.add_argument("--forward", action="store_true", help="with --resume: roll out the remaining functions")
     direction.add_argument("--back", action="store_true", help="with --resume: restore the functions that were changed")

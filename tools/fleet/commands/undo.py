@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tools.common.errors import ToolError
 from tools.common.output import count
 from tools.fleet.aws.account import Account
+from tools.fleet.aws.arns import LayerVersion
 from tools.fleet.aws.errors import Interruption
 from tools.fleet.commands.interface import Context
 from tools.fleet.rollout import rendering
 from tools.fleet.rollout.events import Event, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, ROLLED_BACK, History
-from tools.fleet.rollout.journal import Journal, read, torn_note
+from tools.fleet.rollout.journal import Journal, read_from, torn_note
 from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.rollback import Rollback
 from tools.fleet.rollout.steps import Steps
+from tools.fleet.rollout.storage import Location
 
 COMMAND_NAME = "rollback"
 
 
-def roll_back(context: Context, path: Path, region: str | None = None, yes: bool = False, dry_run: bool = False) -> int:
+def roll_back(
+    context: Context, location: Location, region: str | None = None, yes: bool = False, dry_run: bool = False
+) -> int:
     """Roll back the roll-out of a journal. Returns the exit status: 1 if a function remains changed."""
     if dry_run:
-        history = read(path)
+        history = read_from(location)
         if history.changed:
             _open(context, history, region)
         document = rendering.rollback_document(history)
         context.output.result(lambda: document, lambda: rendering.rollback_lines(history))
         return 0
-    journal = Journal.resume(path, context.environment.disk)
+    journal = Journal.resume(location)
     if journal.history.torn:
         context.output.note(torn_note(journal.history, journal.name))
     try:
@@ -48,6 +50,7 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
         )
         return 0
     account = _open(context, history, region)
+    journal.lock([account.place.layer(name) for name in _layer_names(history)])
     output.show(rendering.rollback_lines(history))
     if not yes and not output.confirm(f"Roll back {count(len(history.changed), 'function')}?"):
         raise ToolError("nothing was changed")
@@ -70,6 +73,10 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
     )
     is_left = any(record.state is FunctionState.LEFT_ALONE for record in history.records.values())
     return 1 if history.changed or is_left else 0
+
+
+def _layer_names(history: History) -> list[str]:
+    return sorted({LayerVersion.parse(arn).layer.name for arn in history.targets.values()})
 
 
 def _state(history: History) -> str:

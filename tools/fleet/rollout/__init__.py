@@ -9,6 +9,8 @@ Reading order:
     events          the events of a journal, with the tables of allowed transitions
     history         the state of the roll-out and of each function, computed from events
     storage         where events are stored: a local file
+    lock            one roll-out at a time, for shared journals
+    bucket_storage  events as objects of a bucket
     journal         writes events, and reads them
     waves           the stages of a roll-out, computed from the options and the plan
     steps           the update of one function's layers, with its lock; both directions use it

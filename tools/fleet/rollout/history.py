@@ -119,7 +119,7 @@ class History:
 
     def check(self, line: Mapping[str, Any]) -> None:
         """Raise `IllegalEvent` if the event of `line` is unknown or not allowed now; changes nothing."""
-        if "upgrade" in line or self._is_format_1(line):
+        if "upgrade" in line or "takenOverFrom" in line or self._is_format_1(line):
             return
         event = self._event(line)
         if event not in events.FUNCTION_EVENTS:
@@ -134,6 +134,8 @@ class History:
         self._lines += 1
         if "upgrade" in line:
             self.format = int(line["upgrade"])
+            return
+        if "takenOverFrom" in line:  # it only keeps the process before from writing
             return
         event = self._event(line)
         if event in events.FUNCTION_EVENTS:

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tools.common.errors import ToolError
-from tools.common.paths import shown
+from tools.fleet.aws.arns import Layer
 from tools.fleet.rollout.events import Event, IllegalEvent
 from tools.fleet.rollout.history import FORMAT, History
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.storage import Disk, FileStorage, Storage
+from tools.fleet.rollout.storage import Disk, FileLocation, Location, Storage
 
 _START = b'{"at": "'  # of each line
 
@@ -45,26 +45,9 @@ class Journal:
         return self._storage.name
 
     @classmethod
-    def create(cls, path: Path, options: Options, disk: Disk, replace_torn: bool = False) -> Journal:
-        """Begin a journal in the file at `path`.
-
-        Args:
-            replace_torn: overwrite a file without a single complete line.
-
-        Raises:
-            ToolError: the file has content, is in use, or cannot be written.
-        """
-        storage = FileStorage(path, disk, is_new=True)
-        if replace_torn and b"\n" not in storage.read():
-            storage.cut(0)
-        if storage.read():
-            storage.close()
-            raise ToolError(f"{storage.name} exists: continue it with --resume, or choose another --journal")
-        return cls.begin(storage, options)
-
-    @classmethod
-    def begin(cls, storage: Storage, options: Options) -> Journal:
-        """Write the first event of a new journal."""
+    def create(cls, location: Location, options: Options, replace_torn: bool = False) -> Journal:
+        """Begin a journal; raises `ToolError` as `Location.create`."""
+        storage = location.create(replace_torn)
         journal = cls(storage, History())
         try:
             journal.write(Event.BEGIN, format=FORMAT, options=asdict(options))
@@ -74,15 +57,15 @@ class Journal:
         return journal
 
     @classmethod
-    def resume(cls, path: Path, disk: Disk) -> Journal:
+    def resume(cls, location: Location) -> Journal:
         """Open a journal to append to it. An incomplete last line is cut off; FORMAT 1 continues as FORMAT 2.
 
         Raises:
             ToolError: it cannot be read, is not a journal, or another process uses it.
         """
-        storage = FileStorage(path, disk, is_new=False)
-        text = storage.read()
+        storage = location.open()
         try:
+            text = storage.read()
             history = replay(text, storage.name)
             storage.cut(text.rfind(b"\n") + 1)
         except ToolError:
@@ -95,6 +78,15 @@ class Journal:
         if history.format != FORMAT:
             journal._append([{"upgrade": FORMAT}])
         return journal
+
+    def lock(self, layers: Sequence[Layer]) -> None:
+        """Keep other roll-outs of `layers` out, if the journal is shared; raises `ToolError` if one is running."""
+        with self._lock:
+            self._storage.lock(layers)
+
+    def write_all(self, events: Iterable[tuple[Event, Mapping[str, Any]]]) -> None:
+        """Append many events, as `write`, but wait for the disk once."""
+        self._append([{"event": event.value, **fields} for event, fields in events])
 
     def write(self, event: Event, **fields: Any) -> None:
         """Append an event; it is durable when this returns.
@@ -125,11 +117,13 @@ class Journal:
 
 
 def read(path: Path) -> History:
-    """Read the journal at `path`, which another process may be writing; raises `ToolError` if it cannot be read."""
-    try:
-        return replay(path.read_bytes(), shown(path))
-    except OSError as error:
-        raise ToolError(f"cannot read the journal {shown(path)}: {error.strerror}") from None
+    """Read the journal in the file at `path`; raises `ToolError` if that is not possible."""
+    return read_from(FileLocation(path, Disk()))
+
+
+def read_from(location: Location) -> History:
+    """Read a journal, which another process may be writing; raises `ToolError` if that is not possible."""
+    return replay(location.read(), location.name)
 
 
 def replay(text: bytes, name: str) -> History:

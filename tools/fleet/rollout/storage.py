@@ -22,11 +22,41 @@ from typing import Protocol
 
 from tools.common.errors import ToolError
 from tools.common.paths import shown
+from tools.fleet.aws.arns import Layer
 from tools.fleet.aws.errors import Interruption
 
 
 class JournalError(Interruption):
     """An event cannot be stored, so the step that it announces must not be taken."""
+
+
+class Location(Protocol):
+    """Where a journal is, or will be.
+
+    Attributes:
+        name: as a user would type it.
+    """
+
+    name: str
+
+    def is_empty(self) -> bool:
+        """Whether there is no complete event."""
+
+    def create(self, replace_torn: bool) -> Storage:
+        """Return a new journal.
+
+        Args:
+            replace_torn: overwrite one without a single complete line.
+
+        Raises:
+            ToolError: it exists, is in use, or cannot be written.
+        """
+
+    def open(self) -> Storage:
+        """Open an existing journal to append to it; raises `ToolError`."""
+
+    def read(self) -> bytes:
+        """Return all events of a journal that another process may be writing; raises `ToolError`."""
 
 
 class Storage(Protocol):
@@ -40,6 +70,12 @@ class Storage(Protocol):
 
     def read(self) -> bytes:
         """Return all events, one line each; the last one may be incomplete."""
+
+    def cut(self, length: int) -> None:
+        """Remove what follows the first `length` bytes: a line that was being written when its process ended."""
+
+    def lock(self, layers: Sequence[Layer]) -> None:
+        """Keep other roll-outs of `layers` out, where journals are shared; raises `ToolError` if one is running."""
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Store events; they are durable when this returns. Not for several threads at once.
@@ -68,6 +104,36 @@ class Disk:
 
     def remove(self, path: Path) -> None:
         path.unlink()
+
+
+class FileLocation:
+    """A local file, that exists or not."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.name = shown(path)
+        self._path = path
+        self._disk = disk
+
+    def is_empty(self) -> bool:
+        return not self._path.exists() or b"\n" not in self._path.read_bytes()
+
+    def create(self, replace_torn: bool) -> FileStorage:
+        storage = FileStorage(self._path, self._disk, is_new=True)
+        if replace_torn and self.is_empty():
+            storage.cut(0)
+        if storage.read():
+            storage.close()
+            raise ToolError(f"{self.name} exists: continue it with --resume, or choose another --journal")
+        return storage
+
+    def open(self) -> FileStorage:
+        return FileStorage(self._path, self._disk, is_new=False)
+
+    def read(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except OSError as error:
+            raise ToolError(f"cannot read the journal {self.name}: {error.strerror}") from None
 
 
 class FileStorage:
@@ -101,8 +167,10 @@ class FileStorage:
         return self._path.read_bytes()
 
     def cut(self, length: int) -> None:
-        """Remove what follows the first `length` bytes: a line that was being written when its process ended."""
         os.ftruncate(self._file, length)
+
+    def lock(self, layers: Sequence[Layer]) -> None:
+        """Do nothing: a local file does not know of other machines, so the locks of the functions must be enough."""
 
     def append(self, lines: Sequence[bytes]) -> None:
         if self._problem:
