@@ -1,0 +1,210 @@
+"""The log of an environment with several slots: JSON records, and the socket that provides log descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+
+import pytest
+
+HANDLER = """
+import logging
+import os
+import subprocess
+import sys
+
+def handler(event, context):
+    print("one", "two", end="")
+    print(" three\\nfour")
+    print("to stderr", file=sys.stderr)
+    print('{"level": "ERROR", "own": [1]}')
+    print('{"requestId": "mine"}')
+    sys.stdout.buffer.write(b"bytes \\xff\\n")
+    logging.error("logged %s", "ä")
+    os.write(1, b"past Python\\n")
+    subprocess.run(["echo", "from a child"])
+    context.log("context log\\n")
+    print("without an end", end="")
+    yield b""
+"""
+LINES = ["one two three", "four", "to stderr", "bytes \\xff", "logged ä", "context log", "without an end"]
+
+
+def serve_one(function):
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation()
+    assert slot.read_response(request_id).body == b""
+    slot.accept()
+    slot.expect_next()
+    return slot, request_id
+
+
+def check(log, request_id):
+    """Check the records of `HANDLER`, in any order."""
+    lines = log.splitlines()
+    assert "past Python" in lines and "from a child" in lines
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    own = [record for record in records if record.get("requestId") == request_id]
+    assert sorted(record["message"] for record in own if "message" in record) == sorted(LINES)
+    assert {"level": "ERROR", "own": [1], "requestId": request_id} in records
+    assert {"requestId": "mine"} in records
+    assert len(lines) == len(records) + 2
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_lines_and_records_are_json_and_the_rest_is_unchanged(concurrent, log_format):
+    function = concurrent(HANDLER, 1, variables={"AWS_LAMBDA_LOG_FORMAT": log_format})
+    _, request_id = serve_one(function)
+    check(function.stdout + function.stderr, request_id)
+
+
+# The socket
+
+
+class Provider:
+    """The socket of the service. It collects what each connection receives."""
+
+    def __init__(self, path):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.connections = []
+        self.received = b""
+        self.has_data = threading.Condition()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)  # closed with the fixture
+            threading.Thread(target=self.read, args=[connection], daemon=True).start()
+
+    def read(self, connection):
+        with contextlib.suppress(OSError):  # the test has closed it
+            while data := connection.recv(65536):
+                with self.has_data:
+                    self.received += data
+                    self.has_data.notify_all()
+
+    def wait_for(self, text):
+        with self.has_data:
+            assert self.has_data.wait_for(lambda: text in self.received, 30), self.received
+        return self.received.decode()
+
+    def close_connections(self):
+        for connection in self.connections:
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def provider(tmp_path):
+    provider = Provider(str(tmp_path / "provider"))
+    yield provider
+    provider.listener.close()
+    for connection in provider.connections:
+        connection.close()
+
+
+def variables(tmp_path):
+    return {"_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET": str(tmp_path / "provider")}
+
+
+def test_each_process_has_connections_of_its_own_for_both_outputs(concurrent, tmp_path, provider):
+    function = concurrent(HANDLER, 3, variables=variables(tmp_path))
+    slots = function.waiting_slots(3)
+    ids = [slot.send_invocation() for slot in slots]
+    for slot, request_id in zip(slots, ids, strict=True):
+        slot.read_response(request_id)
+        slot.accept()
+        slot.expect_next()
+        provider.wait_for(f'"without an end", "logger": "sys.stdout", "requestId": "{request_id}"'.encode())
+    assert len(provider.connections) == 6
+    assert function.stdout + function.stderr == ""
+    for request_id in ids:
+        records = [line for line in provider.received.decode().splitlines() if request_id in line]
+        assert len(records) == len(LINES) + 1
+
+
+@pytest.mark.parametrize("kind", ["missing", "refusing"])
+def test_without_the_socket_the_log_goes_to_the_inherited_descriptors(concurrent, tmp_path, kind):
+    if kind == "refusing":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "provider"))
+    function = concurrent(HANDLER, 1, variables=variables(tmp_path))
+    _, request_id = serve_one(function)
+    assert "past Python" in function.stdout
+    assert {record["message"] for record in records_of(function, request_id)} >= set(LINES)
+    assert sum("no connection to the log socket" in line for line in function.stderr.splitlines()) == 1
+
+
+def records_of(function, request_id):
+    lines = (function.stdout + function.stderr).splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    return [record for record in records if record.get("requestId") == request_id and "message" in record]
+
+
+def test_a_connection_that_closes_is_opened_again(concurrent, tmp_path, provider):
+    function = concurrent(HANDLER, 1, variables=variables(tmp_path))
+    slot, _ = serve_one(function)
+    provider.close_connections()
+    request_id = slot.send_invocation()
+    slot.read_response(request_id)
+    slot.accept()
+    slot.expect_next()
+    log = provider.wait_for(f'"without an end", "logger": "sys.stdout", "requestId": "{request_id}"'.encode())
+    records = [json.loads(line) for line in log.splitlines() if line.startswith("{") and request_id in line]
+    assert {record["message"] for record in records if "message" in record} == set(LINES)
+
+
+def test_after_the_end_of_the_socket_the_log_goes_to_the_inherited_descriptors(concurrent, tmp_path, provider):
+    function = concurrent(HANDLER, 1, variables=variables(tmp_path))
+    slot, _ = serve_one(function)
+    os.unlink(tmp_path / "provider")
+    provider.close_connections()
+    request_id = slot.send_invocation()
+    slot.read_response(request_id)
+    slot.accept()
+    slot.expect_next()
+    assert {record["message"] for record in records_of(function, request_id)} == set(LINES)
+
+
+# A log that nobody reads
+
+WRITES = """
+import asyncio
+
+async def handler(event, context):
+    for n in range(event["lines"]):
+        print(f"{n:05} " + 1000 * "x")
+    yield b"done"
+"""
+
+
+def test_a_log_that_is_read_slowly_does_not_stop_the_loop_and_loses_nothing(concurrent, tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "provider"))
+    listener.listen()
+    function = concurrent(WRITES, 1, variables=variables(tmp_path))
+    outputs = [listener.accept()[0] for _ in range(2)]
+    (slot,) = function.waiting_slots(1)
+    # The socket takes less than this, and the queue the rest: nobody reads, and the response is complete.
+    assert slot.read_response(slot.send_invocation({"lines": 700})).body == b"done"
+    slot.accept()
+    slot.expect_next()
+    slot.send_invocation({"lines": 3000})  # more than 1 MiB: the log call waits, until somebody reads
+    received = b""
+    numbers = [*range(700), *range(3000)]
+    outputs[0].settimeout(30)
+    while received.count(b"\n") < len(numbers):
+        received += outputs[0].recv(65536)
+    assert [int(json.loads(line)["message"].split()[0]) for line in received.splitlines()] == numbers
+    slot.request()
+    assert slot.peer.read_chunk() == b"done"
+    for each in (listener, *outputs):
+        each.close()
