@@ -372,14 +372,14 @@ def test_an_extension_that_does_not_register_reaches_the_limit_of_the_init_phase
     make_function: MakeFunction, make_layer: MakeLayer, tmp_path: Path
 ) -> None:
     function = make_function("")
-    layer = make_layer(function.path, late="wait()")
+    layer = make_layer(function.path, late="hold_lifeline()\nwait()")
     supervisor = Supervisor()
     try:
         configuration = FunctionConfiguration("a-function", layer, function.path)
-        pool = EnvironmentPool(configuration, Console(), supervisor, init_timeout=0.5)
+        pool = EnvironmentPool(configuration, Console(), supervisor, init_timeout=2)
         with pytest.raises(InvocationFailed, match="has not registered within"):
             pool.start_invocation(b"{}")
-        assert not supervisor._processes
+        function.wait_until_gone()
         assert list(supervisor.scratch.iterdir()) == []
     finally:
         supervisor.close()

@@ -34,6 +34,8 @@ NO_AWS = "help texts and the doctor of a zip work without boto3"
 LATE_IMPORTS = {
     ("tools/emulator/cli.py", "tools.emulator.run"): "loaded while the supervisor process starts",
     ("tools/emulator/run.py", "tools.emulator.serving"): "one invocation does not need the endpoints",
+    ("tools/emulator/run.py", "tools.emulator.debugging"): "only --api-only and --debug need it",
+    ("tools/emulator/serving.py", "tools.emulator.debugging"): "only --api-only needs it",
     ("tools/emulator/options.py", "tools.emulator.endpoints.cors"): "only --cors needs it",
     ("tools/emulator/options.py", "tools.emulator.env_file"): "only --env-file needs it",
     ("tools/emulator/deployment/configuration.py", "subprocess"): "only layers with an interpreter need it",

@@ -7,6 +7,7 @@ Reading order, from the command line down to the processes:
     cli                main: the supervisor, signals, the exit status
     run                one invocation; the objects of a run are made here
     serving            --serve
+    debugging          --api-only and --debug
     console            the terminal
     report_line        START, END and REPORT lines
     endpoints/         what callers reach: Function URLs and the Lambda API

@@ -68,6 +68,7 @@ class Options(NamedTuple):
         snapstart: whether environments are held between their init phase and their first invocation.
         max_concurrency: invocations that one environment serves at a time, as on managed instances; 0: on demand.
         api_only: whether a developer starts the process.
+        debug_port: where a debugger connects to the process of the function; None: no debugger.
     """
 
     event: bytes | None
@@ -90,6 +91,7 @@ class Options(NamedTuple):
     throttle: bool
     reload: bool
     api_only: bool
+    debug_port: int | None
 
 
 def parse(arguments: list[str]) -> Options:
@@ -117,12 +119,13 @@ def parse(arguments: list[str]) -> Options:
         serve=serve,
         host="127.0.0.1" if given.host is None else given.host,
         port=9000 if given.port is None else given.port,
-        concurrency=given.concurrency,
+        concurrency=given.concurrency if given.debug is None else 1,
         invoke_mode=given.invoke_mode,
         cors=given.cors,
         throttle=given.throttle,
         reload=not (given.no_reload or given.api_only),
         api_only=given.api_only,
+        debug_port=given.debug,
     )
 
 
@@ -189,6 +192,12 @@ def add_function_options(add: Callable[..., object]) -> None:
         help="lines of NAME=VALUE like those of python-dotenv, overridden by --env",
     )
     add(
+        "--debug",
+        type=debug_port,
+        metavar="PORT",
+        help="start the function under debugpy, wait until a debugger connects to this port, and enforce no time limit",
+    )
+    add(
         "--snapstart",
         action="store_true",
         help="run hooks as SnapStart does: hold each process after its init phase, and continue it with a request",
@@ -217,7 +226,7 @@ def add_serving_options(add: Callable[..., object]) -> None:
     add(
         "--api-only",
         action="store_true",
-        help="start no process: print AWS_LAMBDA_RUNTIME_API= for a process that you start, with a debugger for "
+        help="start no process: print the environment variables for a process that you start, with a debugger for "
         "example; it has no time limit (implies --serve)",
     )
 
@@ -249,10 +258,14 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
         raise UsageError("--host and --port need --serve")
     if not serve and several:
         raise UsageError("more than one --function needs --serve")
-    if given.api_only and several:
-        raise UsageError("--api-only supports one --function")
+    for option in ("api_only", "debug"):
+        if several and getattr(given, option):
+            raise UsageError(f"--{option.replace('_', '-')} supports one --function")
     if given.snapstart and given.max_concurrency:
         raise UsageError("--snapstart is not possible on managed instances, which --max-concurrency stands for")
+    for option in ("isolate", "snapstart", "max-concurrency", "api-only"):
+        if given.debug and getattr(given, option.replace("-", "_")):
+            raise UsageError(f"--debug cannot be used with --{option}")
     for option in ("isolate", "snapstart", "max-concurrency"):
         if given.api_only and getattr(given, option.replace("-", "_")):
             raise UsageError(f"--{option} is for processes that the emulator starts; --api-only starts none")
@@ -333,6 +346,10 @@ def cors(text: str) -> Cors:
         return Cors.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def debug_port(text: str) -> int:
+    return whole_number(text, 1, 65535)
 
 
 def port_number(text: str) -> int:

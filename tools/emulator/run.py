@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,14 @@ def run(
         if options.isolate:
             try_isolation(supervisor)
         numbers = itertools.count(1)
+        stable = stable_folder(supervisor, options, at_end) if options.api_only else None
+
+        def make_folder() -> Path:
+            name = f"code-{next(numbers)}"
+            return supervisor.make_folder(name) if stable is None else make_in(stable, name)
+
         pools = {
-            name: make_pool(name, path, options, console, supervisor, numbers)
+            name: make_pool(name, path, options, console, supervisor, make_folder)
             for name, path in options.functions.items()
         }
         at_end(lambda: shut_down(pools.values()))
@@ -59,7 +65,7 @@ def run(
             return invoke_once(next(iter(pools.values())), console, event, options.throttle)
         from tools.emulator.serving import serve  # one invocation does not need the endpoints
 
-        return serve(pools, console, options, supervisor, at_end)
+        return serve(pools, console, options, supervisor, at_end, make_in(stable, "tmp") if stable else None)
     except ToolError as error:
         console.error(redact(str(error)))
         return FAILED
@@ -77,6 +83,23 @@ def usable(supervisor: Supervisor | OSError) -> Supervisor:
     return supervisor
 
 
+def stable_folder(supervisor: Supervisor, options: Options, at_end: Callable[[Callable[[], None]], None]) -> Path:
+    """The folder for what --api-only unpacks, and for TMPDIR: the same one in each run, as is the port."""
+    from tools.emulator.debugging import StableFolder  # only --api-only needs it
+
+    if options.port == 0:
+        return supervisor.make_folder("stable")
+    folder = StableFolder(supervisor.scratch.parent, next(iter(options.functions)), options.port)
+    at_end(folder.remove)
+    return folder.path
+
+
+def make_in(folder: Path, name: str) -> Path:
+    made = folder / name
+    made.mkdir()
+    return made
+
+
 def shut_down(pools: Iterable[EnvironmentPool]) -> None:
     """End the environments that have extensions, as the service does it, within a limit."""
     ending = [environment for pool in pools for environment in pool.begin_shutdown()]
@@ -86,12 +109,15 @@ def shut_down(pools: Iterable[EnvironmentPool]) -> None:
 
 
 def make_pool(
-    name: str, path: Path, options: Options, console: Console, supervisor: Supervisor, numbers: Iterator[int]
+    name: str,
+    path: Path,
+    options: Options,
+    console: Console,
+    supervisor: Supervisor,
+    make_folder: Callable[[], Path],
 ) -> EnvironmentPool:
     reload = options.serve and options.reload
-    code = FunctionCode(
-        options.layers, path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"), reload
-    )
+    code = FunctionCode(options.layers, path, ROOT / "layer", make_folder, reload)
     configuration = FunctionConfiguration(
         name=name,
         layer=code.layout.layer,
@@ -103,7 +129,12 @@ def make_pool(
         isolated=options.isolate,
         snapstart=options.snapstart,
         max_concurrency=options.max_concurrency,
+        debug_port=options.debug_port,
     )
+    if options.debug_port is not None:
+        from tools.emulator.debugging import check_debugpy  # only --debug needs it
+
+        check_debugpy(configuration.python)
     if configuration.bundled_python is not None and not configuration.os_only:
         console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
     if configuration.replaces_bootstrap:

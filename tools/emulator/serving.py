@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from tools.common.errors import ToolError
 from tools.common.operating_system import raise_descriptor_limit
 from tools.emulator.console import STDOUT, Console, write_all
+from tools.emulator.deployment.configuration import FunctionConfiguration
 from tools.emulator.endpoints.api_call import Functions
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.invoke_api import InvokeApi
@@ -28,11 +29,13 @@ def serve(
     options: Options,
     supervisor: Supervisor,
     at_end: Callable[[Callable[[], None]], None],
+    temporary: Path | None = None,
 ) -> NoReturn:
     """Serve until the supervisor ends: a signal ends it, or somebody kills it.
 
     Args:
         at_end: registers a function that is called when the run ends.
+        temporary: the folder for TMPDIR of a process that the developer starts; None: there is none.
 
     Raises ToolError if it cannot serve, and at the end.
     """
@@ -48,10 +51,10 @@ def serve(
     )
     at_end(router.close)
     router.start()
-    if options.api_only:
-        console.note(attach_command(router.authority, next(iter(pools.values()))))
-    announce(first_lines(router, pools, options))
-    if options.snapstart:
+    announce(first_lines(router, pools))
+    if temporary is not None:
+        announce_variables(next(iter(pools.values())).configuration, router.authority, temporary, console)
+    if options.snapstart or options.debug_port is not None:
         for pool in pools.values():
             pool.prepare()
     supervisor.gone.wait()
@@ -65,7 +68,19 @@ def announce(lines: Iterator[str]) -> None:
         raise ToolError(f"cannot write to standard output: {error.strerror}") from None
 
 
-def first_lines(router: Router, pools: dict[str, EnvironmentPool], options: Options) -> Iterator[str]:
+def announce_variables(
+    configuration: FunctionConfiguration, runtime_api: str, temporary: Path, console: Console
+) -> None:
+    """The variables of a process that the developer starts: an env file, and a command."""
+    from tools.emulator.debugging import env_file_lines, shell_command  # only --api-only needs it
+
+    address = {"AWS_LAMBDA_RUNTIME_API": runtime_api}
+    variables = address | configuration.environment(runtime_api, str(temporary))
+    console.note(f"waiting for a runtime; start it with: {shell_command(configuration, variables)}")
+    announce(env_file_lines(variables))
+
+
+def first_lines(router: Router, pools: dict[str, EnvironmentPool]) -> Iterator[str]:
     """The URLs, and a command to try."""
     url = router.url
     yield (
@@ -76,21 +91,6 @@ def first_lines(router: Router, pools: dict[str, EnvironmentPool], options: Opti
     if len(pools) > 1:
         width = max(map(len, pools))
         yield from (f"{name:{width}}  {url}lambda-url/{name}/" for name in pools)
-    if options.api_only:
-        yield f"AWS_LAMBDA_RUNTIME_API={router.authority}"
-
-
-def attach_command(authority: str, pool: EnvironmentPool) -> str:
-    """A command that starts the runtime in the developer's shell."""
-    configuration = pool.configuration
-    variables = {
-        "AWS_LAMBDA_RUNTIME_API": authority,
-        "_HANDLER": configuration.handler,
-        "LAMBDA_TASK_ROOT": str(configuration.task_root),
-    }
-    words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-    program = shlex.join(["python3", str(configuration.layer / "runtime.py")])
-    return f"waiting for a runtime; start it with: {' '.join(words)} {program}"
 
 
 def listen(host: str, port: int) -> socket.socket:

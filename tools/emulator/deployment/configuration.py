@@ -58,6 +58,7 @@ class FunctionConfiguration(NamedTuple):
         snapstart: whether its environments are held between their init phase and their first invocation.
         max_concurrency: the invocations that its one environment serves at a time, as on managed instances; 0: it is an
             on-demand function.
+        debug_port: where a debugger connects to its process, which waits for it; None: it has none.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FunctionConfiguration(NamedTuple):
     isolated: bool = False
     snapstart: bool = False
     max_concurrency: int = 0
+    debug_port: int | None = None
 
     @property
     def has_long_init_phase(self) -> bool:
@@ -107,10 +109,24 @@ class FunctionConfiguration(NamedTuple):
         not on the first `python3` on PATH. On an OS-only runtime the service ignores AWS_LAMBDA_EXEC_WRAPPER;
         `bootstrap` reads it.
         """
+        if self.debug_port is not None:
+            return self._debug_command
         if self.os_only:
             return [self._bootstrap]
         start = [self._bootstrap] if self.wrapper is None else MANAGED_START
         return [*start, self._interpreter, SERVICE_SCRIPT]
+
+    @property
+    def _debug_command(self) -> list[str]:
+        """The runtime under debugpy, without `bootstrap`: a debugger cannot follow the shell."""
+        # debugpy warns about frozen modules, in which it cannot stop.
+        listen = ["--listen", f"127.0.0.1:{self.debug_port}", "--wait-for-client"]
+        return [self.python, "-u", "-Xfrozen_modules=off", "-m", "debugpy", *listen, f"{self.layer}/runtime.py"]
+
+    @property
+    def python(self) -> str:
+        """The interpreter of the function, if it is not isolated."""
+        return str(self.bundled_python) if self.os_only else sys.executable
 
     @property
     def wrapper(self) -> str | None:

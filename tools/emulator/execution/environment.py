@@ -140,7 +140,8 @@ class ExecutionEnvironment(Environment):
     def on_start(self, invocation: Invocation) -> None:
         self._report_extensions()
         super().on_start(invocation)
-        self._set_deadline(invocation.timeout, lambda: self._invocation_timed_out(invocation))
+        if self._function.debug_port is None:  # the process can stop at a breakpoint
+            self._set_deadline(invocation.timeout, lambda: self._invocation_timed_out(invocation))
 
     def on_init_error(self) -> None:
         """Leave the runtime time to write its log and exit, then kill it."""
@@ -218,6 +219,9 @@ class ExecutionEnvironment(Environment):
             self._api.start()
         else:  # the extensions have used it already, and a part of the time
             seconds = max(0.0, seconds - (time.monotonic() - self._started))
+        if self._function.debug_port is not None:
+            self._console.note(f"{self._function.name} waits for a debugger on 127.0.0.1:{self._function.debug_port}")
+            return
         with self._lock:
             if self._deadline is None:  # otherwise the runtime has failed already, which has set another one
                 self._deadline = self._deadlines.set(seconds, self._init_timed_out)
