@@ -82,6 +82,7 @@ class EnvironmentPool:
         self._stale: set[Environment] = set()  # they have code from before a change
         self._idle: list[Environment] = []
         self._starting = 0
+        self._preparing = False  # an environment is being started that no caller waits for
         self._closed = False
 
     @property
@@ -139,12 +140,17 @@ class EnvironmentPool:
         """Start an environment before the first request. An error is logged; the first request will get it too."""
         with self._change:
             self._starting += 1
+            self._preparing = True  # a request at the concurrency limit waits for it
         try:
             environment = self._start()
         except InvocationFailed as failure:
             self._console.failure(failure.document)
         else:
             self._return(environment)
+        finally:
+            with self._change:
+                self._preparing = False
+                self._change.notify_all()
 
     def retire_environments(self) -> None:
         """Retire all environments: none of them serves another invocation."""
@@ -188,7 +194,7 @@ class EnvironmentPool:
                     if environment.usable:
                         return environment
                 below_limit = self._is_below_limit()
-                soon = any(environment.about_to_be_free for environment in self._all)
+                soon = self._preparing or any(environment.about_to_be_free for environment in self._all)
                 soon = soon or bool(self._starting and self.configuration.max_concurrency)
                 timeout = FREE_TIMEOUT if below_limit else FREE_TIMEOUT_AT_LIMIT
                 remaining = arrived + timeout - time.monotonic() if soon else 0
