@@ -33,8 +33,8 @@ def handler(event, context):
 def blocked_signals() -> Iterator[None]:
     """Block the signals in programs that are started meanwhile.
 
-    They unblock them when they can receive them. Without that, SIGINT reaches the interpreter in its own start, where
-    it is not in the hands of a program.
+    `main.py` unblocks them when it can receive them. Otherwise SIGINT could arrive while the interpreter starts, where
+    no code of `main.py` runs yet.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
