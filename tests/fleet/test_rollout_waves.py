@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto.awslambda.utils import get_backend
@@ -213,7 +214,7 @@ def test_a_gate_that_fails_rolls_everything_back(fleet: Cloud, tmp_path: Path) -
         ("sleep 100", "did not end within 0.3 s"),
         ("sleep 100 & wait", "did not end within 0.3 s"),
         ("yes 'a long line' | head -c 30000000; exit 7", "failed with exit status 7: a long line"),
-        ("kill -9 $$", "was ended by SIGKILL"),
+        ("kill -9 $$", "was ended by the signal 9"),
         ("printf '\\377\\n\\n'; exit 1", "failed with exit status 1: \\xff"),
         ("no-such-command", "failed with exit status 127: "),
     ],
@@ -480,6 +481,37 @@ def test_a_process_may_die_at_any_step_of_waves_and_shifts(tmp_path: Path, strid
                 assert (machine.layers(), machine.aliases()) == ({f"{OURS_IN_MEMORY}:2"}, {("2", ())}), fatal
                 assert len(machine.region.updates) == 6, fatal
                 assert journal.read(path).outcome == "done"
+
+
+def test_an_update_that_arrives_after_the_rollback_has_no_effect(tmp_path: Path) -> None:
+    """AWS carries out an update of the layers, or of an alias, long after the process that sent it has died."""
+    for operation in ("update_function_configuration", "update_alias"):
+        machine, path = Machine(), tmp_path / operation
+        late = lose(machine.region, operation)
+        with pytest.raises(Crash):
+            machine.roll_out(path)
+        machine.region.on_call = lambda operation, name: None
+        assert machine.roll_back(path) == 0
+        with pytest.raises(ClientError, match="PreconditionFailedException"):
+            late()
+        assert (machine.layers(), machine.aliases()) == ({f"{OURS_IN_MEMORY}:1"}, {("1", ())})
+
+
+def lose(region: Region, operation: str) -> Callable[[], Any]:
+    """Let the process die when it sends its first `operation`; return what carries the lost request out."""
+    original, lost = getattr(region, operation), []
+
+    def die(**parameters: Any) -> Any:
+        lost.append(parameters)
+        setattr(region, operation, original)
+        region.on_call = dead
+        raise Crash
+
+    def dead(*_: str) -> None:
+        raise Crash
+
+    setattr(region, operation, die)
+    return lambda: original(**lost[0])
 
 
 def test_the_pause_is_as_long_as_the_option_in_total(tmp_path: Path) -> None:

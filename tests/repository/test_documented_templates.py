@@ -135,8 +135,17 @@ def test_the_rollout_policy_allows_exactly_the_lambda_actions_that_are_used(clou
     client.create_alias(FunctionName="hello", Name="live", FunctionVersion="1")
     client.create_function_url_config(FunctionName="hello", AuthType="NONE", InvokeMode="RESPONSE_STREAM")
     cloud.standin.calls.clear()
+    alarm = {"Namespace": "AWS/Lambda", "MetricName": "Errors", "Statistic": "Sum", "Period": 60, "Threshold": 1}
+    alarm |= {"EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanThreshold"}
+    cloud.client("cloudwatch").put_metric_alarm(AlarmName="any", **alarm)
+    cloud.standin.calls.clear()
     words = ["rollout", "--all-using", "--to", "4", "--yes", "--probe", "{}", "--publish-alias", "live"]
-    cloud.done(*words, "--journal", "journal")
+    gates = ["--shift", "10%", "--alarm", "any", "--max-error-rate", "5"]
+    cloud.done(*words, *gates, "--journal", "journal")
+    metrics = {call.operation for call in cloud.standin.calls if call.service == "monitoring"}
+    assert {f"cloudwatch:{name}" for name in metrics} == {
+        action for action in actions(ROLLOUT_POLICY) if action.startswith("cloudwatch:")
+    }
     cloud.done("rollback", "journal", "--yes")
     cloud.done("report")
     cloud.run("doctor", "hello")

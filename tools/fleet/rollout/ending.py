@@ -33,7 +33,6 @@ class Ending:
     def __init__(self, note: Callable[[str], None] = _write) -> None:
         self.note = note
         self.begun = 0  # functions that are in progress
-        self.activity = ""  # what else is in progress, with its limit
         self._requested = threading.Event()
         self._finished = threading.Event()
         self._lock = threading.Lock()
@@ -59,7 +58,7 @@ class Ending:
         try:
             yield
         finally:
-            self.begun, self.activity, self._command = 0, "", ""
+            self.begun, self._command = 0, ""
 
     def finish(self) -> None:
         """Note that the command has ended."""
@@ -85,8 +84,6 @@ class Ending:
             self.note(f"ended at once; continue with {self._command}")
 
     def _waiting(self) -> str:
-        if self.activity:
-            return f"waiting for {self.activity}"
         if not self.begun:
             return "ending after the present step"
         things = "1 function that was" if self.begun == 1 else f"{self.begun} functions that were"

@@ -145,12 +145,15 @@ class RollOut:
         assert self._history.baking is not None
         since = self._history.baking[1]
         elapsed = max((self._gates.now() - since).total_seconds(), 0)  # the clocks of two machines can differ
+
+        def is_interrupted() -> bool:
+            return self._ending.is_requested
+
         try:
-            self._gates.bake(str(stage), self._options.bake - elapsed, lambda: self._ending.is_requested)
-            if self._ending.is_requested:
+            self._gates.bake(str(stage), self._options.bake - elapsed, is_interrupted)
+            if is_interrupted():
                 return
-            self._ending.activity = self._gates.limit
-            found = self._gates.check(self._metrics(), since)
+            found = self._gates.check(self._metrics(), since, is_interrupted)
         except GateFailed as error:
             self._stop(f"after {stage}: {error}")
         except AwsError as error:
@@ -158,9 +161,8 @@ class RollOut:
                 raise
             raise GatesUnreadable(f"the gates after {stage} cannot be read: {error}") from error
         else:
-            self._journal.write(Event.GATES_PASSED, wave=stage.wave, percent=stage.percent, found=found)
-        finally:
-            self._ending.activity = ""
+            if not is_interrupted():
+                self._journal.write(Event.GATES_PASSED, wave=stage.wave, percent=stage.percent, found=found)
 
     def _metrics(self) -> Iterator[tuple[str, list[Metric]]]:
         """Yield what is counted for the error rate: all functions with the new version, and that version in a shift."""

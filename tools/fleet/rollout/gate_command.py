@@ -11,12 +11,15 @@ import os
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
 from tools.common.errors import ToolError
 
 MAX_OUTPUT_BYTES = 2000  # that are kept
+_LOOK_INTERVAL = 0.2  # seconds, at interruptions
 _READ_BYTES = 65536
 _READER_TIMEOUT = 5  # seconds, for the rest of the output after the end of the group
 
@@ -25,8 +28,17 @@ class GateFailed(ToolError):
     """A gate did not pass: the roll-out is rolled back."""
 
 
-def run_gate(command: str, timeout: float) -> None:
-    """Run `command` with `sh -c`; raises `GateFailed` if it fails, or does not end within `timeout` seconds."""
+def run_gate(command: str, timeout: float, is_interrupted: Callable[[], bool] = lambda: False) -> bool:
+    """Run `command` with `sh -c`; return True if it succeeds.
+
+    Args:
+        timeout: in seconds.
+        is_interrupted: kill the command when this becomes true, and return False. A gate changes nothing, so it can be
+            repeated.
+
+    Raises:
+        GateFailed: it fails, cannot be started, or does not end in time.
+    """
     try:
         process = subprocess.Popen(
             ["sh", "-c", command],
@@ -40,15 +52,27 @@ def run_gate(command: str, timeout: float) -> None:
     assert process.stdout
     tail = _Tail(process.stdout)
     try:
-        status = process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        raise GateFailed(f"the gate {command!r} did not end within {timeout:g} s") from None
-    finally:  # Ctrl-C too
+        status = _wait(process, timeout, is_interrupted)
+    finally:
         _kill_group(process)
         output = tail.end()
+    if is_interrupted():
+        return False
+    if status is None:
+        raise GateFailed(f"the gate {command!r} did not end within {timeout:g} s")
     if status:
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"failed with exit status {status}"
+        how = f"was ended by the signal {-status}" if status < 0 else f"failed with exit status {status}"
         raise GateFailed(f"the gate {command!r} {how}{': ' if output else ''}{output}")
+    return True
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float, is_interrupted: Callable[[], bool]) -> int | None:
+    """Return the exit status; None if the time is over or the wait was interrupted."""
+    deadline = time.monotonic() + timeout
+    while (rest := deadline - time.monotonic()) > 0 and not is_interrupted():
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(min(rest, _LOOK_INTERVAL))
+    return None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -56,12 +56,6 @@ class Gates:
         if alarms := self._in_alarm():
             raise ToolError(f"nothing was changed, because {alarms}: begin when it is OK")
 
-    @property
-    def limit(self) -> str:
-        """What the check waits for, and for how long."""
-        commands = len(self._options.gates)
-        return f"gates, at most {duration_text(commands * self._options.gate_timeout)}" if commands else "gates"
-
     def bake(self, stage: str, seconds: float, is_interrupted: Callable[[], bool]) -> None:
         """Wait for effects of the stage; return early if `is_interrupted` becomes true.
 
@@ -79,12 +73,15 @@ class Gates:
                 self._pass_alarms()
                 next_look = self._pace.clock() + BETWEEN_ALARMS
 
-    def check(self, metrics: Iterable[tuple[str, Collection[Metric]]], since: datetime) -> list[str]:
+    def check(
+        self, metrics: Iterable[tuple[str, Collection[Metric]]], since: datetime, is_interrupted: Callable[[], bool]
+    ) -> list[str]:
         """Check everything once; return what was found, one line for each gate.
 
         Args:
             metrics: groups of metrics whose error rates are checked, each with its name.
             since: from this time on.
+            is_interrupted: ends a command early; the result is then of no use.
 
         Raises:
             GateFailed: a gate did not pass.
@@ -99,7 +96,8 @@ class Gates:
                 found.append(self._pass_error_rate(name, sums, self._options.max_error_rate))
         for command in self._options.gates:
             self._note(f"gate {command!r} runs, for at most {duration_text(self._options.gate_timeout)}")
-            run_gate(command, self._options.gate_timeout)
+            if not run_gate(command, self._options.gate_timeout, is_interrupted):
+                break
             found.append(f"gate {command!r}: passed")
         for line in found:
             self._note(line)

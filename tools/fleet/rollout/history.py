@@ -42,6 +42,7 @@ class AliasMove:
 
     Args:
         old, weights: the state before.
+        is_confirmed: AWS has carried out the last update of the alias, or rejected it; otherwise it may still come.
         states: those that this roll-out gave the alias, or may have given it; a rollback replaces no other state.
     """
 
@@ -50,6 +51,7 @@ class AliasMove:
     weights: dict[str, float]
     new: str
     states: list[AliasState] = field(default_factory=list)
+    is_confirmed: bool = False
     is_restored: bool = False
 
 
@@ -65,6 +67,7 @@ class Record:
             roll back.
         is_postponed: the alias was not as in the plan, so the function was skipped; `--resume` plans it again.
         has_updated: the layers were, or may have been, changed.
+        is_unconfirmed: the outcome of the last update is not known; AWS may still carry it out.
         alias_name: the alias that will be moved; empty for none.
         alias: its plan; None in a journal of version 0.1.0.
         alias_revision: the revision of the alias after the last change of this roll-out, or of the plan.
@@ -86,6 +89,7 @@ class Record:
     probe: Event | None = None
     is_postponed: bool = False
     has_updated: bool = False
+    is_unconfirmed: bool = False
     alias_name: str = ""
     alias: AliasPlan | None = None
     alias_revision: str = ""
@@ -193,9 +197,12 @@ class History:
         match event:
             case Event.UPDATE_STARTED:
                 record.old, record.new = tuple(line["old"]), tuple(line["new"])
-                record.changed_at, record.has_updated = self._lines, True
+                record.changed_at, record.has_updated, record.is_unconfirmed = self._lines, True, True
+            case Event.UPDATED:
+                record.is_unconfirmed = False
             case Event.UPDATE_REJECTED:
-                record.changed_at, record.has_updated = self._lines if record.move else None, False
+                record.changed_at = self._lines if record.move else None
+                record.has_updated = record.is_unconfirmed = False
             case Event.PROBE_STARTED | Event.PROBED:
                 record.probe = event
             case Event.PROBE_REJECTED:
@@ -208,6 +215,8 @@ class History:
             case Event.ALIAS_SHIFTED | Event.ALIAS_MOVED:
                 record.percent = float(line.get("percent", 100.0))
                 record.alias_revision = line.get("revision", "")
+                if record.move:
+                    record.move.is_confirmed = True
             case Event.POSTPONED:
                 record.is_postponed, record.reason = True, line["reason"]
             case Event.PLANNED_AGAIN:
@@ -301,12 +310,14 @@ def _start_move(record: Record, line: Mapping[str, Any]) -> None:
     if record.move is None:
         record.move = AliasMove(line["alias"], old, dict(line["weights"]), new)
     record.move.states.append(alias_state(old, new, percent))
+    record.move.is_confirmed = False
 
 
 def _reject_move(record: Record) -> None:
     """Forget the last state, which the alias certainly does not have."""
     assert record.move is not None
     record.move.states.pop()
+    record.move.is_confirmed = True
     if not record.move.states:
         record.move = None
         record.changed_at = record.changed_at if record.has_updated else None

@@ -92,10 +92,15 @@ class Rollback:
         self._show(record.name, f"left alone: {reason}")
 
     def _restore_alias(self, record: Record) -> Waiting:
-        """Point the alias to its old version with its old weights; each attempt begins with a read."""
+        """Point the alias to its old version with its old weights; each attempt begins with a read.
+
+        If the outcome of the last update is not known, AWS may carry it out later. So the alias is updated even if it
+        has its old state: that gives it another revision, with which the late update fails.
+        """
         move = record.move
         if move is None or move.is_restored:
             return
+        is_fenced = move.is_confirmed
         patience = self._functions.patience("UpdateAlias")
         for attempt in itertools.count():
             try:
@@ -103,10 +108,11 @@ class Rollback:
             except NotFound:
                 self._functions.get(record.name)  # raises if the function does not exist either
                 return  # somebody else deleted the alias
-            if (alias.version, alias.weights) == (move.old, move.weights):
+            is_old = (alias.version, alias.weights) == (move.old, move.weights)
+            if is_old and is_fenced:
                 self._steps.record(record, Event.ALIAS_RESTORED)
                 return
-            if (alias.version, alias.weights) not in move.states:
+            if not is_old and (alias.version, alias.weights) not in move.states:
                 weights = f", and sends {weights_text(alias.weights)}" if alias.weights else ""
                 raise ChangedByOthers(
                     f"somebody else changed its alias {move.alias}: it points to version {alias.version}{weights}"
@@ -114,6 +120,7 @@ class Rollback:
             self._steps.record(record, Event.ALIAS_RESTORE_STARTED, alias=move.alias, old=move.new, new=move.old)
             try:
                 self._functions.move_alias(record.name, alias, move.old, move.weights)
+                is_fenced = True
             except RETRYABLE as error:
                 if isinstance(error, Conflict):
                     yield from self._functions.wait_while_busy(record.name, attempt)
@@ -121,8 +128,13 @@ class Rollback:
 
 
 def _old_layers(record: Record, fresh: Function) -> tuple[str, ...] | None:
+    """Return the layers to restore; None if the function has them, and no late update can change that.
+
+    An update with an unknown outcome may be carried out later. After another update, the function has another revision,
+    and the late one fails.
+    """
     if fresh.layers == record.old:
-        return None
+        return record.old if record.is_unconfirmed else None
     if fresh.layers != record.new:
         raise ChangedByOthers("somebody else has changed its layers since")
     return record.old
