@@ -160,3 +160,14 @@ def test_one_invocation_leaves_no_temporary_file(tmp_path: Path) -> None:
     ) as root:
         assert run("--function", root.path, env=with_tmpdir(tmp_path)).code == 0
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_env_with_a_name_passes_the_value_of_the_shell(make_function: MakeFunction) -> None:
+    function = make_function("""
+        def handler(event, context):
+            yield os.environ["TOKEN"].encode()
+    """)
+    options = ("--function", function.path, "--env", "TOKEN")
+    assert run(*options, env=BARE_ENVIRONMENT | {"TOKEN": "a=b"}).out == b"a=b"
+    result = run(*options)
+    assert result.code == 2 and "TOKEN is not set in the shell" in result.err

@@ -184,7 +184,8 @@ def add_function_options(add: Callable[..., object]) -> None:
     add("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="default: 30")
     memory_help = "reported to the function, not enforced (default: %(default)s)"
     add("--memory", type=megabytes, default=128, metavar="MB", help=memory_help)
-    add("--env", type=variable, action="append", metavar="NAME=VALUE", help="an environment variable; repeatable")
+    env_help = "an environment variable, with the shell's value if only its name is given; repeatable"
+    add("--env", type=variable_or_name, action="append", metavar="NAME[=VALUE]", help=env_help)
     add(
         "--env-file",
         type=env_file,
@@ -305,6 +306,16 @@ def is_zip(path: Path) -> bool:
             return file.read(2) == b"PK"
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror}") from None
+
+
+def variable_or_name(text: str) -> tuple[str, str]:
+    """NAME=VALUE, or the name of a variable of the shell."""
+    if not VARIABLE_NAME.fullmatch(text):
+        return variable(text)
+    value = os.environ.get(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text} is not set in the shell; set it, or use NAME=VALUE")
+    return variable(f"{text}={value}")
 
 
 def variable(text: str) -> tuple[str, str]:
