@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # Imports in functions, each with the reason why it is not at the top of the file. Most are in the emulator, because
 # people wait for the first byte of `python3 main.py`.
+SLIM = "the slim layer and functions are built in half of the time without it"
 NO_AWS = "help texts and the doctor of a zip work without boto3"
 LATE_IMPORTS = {
     ("tools/emulator/cli.py", "tools.emulator.run"): "loaded while the supervisor process starts",
@@ -58,6 +59,11 @@ LATE_IMPORTS = {
     ("tools/common/operating_system.py", "ctypes"): "only Linux needs it",
     ("tools/common/operating_system.py", "_socket"): "a process without connections does not need it",
     ("tools/common/operating_system.py", "resource"): "only servers need it",
+    ("tools/packaging/cli.py", "tools.packaging.self_contained"): SLIM,
+    ("tools/packaging/cli.py", "tools.packaging.interpreter.pins"): SLIM,
+    ("tools/packaging/interpreter/download.py", "http.client"): SLIM,
+    ("tools/packaging/interpreter/download.py", "urllib.error"): SLIM,
+    ("tools/packaging/interpreter/download.py", "urllib.request"): SLIM,
     ("tools/fleet/aws/session.py", "boto3"): NO_AWS,
     ("tools/fleet/aws/session.py", "botocore.config"): NO_AWS,
     ("tools/fleet/aws/session.py", "botocore.exceptions"): NO_AWS,

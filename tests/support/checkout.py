@@ -1,10 +1,13 @@
 """A copy of the product in a folder of its own, and the real `build.sh` run in it."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,24 @@ _BUILD_INPUTS = (
 )
 _TEST_INPUTS = ("tests/requirements.txt", "tests/requirements-no-deps.txt")
 
+_IGNORED = shutil.ignore_patterns("__pycache__")
+
+
+@cache
+def _tools() -> Path:
+    """Return a folder with a copy of `tools`. Checkouts have links to its files: a copy of each takes much longer."""
+    folder = Path(tempfile.mkdtemp(prefix="tools-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copytree(ROOT / "tools", folder / "tools", ignore=_IGNORED)
+    return folder
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system
+        shutil.copy2(source, target)
+
 
 @dataclass(frozen=True)
 class Checkout:
@@ -44,8 +65,10 @@ class Checkout:
         for name in (*_BUILD_INPUTS, *_TEST_INPUTS):
             target = root / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+            if name.startswith("tools/"):
+                shutil.copytree(_tools() / name, target, copy_function=_link)
+            elif (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, target, ignore=_IGNORED)
             else:
                 shutil.copy2(ROOT / name, target)
         return cls(root)

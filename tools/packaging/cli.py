@@ -14,7 +14,6 @@ from tools.common.output import count
 from tools.common.paths import ROOT, shown
 from tools.packaging import builds, manifest
 from tools.packaging.builds import Build
-from tools.packaging.interpreter import pins
 from tools.packaging.zips import archive, output
 
 _PROGRAM = "./build.sh"
@@ -108,6 +107,8 @@ def _manifest(root: Path) -> manifest.Manifest:
 
 def _run(options: argparse.Namespace, root: Path, limits: Limits) -> list[str]:
     if options.command == "pin":
+        from tools.packaging.interpreter import pins  # see `builds`
+
         return pins.refresh(root / manifest.FILE_NAME, options.versions, options.dry_run)
     folder: Path = options.output
     build = _build(options, root, limits)
@@ -122,8 +123,10 @@ def _build(options: argparse.Namespace, root: Path, limits: Limits) -> Build:
         return builds.function_zip(options.function, options.output, limits)
     sources = builds.Sources(root, _manifest(root), options.output, limits)
     if options.command == "layer":
-        layer = builds.SelfContained(options.python, options.arch, options.target, options.interpreter, options.sha256)
-        return builds.self_contained_layer(sources, layer)
+        from tools.packaging.self_contained import SelfContained, self_contained_layer  # see `builds`
+
+        layer = SelfContained(options.python, options.arch, options.target, options.interpreter, options.sha256)
+        return self_contained_layer(sources, layer)
     return builds.slim_layer_and_sample(sources, options.bytecode)
 
 

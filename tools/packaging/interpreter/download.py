@@ -1,12 +1,9 @@
 """Fetches archives of CPython: the pinned ones into a cache and checked against their hash, others from a given URL."""
 
 import hashlib
-import http.client
 import os
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +66,11 @@ def from_url(url: str, max_bytes: int = MAX_BYTES) -> bytes:
     Raises:
         PackagingError: it cannot be fetched, or has more than `max_bytes`.
     """
+    # Here, because reading them takes longer than most other parts of a build, which downloads nothing.
+    import http.client
+    import urllib.error
+    import urllib.request
+
     name = without_secrets(url)
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
@@ -77,6 +79,8 @@ def from_url(url: str, max_bytes: int = MAX_BYTES) -> bytes:
         raise PackagingError(f"cannot fetch {name}: status {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise PackagingError(f"cannot fetch {name}: {redact(_reason(error.reason))}; {_NEXT_STEP}") from error
+    except http.client.IncompleteRead as error:
+        raise PackagingError(f"cannot fetch {name}: the connection ended too early; {_NEXT_STEP}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise PackagingError(f"cannot fetch {name}: {redact(_reason(error))}; {_NEXT_STEP}") from error
 
@@ -87,8 +91,6 @@ _NEXT_STEP = "try again, or fetch it another way and use --interpreter"
 def _reason(error: object) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, http.client.IncompleteRead):
-        return "the connection ended too early"
     return " ".join(str(error).split()) or type(error).__name__
 
 
