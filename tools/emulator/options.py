@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tools.common.cli import Parser
 from tools.common.errors import UsageError
-from tools.common.event_argument import event_bytes
 from tools.common.lambda_facts import MAX_TIMEOUT
 from tools.common.paths import ROOT
 from tools.emulator.deployment.configuration import RESERVED, function_name
+from tools.emulator.sample_events import SAMPLE_EVENTS, event_argument, sample_event
 
 if TYPE_CHECKING:
     from tools.emulator.endpoints.cors import Cors
@@ -31,6 +31,7 @@ EPILOG = """\
 examples:
   python3 main.py                 stream the response of the sample function
   python3 main.py -e '{"sentence": "Hello world"}'
+  python3 main.py -e url          send a sample event, that of a Function URL
   python3 main.py --serve         serve a local Function URL on port 9000
   python3 main.py --serve --function shop --handler main.app
                                   serve a web application, such as FastAPI's
@@ -59,6 +60,7 @@ class Options(NamedTuple):
 
     Args:
         event: for one invocation; None: the default event.
+        print_event: whether the event is printed instead.
         functions: folders or zips by name; the first function is the default one.
         layers: folders or zips, in their order.
         timeout: seconds.
@@ -72,6 +74,7 @@ class Options(NamedTuple):
     """
 
     event: bytes | None
+    print_event: bool
     json: bool
     functions: dict[str, Path]
     layers: tuple[Path, ...]
@@ -105,7 +108,8 @@ def parse(arguments: list[str]) -> Options:
     except UsageError as error:
         parser.error(str(error))
     return Options(
-        event=given.event,
+        event=sample_event(given.print_event) if isinstance(given.print_event, str) else given.event,
+        print_event=given.print_event is not None,
         json=given.json,
         functions=functions,
         layers=tuple(given.layer or [ROOT / "layer"]),
@@ -145,7 +149,7 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("-e", "--event", type=event_bytes, metavar="EVENT", help="JSON, a file that contains it, or - for stdin")
+    add_event_options(add)
     add("--json", action="store_true", help="write one JSON object per invocation instead of START, END and REPORT")
     add_code_options(parser.add_argument_group("code").add_argument)
     add_function_options(parser.add_argument_group("configuration").add_argument)
@@ -153,6 +157,25 @@ def make_parser() -> Parser:
     add_serving_options(serving.add_argument)
     add_endpoint_options(serving.add_argument)
     return parser
+
+
+def add_event_options(add: Callable[..., object]) -> None:
+    samples = ", ".join(SAMPLE_EVENTS)
+    add(
+        "-e",
+        "--event",
+        type=event_argument,
+        metavar="EVENT",
+        help=f"JSON, a file that contains it, - for stdin, or the name of a sample event: {samples}",
+    )
+    add(
+        "--print-event",
+        choices=SAMPLE_EVENTS,
+        nargs="?",
+        const=True,  # argparse compares a string with the choices
+        metavar="NAME",
+        help="print the event, or the sample event of this name, and invoke no function",
+    )
 
 
 def add_code_options(add: Callable[..., object]) -> None:
@@ -253,6 +276,10 @@ def add_endpoint_options(add: Callable[..., object]) -> None:
 
 def check_combinations(given: argparse.Namespace, serve: bool) -> None:
     several = len(given.function or []) > 1
+    if given.print_event is not None and serve:
+        raise UsageError("--print-event prints the event of one invocation; run it without --serve")
+    if isinstance(given.print_event, str) and given.event is not None:
+        raise UsageError("--print-event NAME and --event both choose an event; use one of them")
     if serve and given.event is not None:
         raise UsageError("--event is for one invocation; with --serve, each request is an event")
     if not serve and (given.host is not None or given.port is not None):

@@ -13,7 +13,7 @@ from typing import Any
 from tools.common.errors import ToolError
 from tools.common.paths import ROOT
 from tools.common.urls import redact
-from tools.emulator.console import Console
+from tools.emulator.console import STDOUT, Console, write_all
 from tools.emulator.deployment.configuration import PYTHON, FunctionConfiguration
 from tools.emulator.deployment.sources import FunctionCode
 from tools.emulator.endpoints.bandwidth import limit_bandwidth
@@ -46,6 +46,9 @@ def run(
     console = Console(options.json)
     at_end(console.close)
     try:
+        if options.print_event:
+            print_event(event)
+            return DONE
         supervisor = usable(supervisor)
         if options.isolate:
             try_isolation(supervisor)
@@ -69,6 +72,15 @@ def run(
     except ToolError as error:
         console.error(redact(str(error)))
         return FAILED
+
+
+def print_event(event: bytes) -> None:
+    from tools.emulator.sample_events import formatted  # only --print-event needs it
+
+    try:
+        write_all(STDOUT, formatted(event).encode())
+    except OSError as error:
+        raise ToolError(f"cannot write the event to standard output: {error.strerror}") from None
 
 
 def usable(supervisor: Supervisor | OSError) -> Supervisor:
