@@ -99,17 +99,10 @@ def main() -> "NoReturn":
             load("workers").serve(own, output)
         runtime_api = api.RuntimeApi(variable("AWS_LAMBDA_RUNTIME_API") or "", output)
         exit_on_sigterm(runtime_api.connection)
-        posix.register_at_fork(after_in_child=lambda: disown(runtime_api, output))
+        posix.register_at_fork(after_in_child=runtime_api.disown)
         run(runtime_api, initialize(runtime_api, output), output)
     except BaseException as error:
         end(error, output)
-
-
-def disown(runtime_api: api.RuntimeApi, output: log.Log) -> None:
-    """In a process that the function forked: leave the Runtime API and the invocation to the parent."""
-    runtime_api.connection.disown()
-    if output.invocation is not None:
-        output.invocation.has_ended = True
 
 
 def initialize(runtime_api: api.RuntimeApi, output: log.Log) -> handler.Handler:

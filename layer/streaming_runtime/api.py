@@ -224,6 +224,12 @@ class RuntimeApi:
         self.extension: Extension | None = None
         self.response_class = ResponseStream
 
+    def disown(self) -> None:
+        """In a process that the function forked: leave the connection and the invocation to the parent."""
+        self.connection.disown()
+        if self._log.invocation is not None:
+            self._log.invocation.has_ended = True
+
     def next_invocation(self) -> Invocation:
         """Wait, without a limit, for the next invocation. Raises RuntimeApiError if there can be none."""
         pauses = iter(NEXT_RETRY_PAUSES)

@@ -42,6 +42,10 @@ LATE_IMPORTS = {
     ("tools/emulator/deployment/configuration.py", "subprocess"): "only layers with an interpreter need it",
     ("tools/emulator/deployment/sources.py", "shutil"): "a start with one layer does not need it",
     ("tools/emulator/deployment/sources.py", "tools.emulator.deployment.unpack"): "only zips need zipfile",
+    (
+        "tools/emulator/execution/pool.py",
+        "tools.emulator.execution.managed_instance",
+    ): "only --max-concurrency needs it",
     ("tools/emulator/execution/environment.py", "tools.emulator.execution.runtime_api"): (
         "loaded while the process of the environment starts"
     ),

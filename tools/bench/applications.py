@@ -15,8 +15,8 @@ from tools.common.paths import ROOT
 
 _FUNCTIONS = Path(__file__).resolve().parent / "functions"
 _PACKAGES = ("fastapi", "flask", "gunicorn", "mangum", "starlette", "uvicorn")
-_UVICORN = ("uvicorn", "main:app", "--fd", "{descriptor}", "--no-access-log")
-_GUNICORN = ("gunicorn", "main:app", "--bind", "fd://{descriptor}", "--no-control-socket")
+_UVICORN = ("uvicorn", "application:app", "--fd", "{descriptor}", "--no-access-log")
+_GUNICORN = ("gunicorn", "application:app", "--bind", "fd://{descriptor}", "--no-control-socket")
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ def _make(
         # The packages are in the function's zip on Lambda, so they are in its folder.
         for entry in packages.iterdir():
             (folder / entry.name).symlink_to(entry)
-        (folder / "main.py").write_bytes((_FUNCTIONS / f"{kind.name}_app.py").read_bytes())
+        (folder / "application.py").write_bytes((_FUNCTIONS / f"{kind.name}_app.py").read_bytes())
         (folder / "mangum_handler.py").write_bytes((_FUNCTIONS / "mangum_handler.py").read_bytes())
     # bootstrap starts the layer's Python with -S, so the others are started with it as well.
     python, path = (interpreter.path, "-S"), {"PYTHONPATH": str(folder)}
     mangum = (*python, "-m", "awslambdaric", "mangum_handler.handler")
     return Application(
         kind,
-        Program(LAYER, layer, folder, {"_HANDLER": "main.app"}),
+        Program(LAYER, layer, folder, {"_HANDLER": "application.app"}),
         ServerProgram(kind.server[0], (*python, "-m", *kind.server), folder, path),
         Program(MANGUM, mangum, folder, {**path, "_HANDLER": "mangum_handler.handler"}) if kind.has_mangum else None,
-        (*python, "-B", "-c", "import main"),
+        (*python, "-B", "-c", "import application"),
         (*python, "-B", "-c", "pass"),
     )
 

@@ -1,7 +1,6 @@
-"""The handler that is measured on awslambdaric: Mangum around the application in `main.py`."""
+"""The handler that is measured on awslambdaric: Mangum around the application in `application.py`."""
 
+from application import app
 from mangum import Mangum
-
-from main import app
 
 handler = Mangum(app)
