@@ -55,7 +55,7 @@ WITH = ("alone", "first", "full", "last", "middle")
 
 def test_our_layer_is_replaced_in_place_and_nothing_else(fleet: Cloud) -> None:
     before = fleet.fleet()
-    stdout = fleet.done("rollout", "--all-using", "--to", "2", "--yes")
+    stdout = fleet.done("rollout", "--all-using", "--to", "2", "--yes", "--verbose")
     assert fleet.fleet() == moved(before, 2, *WITH)
     row = f"last before:1, {FOREIGN_ACCOUNT}:tracing:1, {NAME}:1 → before:1, {FOREIGN_ACCOUNT}:tracing:1, {NAME}:2"
     assert row in [" ".join(line.split()) for line in stdout.splitlines()]
@@ -349,7 +349,7 @@ def test_a_function_that_is_deleted_meanwhile_is_skipped(fleet: Cloud, tmp_path:
 def test_a_function_that_always_fails_stops_the_roll_out_and_everything_is_rolled_back(fleet: Cloud) -> None:
     before = fleet.fleet()
     fleet.standin.faults.on = lambda call: 500 if (call.operation, call.name) == (UPDATE, "middle") else None
-    pace = replace(no_pauses(), outage=0)  # the updates of the others succeed in that time
+    pace = replace(no_pauses(), outage=0, between_polls=0)  # the updates of the others succeed in that time
     result = fleet.run("rollout", "--all-using", "--to", "2", "--yes", pace=pace)
     assert result.returncode == 1
     assert "stopped: middle: gave up after 1 attempt: UpdateFunctionConfiguration failed with " in result.stdout

@@ -36,6 +36,21 @@ def shortened(names: Sequence[str], limit: int) -> str:
     return f"{', '.join(names[:limit])}{more}"
 
 
+TIMES = "\N{MULTIPLICATION SIGN}"  # not the letter
+
+_ASCII = str.maketrans({"→": "->", TIMES: "x", "█": "#", "░": ".", "…": "..."})
+
+
+def printable(text: str, stream: TextIO) -> str:
+    """Return `text` for a terminal without Unicode, where the encoding of `stream` does not have a character."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeError:
+        return text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+
+
 def discard(stream: TextIO) -> None:
     """Write the rest of a stream nowhere: Python flushes it once more at exit, and would print an error then."""
     with suppress(OSError, ValueError):  # not a file
@@ -45,7 +60,7 @@ def discard(stream: TextIO) -> None:
 def _print(text: str, stream: TextIO) -> None:
     """Print a line. Nothing depends on it, so a reader that has gone, or a closed terminal, does not end the work."""
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text, stream), file=stream, flush=True)
     except OSError:
         discard(stream)
 
@@ -83,7 +98,8 @@ class Output:
         """Print the result of the command: the JSON document, or the lines of text."""
         text = json.dumps(document()) if self.as_json else "\n".join(lines())
         try:
-            print(text, file=self._out or sys.stdout, flush=True)
+            stream = self._out or sys.stdout
+            print(printable(text, stream), file=stream, flush=True)
         except BrokenPipeError:
             if not self.outlives_reader:
                 raise

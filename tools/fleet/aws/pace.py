@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DEFAULT_RATE = 8.0  # requests per second
+MAX_RATE = 15.0  # the quota
 GET_FUNCTION_RATE = 50.0  # half of the quota
 
 

@@ -14,6 +14,7 @@ from tools.fleet.aws.pace import Pace, Pacer
 from tools.fleet.aws.retries import Retries
 
 WORKERS = 8  # threads; each call takes a part of a second, and waiting for an update occupies none
+MAX_WORKERS = 64
 CONNECT_TIMEOUT = 5  # seconds
 CALL_TIMEOUT = 30  # seconds, for a response
 
@@ -118,7 +119,7 @@ class Aws:
             retries={"mode": "standard", "total_max_attempts": 1},  # `Retries` repeats requests
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=timeout,
-            max_pool_connections=WORKERS + 1,
+            max_pool_connections=MAX_WORKERS,
             user_agent_extra="python-streaming-runtime",
         )
         try:

@@ -7,6 +7,9 @@ import re
 
 from tools.common.cli import Parser
 from tools.fleet.aws.arns import is_account
+from tools.fleet.aws.pace import DEFAULT_RATE, MAX_RATE
+from tools.fleet.aws.session import MAX_WORKERS, WORKERS
+from tools.fleet.commands.interface import Context
 
 
 def add_dry_run(parser: Parser) -> None:
@@ -38,6 +41,43 @@ def add_variants(parser: Parser, default: str) -> None:
     """Add `--variant` for several variants."""
     text = f"default: {default}"
     parser.add_argument("--variant", dest="variants", metavar="NAME", nargs="+", action="extend", default=[], help=text)
+
+
+def add_speed(parser: Parser) -> None:
+    """Add `--rate` and `--workers`."""
+    parser.add_argument(
+        "--rate",
+        metavar="N",
+        type=rate,
+        help=f"calls per second, besides GetFunction; Lambda accepts {MAX_RATE:g} of all callers "
+        f"(default: {DEFAULT_RATE:g})",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=workers,
+        help=f"threads that call AWS (default: {WORKERS}, at most {MAX_WORKERS})",
+    )
+
+
+def set_speed(context: Context, namespace: argparse.Namespace) -> None:
+    """Use the values of `add_speed`."""
+    context.rate = namespace.rate
+    context.workers = namespace.workers or context.workers
+
+
+def rate(text: str) -> float:
+    """Return a number of calls per second, for `type=`."""
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", text) or not 0.1 <= float(text) <= MAX_RATE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of calls per second from 0.1 to {MAX_RATE:g}")
+    return float(text)
+
+
+def workers(text: str) -> int:
+    """Return a number of threads, for `type=`."""
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 to {MAX_WORKERS}")
+    return int(text)
 
 
 def account(text: str) -> str:

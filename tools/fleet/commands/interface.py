@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,9 @@ class Context:
         self.environment = environment
         self.output = output
         self.take_over = False  # of the lock of another process
+        self.rate: float | None = None  # requests per second
+        self.workers = environment.workers
+        self.is_verbose = False
 
     @property
     def root(self) -> Path:
@@ -56,7 +59,8 @@ class Context:
 
     @cached_property
     def aws(self) -> Aws:
-        aws = self.environment.connect(self.environment.pace)
+        pace = self.environment.pace
+        aws = self.environment.connect(replace(pace, between_requests=1 / self.rate) if self.rate else pace)
         aws.retries.listener = RetryNotes(self.output, self.environment.pace)
         return aws
 

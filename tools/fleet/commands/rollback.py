@@ -19,11 +19,13 @@ def _add_arguments(parser: Parser) -> None:
     arguments.add_region(parser)
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
+    arguments.add_speed(parser)
     parser.set_defaults(parser=parser)
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
     context.take_over = namespace.take_over
+    arguments.set_speed(context, namespace)
     if namespace.take_over and not isinstance(namespace.journal, Address):
         namespace.parser.error("--take-over is for a journal in a bucket, s3://BUCKET/PREFIX/…/")
     location = journals.existing(context, namespace.journal, namespace.region)

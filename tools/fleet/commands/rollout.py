@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from tools.fleet.aws.errors import Interruption, NotFound
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function, Unavailable
 from tools.fleet.aws.objects import Address
+from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.journals import Where, existing, new
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
@@ -45,6 +47,8 @@ MAX_NAMES = 5  # in a message
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
     context.take_over = namespace.take_over
+    arguments.set_speed(context, namespace)
+    context.is_verbose = namespace.verbose
     journal: Where | None = namespace.journal
     if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
         namespace.functions.insert(0, str(namespace.resume))
@@ -252,7 +256,9 @@ class CommandRun:
         return found
 
     def _plan(self, account: Account, targets: Targets) -> list[Step]:
-        functions = select(self._options, account.functions, targets.keys(), account.place, self._output.note)
+        functions = select(
+            self._options, account.functions, targets.keys(), account.place, self._output.note, self._context.workers
+        )
         if self._options.to is None:
             refuse_downgrade(targets, functions, account.place, account.layers)
         return self._plan_functions(account, targets, functions)
@@ -263,7 +269,7 @@ class CommandRun:
         steps = [check(step, versions) for step in steps]
         if self._options.alias is None:
             return steps
-        with ThreadPoolExecutor(self._context.environment.workers) as pool:
+        with ThreadPoolExecutor(self._context.workers) as pool:
             return list(pool.map(lambda step: self._with_alias(step, account.functions, targets), steps))
 
     def _with_alias(self, step: Step, functions: Functions, targets: Targets) -> Step:
@@ -295,7 +301,8 @@ class CommandRun:
         def document() -> object:
             return rendering.plan_document(self._options, account.place, targets, steps)
 
-        lines = list(rendering.plan_lines(self._options, account.place, targets, steps))
+        width = 0 if self._context.is_verbose else shutil.get_terminal_size().columns
+        lines = list(rendering.plan_lines(self._options, account.place, targets, steps, width))
         if self._journal is None:
             self._output.result(document, lambda: lines)
         elif not self._output.as_json or not self._options.yes:  # the plan must be visible before the question
@@ -334,8 +341,9 @@ class CommandRun:
 
     def _carry_out(self, journal: Journal, account: Account, targets: Targets, planned: Mapping[str, Function]) -> int:
         history = journal.history
-        progress = Progress(len(history.changed if history.stopped else history.pending), self._output)
-        workers = self._context.environment.workers
+        total = len(history.changed if history.stopped else history.pending)
+        progress = Progress(total, self._output, clock=self._context.environment.pace.clock)
+        workers = self._context.workers
         gates = self._gates(account, progress.note)
         ending = self._context.environment.ending
         roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers, ending)
@@ -363,7 +371,7 @@ class CommandRun:
         if self._options.alias or journal.history.outcome != DONE:
             return None
         changed = [each.name for each in journal.history.records.values() if each.state in HAS_NEW_VERSION]
-        return find_old_aliases(account.functions, changed, targets, self._context.environment.workers)
+        return find_old_aliases(account.functions, changed, targets, self._context.workers)
 
     def _state(self, journal: Journal) -> str:
         """Return how far the roll-out came, and the command that continues it."""

@@ -50,6 +50,8 @@ def add_arguments(parser: Parser, has_all_using: bool) -> None:
     direction = parser.add_mutually_exclusive_group()
     direction.add_argument("--forward", action="store_true", help="with --resume: roll out the remaining functions")
     direction.add_argument("--back", action="store_true", help="with --resume: restore the functions that were changed")
+    arguments.add_speed(parser)
+    parser.add_argument("--verbose", action="store_true", help="print the plan with all functions and full lists")
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
     parser.set_defaults(all_using=False, parser=parser)

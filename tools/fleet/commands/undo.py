@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from tools.common.errors import ToolError
 from tools.common.output import count
 from tools.fleet.aws.account import Account
@@ -29,7 +31,9 @@ def roll_back(
         if history.changed:
             _open(context, history, region)
         document = rendering.rollback_document(history)
-        context.output.result(lambda: document, lambda: rendering.rollback_lines(history))
+        context.output.result(
+            lambda: document, lambda: rendering.rollback_lines(history, shutil.get_terminal_size().columns)
+        )
         return 0
     journal = Journal.resume(location)
     if journal.history.torn:
@@ -51,17 +55,17 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
         return 0
     account = _open(context, history, region)
     journal.lock([account.place.layer(name) for name in _layer_names(history)])
-    output.show(rendering.rollback_lines(history))
+    output.show(rendering.rollback_lines(history, shutil.get_terminal_size().columns))
     if not yes and not output.confirm(f"Roll back {count(len(history.changed), 'function')}?"):
         raise ToolError("nothing was changed")
     if not history.stopped:
         journal.write(Event.STOP, reason=ROLLBACK_REQUESTED)
     steps = Steps(account.functions, journal)
-    progress = Progress(len(history.changed), output)
+    progress = Progress(len(history.changed), output, clock=context.environment.pace.clock)
     ending, command = context.environment.ending, f"./build.sh rollback {journal.name}"
     try:
         with ending.orderly(command):
-            if Rollback(steps, progress, context.environment.workers, ending).run():
+            if Rollback(steps, progress, context.workers, ending).run():
                 journal.write(Event.END, outcome=ROLLED_BACK)
     except Interruption as error:
         raise ToolError(f"{error}; {_state(history)}; continue with {command}") from None

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tools.common import output
-from tools.fleet.aws.arns import Place, short
+from tools.fleet.aws.arns import LayerVersion, Place, layer_of, short
 from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import BACKWARDS, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
@@ -19,6 +19,7 @@ from tools.fleet.rollout.traffic import OldAliases
 from tools.fleet.rollout.waves import sizes, stages
 
 _NAMES_IN_A_HINT = 5
+_MAX_ROWS = 30
 
 # --- Plans ------------------------------------------------------------------------------------------------------------
 
@@ -47,25 +48,60 @@ def plan_document(options: Options, place: Place, targets: Targets, steps: Seque
     }
 
 
-def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence[Step]) -> Iterator[str]:
-    """Return a plan as lines: a table of changes, then the other functions, hints, and a summary."""
+def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence[Step], width: int) -> Iterator[str]:
+    """Return a plan as lines: a table of changes, then the other functions, hints, and a summary.
+
+    Args:
+        width: rows fit into so many columns, and there are few; 0 to list all functions with all layers.
+    """
     versions = ", ".join(short(str(version), place) for version in targets.values())
     yield f"{'Attach' if options.is_attach else 'Roll out'} {versions} in {place.region}, account {place.account}"
     yield ""
     changes = [step for step in steps if step.verdict is Verdict.CHANGE]
-    if changes:
-        yield from _table(
-            [_Row(step.function.name, step.old, step.new, step.reason, _alias_cell(step)) for step in changes], place
-        )
-    for step in steps:
-        if step.verdict in (Verdict.SKIPPED, Verdict.BLOCKED):
-            yield f"{step.verdict.value}: {step.function.name}, {step.reason}"
+    rows = [_Row(step.function.name, step.old, step.new, step.reason, _alias_cell(step)) for step in changes]
+    if len(rows) > 1:
+        yield from _counted(rows, targets)
+    if rows:
+        yield from _table(rows[:_MAX_ROWS] if width else rows, place, width)
+    if len(rows) > _MAX_ROWS and width:
+        yield f"and {len(rows) - _MAX_ROWS:,} more; --verbose lists all"
+    yield from _unchanged(steps, is_verbose=not width)
     yield from _hints(changes)
     if options.wave_ends and changes:
         yield f"waves: {', '.join(map(str, wave_sizes(options, steps)))} functions"
     if options.shift and any(step.alias for step in changes):
         yield f"the alias {options.alias} sends {', '.join(options.shift)}, then all requests to the new versions"
     yield summary(steps)
+
+
+def _counted(rows: Sequence[_Row], targets: Targets) -> Iterator[str]:
+    """Yield how many functions get which change."""
+    counts = Counter(_change(row, with_name=len(targets) > 1) for row in rows)
+    yield ", ".join(f"{number:,} {output.TIMES} {change}" for change, number in counts.most_common())
+    yield ""
+
+
+def _change(row: _Row, with_name: bool) -> str:
+    """Return the change of our layers in one row, such as `3→6`."""
+    if row.old == row.new:
+        return "alias only"
+    versions = {LayerVersion.parse(arn).layer: LayerVersion.parse(arn).number for arn in row.old if layer_of(arn)}
+    parts = []
+    for new in (LayerVersion.parse(arn) for arn in row.new if arn not in row.old):
+        name = f"{new.layer.name} " if with_name else ""
+        parts.append(f"{name}{versions.get(new.layer, 'none')}→{new.number}")
+    return " and ".join(parts)
+
+
+def _unchanged(steps: Sequence[Step], is_verbose: bool) -> Iterator[str]:
+    """Yield the functions that are skipped or blocked, one line for each reason."""
+    names = defaultdict(list)
+    for step in steps:
+        if step.verdict in (Verdict.SKIPPED, Verdict.BLOCKED):
+            names[step.verdict, step.reason].append(step.function.name)
+    for (verdict, reason), functions in names.items():
+        limit = len(functions) if is_verbose else _NAMES_IN_A_HINT
+        yield f"{verdict.value}: {output.shortened(functions, limit)}, {reason}"
 
 
 def wave_sizes(options: Options, steps: Sequence[Step]) -> list[int]:
@@ -91,8 +127,28 @@ class _Row:
     alias: str = ""
 
 
-def _table(rows: Sequence[_Row], place: Place) -> Iterator[str]:
-    """Yield a table of changes, with a column for aliases if there are any."""
+def _table(rows: Sequence[_Row], place: Place, width: int = 0) -> Iterator[str]:
+    """Yield a table of changes, with a column for aliases if there are any.
+
+    Args:
+        width: if a row with all layers is longer, show the changes alone; 0 for no limit.
+    """
+    full = _full_table(rows, place)
+    if width and max(map(len, full.splitlines())) > width:
+        names = [row.name if len(row.name) <= width // 2 else f"{row.name[: width // 2 - 1]}…" for row in rows]
+        cells = [(name, _change_cell(row), row.alias) for name, row in zip(names, rows, strict=True)]
+        columns = 3 if any(row.alias for row in rows) else 2
+        table = output.table(("function", "change", "alias before")[:columns], [each[:columns] for each in cells])
+        full = "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in table.splitlines())
+    yield full
+    yield ""
+
+
+def _change_cell(row: _Row) -> str:
+    return row.reason if row.old == row.new else _change(row, with_name=True)
+
+
+def _full_table(rows: Sequence[_Row], place: Place) -> str:
     cells = [
         (
             row.name,
@@ -105,8 +161,7 @@ def _table(rows: Sequence[_Row], place: Place) -> Iterator[str]:
     ]
     headers = ("function", "layers before", "", "layers after", "alias before")
     columns = len(headers) if any(row.alias for row in rows) else len(headers) - 1
-    yield output.table(headers[:columns], [row[:columns] for row in cells])
-    yield ""
+    return output.table(headers[:columns], [row[:columns] for row in cells])
 
 
 def _listed(arns: Sequence[str], place: Place) -> str:
@@ -232,15 +287,17 @@ def _old_alias_lines(old_aliases: OldAliases) -> Iterator[str]:
 # --- Rollbacks --------------------------------------------------------------------------------------------------------
 
 
-def rollback_lines(history: History) -> Iterator[str]:
-    """Return as lines what a rollback would do."""
+def rollback_lines(history: History, width: int) -> Iterator[str]:
+    """Return as lines, of `width` columns where that is possible, what a rollback would do."""
     place = history.place
     if not place or not history.changed:
         yield "nothing to roll back"
         return
     yield f"Roll back in {place.region}, account {place.account}, newest change first"
     yield ""
-    yield from _table([_Row(each.name, each.new, each.old, _alias_words(each)) for each in history.changed], place)
+    yield from _table(
+        [_Row(each.name, each.new, each.old, _alias_words(each)) for each in history.changed], place, width
+    )
 
 
 def _alias_words(record: Record) -> str:

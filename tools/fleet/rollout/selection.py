@@ -13,17 +13,23 @@ from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout.options import Options
-
-_NOTE_ABOVE = 30  # functions; reading more takes some seconds
+from tools.fleet.rollout.progress import Reading
 
 
 def select(
-    options: Options, functions: Functions, layers: Collection[Layer], place: Place, note: Callable[[str], None]
+    options: Options,
+    functions: Functions,
+    layers: Collection[Layer],
+    place: Place,
+    note: Callable[[str], None],
+    workers: int = WORKERS,
 ) -> list[Function]:
     """Read the selected functions with their tags.
 
     Args:
         layers: of this project. `attach` also selects functions without them; `rollout` only if they are named.
+        note: shows progress.
+        workers: the number of threads.
 
     Raises:
         UsageError: a function is named twice.
@@ -33,10 +39,15 @@ def select(
         names = _names(options.functions, place)
     else:
         names = sorted(each.name for each in functions.all() if _is_selected(each, options, layers))
-    if len(names) > _NOTE_ABOVE:
-        note(f"reading {len(names):,} functions")
-    with ThreadPoolExecutor(WORKERS) as pool:
-        found = list(pool.map(lambda name: _read(functions, name, is_named=bool(options.functions)), names))
+    reading = Reading(len(names), note, functions.pace.clock)
+
+    def read(name: str) -> Function | None:
+        function = _read(functions, name, is_named=bool(options.functions))
+        reading()
+        return function
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = list(pool.map(read, names))
     if options.tags:
         _check_tags_are_known([each.name for each in found if each and not each.tags_are_known])
     chosen = [each for each in found if each and _has_tags(each, options.tags)]
