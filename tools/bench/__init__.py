@@ -8,6 +8,7 @@ Reading order:
     cli                    options, the order of the work, the exit status
     measurements           the default measurements, and the limit of each figure
     application_measurements   the same for web applications
+    concurrency_measurements   the same for many invocations at once
     baseline_measurements  the measurements of --baseline, and their limit
     bench                  rounds: each program in turn, in a process of its own
     function_process       one process of a program, connected to a Runtime API of its own
@@ -15,6 +16,7 @@ Reading order:
     layers                 a layer from this checkout, a zip, a folder or a git revision, unpacked as under /opt
     applications           web applications, and the programs that serve them
     web_server             one process of a web server
+    receiver               one environment with many slots, and the receiver of all its responses
     interpreters           a Python to measure, and packages for it
     local_url              `main.py` as its users start it
     cpu_share              the processor share of a memory setting

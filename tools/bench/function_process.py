@@ -80,7 +80,7 @@ class FunctionProcess:
             raise
 
     def _start(self, program: Program, cpu_group: Path | None) -> None:
-        environment = _environment(program, int(self._line()))
+        environment = environment_of(program, int(self._line()))
         with self._log.open("wb") as output, _start_clock(cpu_group) as (read_clock, join_group):
             self._process = subprocess.Popen(
                 program.command,
@@ -171,7 +171,7 @@ class FunctionProcess:
         return (text.strip().splitlines() or ["empty"])[-1]
 
 
-def _environment(program: Program, port: int) -> dict[str, str]:
+def environment_of(program: Program, port: int) -> dict[str, str]:
     return {
         "_HANDLER": "lambda_function.handler",
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}",

@@ -18,6 +18,7 @@ from tools.bench.bench import (
     on_one_processor,
     stream,
 )
+from tools.bench.concurrency_measurements import concurrency
 from tools.bench.cpu_share import cpu_share
 from tools.bench.function_process import Program
 from tools.bench.local_url import UrlClient, main_py, start_to_first_byte_ms
@@ -258,5 +259,6 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "memory": memory,
     "url": function_url,
     "applications": applications,
+    "concurrency": concurrency,
     "quota": cold_start_by_memory,
 }

@@ -62,6 +62,15 @@ class WebServer:
             )
         self._connection = self._connect()
 
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._listener.getsockname()
+        return host, port
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _connect(self) -> socket.socket:
         connection = socket.create_connection(self._listener.getsockname(), _TIMEOUT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

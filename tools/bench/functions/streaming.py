@@ -7,7 +7,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from typing import Any
 
 
@@ -27,3 +27,9 @@ def handler(event: "dict[str, int]", context: object) -> "Iterator[bytes | dict[
     for _ in range(event["chunks"]):
         time.sleep(pause)
         yield b"%020d" % time.monotonic_ns()  # CLOCK_MONOTONIC, which the server reads as well
+
+
+async def async_handler(event: "dict[str, int]", context: object) -> "AsyncIterator[bytes]":
+    chunk = b"x" * event["size"]
+    for _ in range(event["chunks"]):
+        yield chunk

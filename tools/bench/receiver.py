@@ -1,0 +1,170 @@
+"""One environment with many slots, and a receiver of all its responses on a single thread.
+
+The receiver is the Runtime API, or the client of a web server. It reads all connections with one poll, so what it
+measures contains the same share of its own work for every program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tools.bench.function_process import Program, environment_of
+from tools.bench.server import STAMP_BYTES
+from tools.common.errors import ToolError
+
+_TIMEOUT = 120.0  # seconds for a step
+_READ_BYTES = 256 * 1024
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+class Environment:
+    """A process with slots, each of which has asked for an invocation.
+
+    Args:
+        slots: AWS_LAMBDA_MAX_CONCURRENCY; 0 starts an on-demand process, with one slot.
+    """
+
+    def __init__(self, program: Program, slots: int, log: Path) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener.settimeout(_TIMEOUT)
+        variables = environment_of(program, self._listener.getsockname()[1])
+        if slots:
+            variables["AWS_LAMBDA_MAX_CONCURRENCY"] = str(slots)
+        self.connections: list[socket.socket] = []
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [str(word) for word in program.command],
+                cwd=program.task_root,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            for _ in range(max(1, slots)):
+                self.connections.append(self._accept())
+            for connection in self.connections:
+                read_head(connection)  # the request for an invocation
+        except OSError as error:
+            self.stop()
+            raise ToolError(f"{program.name} has not asked for {slots} invocations: {error}") from error
+
+    def _accept(self) -> socket.socket:
+        connection, _ = self._listener.accept()
+        connection.settimeout(_TIMEOUT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def invoke(self, event: Mapping[str, object]) -> list[Stream]:
+        """Send an invocation to every slot at once, and read all responses."""
+        body = json.dumps(event).encode()
+        streams = []
+        for number, connection in enumerate(self.connections):
+            head = (
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                f"Lambda-Runtime-Aws-Request-Id: {number}\r\nLambda-Runtime-Deadline-Ms: 4102444800000\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            connection.sendall(head.encode() + body)
+            streams.append(Stream(connection))
+        receive(streams)
+        return streams
+
+    def pss_mib(self) -> float:
+        """Return the proportional set size of all its processes (proc(5), smaps_rollup)."""
+        return pss_mib(self._process.pid)
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for connection in (*self.connections, self._listener):
+            connection.close()
+
+
+class Stream:
+    """One response in chunks. All moments are in nanoseconds of CLOCK_MONOTONIC.
+
+    Attributes:
+        delays: of the time stamps in its body.
+        begun: when its request, or its event, was sent.
+        ended: when its last byte was read.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.delays: list[int] = []
+        self.begun = time.monotonic_ns()
+        self.ended = 0
+        self._rest = b""  # the begun line
+        self._end = b""  # the last bytes
+
+    def read(self) -> bool:
+        """Read what has arrived. Return whether the response is complete."""
+        data = self.connection.recv(_READ_BYTES)
+        now = time.monotonic_ns()
+        if not data:
+            raise ToolError("a connection ended within a response")
+        self.ended = now
+        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        self.delays += [now - int(line) for line in lines if len(line) == STAMP_BYTES and line.isdigit()]
+        self._end = (self._end + data)[-len(_LAST_CHUNK) :]
+        return self._end == _LAST_CHUNK
+
+
+def receive(streams: list[Stream]) -> None:
+    """Read all responses to their end, on the calling thread."""
+    poller = select.epoll()
+    open_streams = {stream.connection.fileno(): stream for stream in streams}
+    for descriptor in open_streams:
+        poller.register(descriptor, select.EPOLLIN)
+    while open_streams:
+        events = poller.poll(_TIMEOUT)
+        if not events:
+            raise ToolError(f"{len(open_streams)} responses did not continue")
+        for descriptor, _ in events:
+            if open_streams[descriptor].read():
+                poller.unregister(descriptor)
+                del open_streams[descriptor]
+    poller.close()
+
+
+def read_head(connection: socket.socket) -> None:
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        data = connection.recv(65536)
+        if not data:
+            raise ConnectionError("the connection was closed")
+        received += data
+
+
+@contextlib.contextmanager
+def started(program: Program, slots: int, log: Path) -> Iterator[Environment]:
+    """Run an environment until the end of the block. Raises ToolError."""
+    running = Environment(program, slots, log)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def pss_mib(root: int) -> float:
+    """Return the proportional set size of a process and its descendants in MiB."""
+    total, found = 0, [root]
+    for pid in found:
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        with contextlib.suppress(OSError):
+            found += map(int, children.read_text().split())
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
