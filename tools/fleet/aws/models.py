@@ -26,6 +26,7 @@ class Function:
         failure: why the last update or the creation failed; empty if it did not.
         tags_are_known: False if the caller may not read tags.
         settings: everything else that can be released with a version; see `settings_of`.
+        capacity_provider: the ARN of the capacity provider on whose instances it runs; empty for an on-demand function.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Function:
     tags: Mapping[str, str] = field(default_factory=dict)
     tags_are_known: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
+    capacity_provider: str = ""
 
     @classmethod
     def of(
@@ -70,12 +72,18 @@ class Function:
             tags=tags or {},
             tags_are_known=tags_are_known,
             settings=settings_of(configuration),
+            capacity_provider=_capacity_provider(configuration),
         )
 
     @property
     def stack(self) -> str:
         """The CloudFormation stack that owns the function; empty if there is none."""
         return self.tags.get(STACK_TAG, "")
+
+
+def _capacity_provider(configuration: Mapping[str, Any]) -> str:
+    instances = (configuration.get("CapacityProviderConfig") or {}).get("LambdaManagedInstancesCapacityProviderConfig")
+    return str((instances or {}).get("CapacityProviderArn", ""))
 
 
 def _failure(configuration: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import LayerVersion, layer_of, short
 from tools.fleet.aws.layers import download
 from tools.fleet.aws.models import Function, LayerInfo, Unavailable
+from tools.fleet.checks.capacity_provider import check_capacity_provider
 from tools.fleet.checks.finding import Finding
 from tools.fleet.checks.http_apis import check_http_apis
 from tools.fleet.checks.zip_file import FunctionSettings, check_function, check_layer, check_total_size, read_zip
@@ -55,6 +56,7 @@ class DeployedFunction:
         if function.status == "Failed":
             yield Finding("its last update failed", "invocations use the version before it", f"{self._update} …")
         yield from self._runtime()
+        yield from check_capacity_provider(function)
         yield from self._layers()
         yield from self._zips()
         yield from self._urls()

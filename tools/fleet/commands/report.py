@@ -16,6 +16,7 @@ from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST, Alias, Function, LayerInfo, Unavailable
 from tools.fleet.aws.session import Identity
+from tools.fleet.checks.capacity_provider import is_offered
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import identities
@@ -39,6 +40,7 @@ class Row:
     """One version of a function, with one layer of this project.
 
     Args:
+        capacity_provider: its ARN; empty for an on-demand function.
         release: the version of the project, such as 1.2.3; `-` if unknown.
         problems: a name, and a detail that may be empty.
     """
@@ -48,6 +50,7 @@ class Row:
     version: str
     aliases: tuple[str, ...]
     runtime: str
+    capacity_provider: str
     layer: LayerVersion
     release: str
     problems: tuple[tuple[str, str], ...]
@@ -102,6 +105,7 @@ class Region:
                     function.version,
                     _aliases_to(function.version, aliases[function.name]),
                     function.runtime,
+                    function.capacity_provider,
                     version,
                     _release(self._manifest.name, infos[version]),
                     tuple(_problems(function, version, infos[version], expected)),
@@ -157,6 +161,8 @@ def _problems(
         yield "outdated", str(expected[version.layer])
     if day := deprecated_since(function.runtime):
         yield "deprecated runtime", day
+    if function.capacity_provider and not is_offered(function.runtime):
+        yield "not on managed instances", function.runtime
     if function.runtime in PREVIEW_RUNTIMES:
         yield "preview runtime", function.runtime
 
@@ -175,7 +181,8 @@ def _cells(row: Row, places: Sequence[Identity]) -> tuple[str, ...]:
     layer = short(str(row.layer), place)
     aliases = ", ".join(row.aliases)
     problems = ", ".join(f"{name} ({detail})" if detail else name for name, detail in row.problems)
-    return (row.region, row.function, row.version, aliases, row.runtime, layer, row.release, problems)
+    runtime = f"{row.runtime} on managed instances" if row.capacity_provider else row.runtime
+    return (row.region, row.function, row.version, aliases, runtime, layer, row.release, problems)
 
 
 def _document(row: Row) -> dict[str, Any]:
@@ -185,6 +192,7 @@ def _document(row: Row) -> dict[str, Any]:
         "version": row.version,
         "aliases": row.aliases,
         "runtime": row.runtime,
+        "capacityProvider": row.capacity_provider or None,
         "layer": str(row.layer),
         "layerVersion": row.layer.number,
         "release": row.release,
