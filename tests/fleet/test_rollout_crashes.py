@@ -104,7 +104,7 @@ def record_of(path: Path, name: str) -> Record:
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.long)])
 def test_a_process_may_die_at_any_step_and_be_resumed(tmp_path: Path, stride: int) -> None:
     steps = number_of_steps(tmp_path)
-    assert steps > 7 * FUNCTIONS
+    assert steps > 6 * FUNCTIONS
     for fatal in range(1, steps + 1, stride):
         before = fleet()
         region, path = Region(fleet()), tmp_path / f"{fatal}.jsonl"
@@ -144,7 +144,7 @@ def test_a_rollback_may_die_at_any_step_and_be_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(25))
 def test_eight_threads_may_die_at_any_step(tmp_path: Path, seed: int) -> None:
     region, path = Region(fleet()), tmp_path / "journal"
-    die(region, path, random.Random(seed).randint(1, 7 * FUNCTIONS), workers=8)
+    die(region, path, random.Random(seed).randint(1, 6 * FUNCTIONS), workers=8)
     assert resume(region, path) == 0
     assert region.functions == moved(fleet(), 2)
     assert len(region.updates) == FUNCTIONS

@@ -67,8 +67,9 @@ def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence
         yield f"and {len(rows) - _MAX_ROWS:,} more; --verbose lists all"
     yield from _unchanged(steps, is_verbose=not width)
     yield from _hints(changes)
-    if options.wave_ends and changes:
-        yield f"waves: {', '.join(map(str, wave_sizes(options, steps)))} functions"
+    waves = wave_sizes(options, steps)
+    if len(waves) > 1:
+        yield f"waves: {', '.join(map(str, waves))} functions"
     if options.shift and any(step.alias for step in changes):
         yield f"the alias {options.alias} sends {', '.join(options.shift)}, then all requests to the new versions"
     yield summary(steps)
