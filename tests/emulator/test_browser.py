@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.emulator import FunctionFolder, Serving
+from support.emulator import BARE_ENVIRONMENT, FunctionFolder, Serving
 
 # `seen(text)` sends the text to the function when the browser has drawn everything before it.
 PAGE = """
@@ -22,12 +22,45 @@ SEEN_SCRIPT = '''<script>
   const seen = text => requestAnimationFrame(() => fetch("/seen", {method: "POST", body: text}));
 </script>'''
 
+# It uses the page of --open like a person: it enters an event, presses Send, and reads the table and the state.
+DRIVER = '''<iframe src="/lambda-page/"></iframe><script>
+  const frame = document.querySelector("iframe");
+  const changed = (page, test) => new Promise(resolve => {
+    const check = () => test() && resolve();
+    new MutationObserver(check).observe(page.body, {subtree: true, childList: true, attributes: true});
+    check();
+  });
+  frame.onload = async () => {
+    const page = frame.contentDocument, get = id => page.getElementById(id);
+    const rows = () => [...get("chunks").rows].map(row => row.cells[4].textContent).join("|");
+    await changed(page, () => get("function").options.length);
+    for (const word of ["hello", "fail"]) {
+      get("event").value = JSON.stringify({word});
+      get("send").click();
+      await changed(page, () => rows() === word);
+      seen(`${rows()} ${get("chunks").rows[0].cells[1].textContent > 0}`);
+      await changed(page, () => !get("send").disabled);
+      seen(`${rows()} ${get("state").textContent} ${get("log").textContent.includes("REPORT")}`);
+    }
+    get("event").value = "{";
+    get("send").click();
+    seen(get("state").textContent);
+  };
+</script>'''
+
 def html(text):
     return f"<p>{text}</p><script>seen(document.body.innerText.trim())</script>".encode()
 
 def handler(event, context):
-    path = event["rawPath"]
-    if path == "/seen":
+    path = event.get("rawPath")
+    if path is None:  # the page of --open sends it
+        yield event["word"].encode()
+        wait()
+        yield "gr\\u00fc\\u00df".encode()[:3]
+        yield "gr\\u00fc\\u00df".encode()[3:]
+        if event["word"] == "fail":
+            raise ValueError("no more words")
+    elif path == "/seen":
         notify(event["body"])
         yield {"statusCode": 204}
     elif path == "/page":
@@ -36,6 +69,9 @@ def handler(event, context):
         for word in ("one", "two", "thr\\u00e9e"):
             yield html(word)
             wait()
+    elif path == "/driver":
+        yield {"headers": {"Content-Type": "text/html"}}
+        yield SEEN_SCRIPT.encode() + DRIVER.encode()
     elif path == "/listener":
         yield {"headers": {"Content-Type": "text/html"}}
         yield SEEN_SCRIPT.encode() + b'''<script>
@@ -65,7 +101,8 @@ def chromium() -> str:
 @pytest.fixture
 def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[[str], FunctionFolder]]:
     """Opens a page of the function in a browser of its own."""
-    server, function = serving(PAGE)
+    environment = {**BARE_ENVIRONMENT, "BROWSER": "/bin/true"}
+    server, function = serving(PAGE, "--open", env=environment)
     browsers: list[subprocess.Popen[bytes]] = []
 
     def visit(path: str) -> FunctionFolder:
@@ -105,3 +142,15 @@ def test_server_sent_events_arrive_while_they_are_sent(visit: Callable[[str], Fu
         assert function.receive() == text
         function.release()
     assert function.receive() == "end 7"
+
+
+def test_the_page_shows_chunks_with_their_times_while_they_arrive(visit: Callable[[str], FunctionFolder]) -> None:
+    function = visit("driver")
+    assert function.receive() == "hello true"
+    function.release()
+    complete = function.receive()
+    assert complete.startswith("hello|gr|\u00fc\u00df Complete: 3 chunks, 11 bytes, ") and complete.endswith(" ms true")
+    assert function.receive() == "fail true"
+    function.release()
+    assert "Failed: " in (failed := function.receive()) and "no more words" in failed
+    assert function.receive().startswith("The event is not JSON: ")

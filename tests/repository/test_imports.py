@@ -39,6 +39,7 @@ LATE_IMPORTS = {
     ("tools/emulator/serving.py", "tools.emulator.debugging"): "only --api-only needs it",
     ("tools/emulator/options.py", "tools.emulator.endpoints.cors"): "only --cors needs it",
     ("tools/emulator/options.py", "tools.emulator.env_file"): "only --env-file needs it",
+    ("tools/emulator/endpoints/page.py", "webbrowser"): "only --open needs it",
     ("tools/emulator/deployment/configuration.py", "subprocess"): "only layers with an interpreter need it",
     ("tools/emulator/deployment/sources.py", "shutil"): "a start with one layer does not need it",
     ("tools/emulator/deployment/sources.py", "tools.emulator.deployment.unpack"): "only zips need zipfile",
@@ -56,6 +57,9 @@ LATE_IMPORTS = {
         "only functions with extensions need it"
     ),
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.attached"): "only --api-only needs it",
+    ("tools/emulator/execution/pool.py", "tools.emulator.execution.managed_instance"): (
+        "only --max-concurrency needs it"
+    ),
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.snapstart"): "only --snapstart needs it",
     ("tools/emulator/sandbox/supervisor_client.py", "shutil"): "a start does not need it",
     ("tools/emulator/sandbox/supervisor_process.py", "shutil"): "it would take half of the start of the supervisor",

@@ -70,6 +70,7 @@ class Options(NamedTuple):
         snapstart: whether environments are held between their init phase and their first invocation.
         max_concurrency: invocations that one environment serves at a time, as on managed instances; 0: on demand.
         api_only: whether a developer starts the process.
+        open_page: whether to open the page that sends events.
         debug_port: where a debugger connects to the process of the function; None: no debugger.
     """
 
@@ -95,13 +96,14 @@ class Options(NamedTuple):
     reload: bool
     api_only: bool
     debug_port: int | None
+    open_page: bool
 
 
 def parse(arguments: list[str]) -> Options:
     """Exits with status 2, and one line on standard error, if the arguments are wrong."""
     parser = make_parser()
     given = parser.parse_args(arguments)
-    serve = given.serve or given.api_only
+    serve = given.serve or given.api_only or given.open
     try:
         check_combinations(given, serve)
         functions = by_name(given.function or [function_source(str(ROOT / "function"))])
@@ -130,6 +132,7 @@ def parse(arguments: list[str]) -> Options:
         reload=not (given.no_reload or given.api_only),
         api_only=given.api_only,
         debug_port=given.debug,
+        open_page=given.open,
     )
 
 
@@ -246,6 +249,7 @@ def add_serving_options(add: Callable[..., object]) -> None:
         metavar="N",
         help="concurrent invocations of each function; more receive status 429 (default: %(default)s)",
     )
+    add("--open", action="store_true", help="open a page that sends events and shows the chunks (implies --serve)")
     add("--no-reload", action="store_true", help="ignore changes of files")
     add(
         "--api-only",

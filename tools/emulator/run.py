@@ -21,6 +21,7 @@ from tools.emulator.execution.environment import EXTERNAL_END_TIMEOUT, INIT_TIME
 from tools.emulator.execution.invocation import InvocationFailed
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.options import Options, default_event_bytes, parse
+from tools.emulator.sample_events import formatted
 from tools.emulator.sandbox.supervisor_client import Supervisor
 
 DONE, FAILED = 0, 1
@@ -75,8 +76,6 @@ def run(
 
 
 def print_event(event: bytes) -> None:
-    from tools.emulator.sample_events import formatted  # only --print-event needs it
-
     try:
         write_all(STDOUT, formatted(event).encode())
     except OSError as error:

@@ -16,6 +16,7 @@ from tools.emulator.endpoints.api_call import Functions
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.invoke_api import InvokeApi
 from tools.emulator.endpoints.lambda_api import LambdaApi
+from tools.emulator.endpoints.page import PATH, open_page
 from tools.emulator.endpoints.router import Router
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.http1 import server
@@ -48,12 +49,15 @@ def serve(
         LambdaApi(functions, function_url, InvokeApi(functions, console, options.throttle), console),
         listen(options.host, options.port),
         next(iter(pools.values())).attach() if options.api_only else None,
+        options.open_page,
     )
     at_end(router.close)
     router.start()
     announce(first_lines(router, pools))
     if temporary is not None:
         announce_variables(next(iter(pools.values())).configuration, router.authority, temporary, console)
+    if options.open_page:
+        open_page(f"{router.url}{PATH.removeprefix('/')}", console)
     if options.snapstart or options.debug_port is not None:
         for pool in pools.values():
             pool.prepare()

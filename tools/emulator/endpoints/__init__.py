@@ -1,6 +1,7 @@
 """What callers reach over HTTP.
 
     router                paths of the one port, and where each leads
+    page                  the page of --open, with page.html
     function_url          Function URLs, streamed or buffered
     function_url_event    the event of an HTTP request (payload 2.0)
     prelude               status, headers and cookies at the start of a streamed HTTP response

@@ -1,6 +1,8 @@
 """The endpoints, all on one port.
 
+    http://NAME.localhost/...                           the URL of a function, on all paths
     /2015-03-31/functions/..., also with other dates    the Lambda API
+    /lambda-page/                                       the page of --open
     /lambda-url/NAME/...                                the URL of a function
     /...                                                the URL of the first function
     /2018-06-01/runtime/...                             the Runtime API of an attached runtime
@@ -14,7 +16,9 @@ import re
 import socket
 from collections.abc import Mapping
 
+from tools.emulator.endpoints import page
 from tools.emulator.endpoints.function_url import FunctionUrl
+from tools.emulator.endpoints.function_url_event import host_name
 from tools.emulator.endpoints.lambda_api import LambdaApi
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.execution.runtime_api import PREFIX as RUNTIME_API_PREFIX
@@ -24,6 +28,7 @@ from tools.emulator.http1.responses import send_json
 from tools.emulator.http1.server import Server
 
 URL_PATH = re.compile(r"/lambda-url/([^/?]+)(?=[/?]|$)")
+LOCAL_DOMAIN = ".localhost"  # it and all names below it are this machine (RFC 6761, 6.3)
 ABSOLUTE_FORM = re.compile(r"(?i:https?)://[^/?#]*")
 
 
@@ -33,6 +38,7 @@ class Router:
     Args:
         functions: by name; the first one has all paths that belong to no other.
         runtime_api: the Runtime API of the attached runtime, if there is one.
+        has_page: whether the page of --open is served.
     """
 
     def __init__(
@@ -42,8 +48,11 @@ class Router:
         lambda_api: LambdaApi,
         listener: socket.socket,
         runtime_api: RuntimeApiServer | None = None,
+        has_page: bool = False,
     ) -> None:
         self._functions = functions
+        self._by_host = {f"{name.lower()}{LOCAL_DOMAIN}": pool for name, pool in functions.items()}
+        self._has_page = has_page
         self._first = next(iter(functions.values()))
         self._function_url = function_url
         self._lambda_api = lambda_api
@@ -76,18 +85,27 @@ class Router:
     def _route(self, connection: Connection, request: Request) -> bool:
         """Returns whether the connection can serve another request."""
         request.target = origin_form(request.target)
+        host = host_name(request.headers.get("Host")).lower().removesuffix(".")
+        if host in self._by_host:
+            return self._function_url.serve(self._by_host[host], connection, request, self._server.port)
+        if self._has_page and request.target.startswith(page.PATH):
+            return page.serve_page(connection, request)
         if self._lambda_api.matches(request.target.partition("?")[0]):
             return self._lambda_api.serve(connection, request, self.url)
+        if host.endswith(LOCAL_DOMAIN):
+            raise self._no_function(host.removesuffix(LOCAL_DOMAIN))
         pool = self._first
         match = URL_PATH.match(request.target)
         if match is not None:
             if match[1] not in self._functions:
-                message = f"there is no function {match[1]!r}; the functions are {', '.join(self._functions)}"
-                raise ProtocolError(message, 404)
+                raise self._no_function(match[1])
             pool = self._functions[match[1]]
             rest = request.target[match.end() :]
             request.target = rest if rest.startswith("/") else f"/{rest}"
         return self._function_url.serve(pool, connection, request, self._server.port)
+
+    def _no_function(self, name: str) -> ProtocolError:
+        return ProtocolError(f"there is no function {name!r}; the functions are {', '.join(self._functions)}", 404)
 
 
 def origin_form(target: str) -> str:
