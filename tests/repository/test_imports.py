@@ -57,9 +57,6 @@ LATE_IMPORTS = {
         "only functions with extensions need it"
     ),
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.attached"): "only --api-only needs it",
-    ("tools/emulator/execution/pool.py", "tools.emulator.execution.managed_instance"): (
-        "only --max-concurrency needs it"
-    ),
     ("tools/emulator/execution/pool.py", "tools.emulator.execution.snapstart"): "only --snapstart needs it",
     ("tools/emulator/sandbox/supervisor_client.py", "shutil"): "a start does not need it",
     ("tools/emulator/sandbox/supervisor_process.py", "shutil"): "it would take half of the start of the supervisor",
