@@ -249,12 +249,22 @@ def test_a_bucket_with_versions_works(fleet: Cloud) -> None:
 
 
 def test_a_folder_with_no_or_several_unfinished_journals_is_one_line(fleet: Cloud) -> None:
-    assert fleet.refusal("rollout", "--resume", FOLDER) == (
-        f"no roll-out in {FOLDER} can be resumed: name the journal with --resume"
-    )
+    message = f"no roll-out in {FOLDER} is unfinished: use the address of one journal"
+    assert fleet.refusal("rollout", "--resume", FOLDER) == message
     fleet.done(*WORDS)
-    assert fleet.refusal("rollout", "--resume", FOLDER).startswith(f"no roll-out in {FOLDER} can be resumed")
+    assert fleet.refusal("rollout", "--resume", FOLDER) == message
     assert fleet.run("rollout", "--resume", journal_of(fleet)).returncode == 0
+
+
+def test_prune_keeps_versions_that_shared_journals_name(fleet: Cloud) -> None:
+    fleet.done(*WORDS)
+    for name in NAMES:
+        fleet.client().update_function_configuration(FunctionName=name, Layers=[])
+    found = fleet.json("prune", "--keep", "1", "--journal", FOLDER)
+    assert sum(f"the journal {journal_of(fleet)}" in each["usedBy"] for each in found["versions"]) == 2
+    assert fleet.refusal("prune", "--keep", "1", "--journal", "s3://journals/other/") == (
+        "s3://journals/other/ contains no journal: check the address"
+    )
 
 
 def test_take_over_needs_a_bucket(fleet: Cloud) -> None:

@@ -121,13 +121,13 @@ def replace_total(estimate: Estimate, total: int) -> Estimate:
 def test_reading_many_functions_shows_progress_and_few_nothing() -> None:
     notes: list[str] = []
     clock = Clock()
-    reading = Reading(300, notes.append, clock)
+    reading = Reading(300, "function", notes.append, clock)
     for _ in range(300):
         clock.sleep(0.1)
         reading()
     assert notes[0] == "reading 300 functions"
     assert notes[1] == "read 51 of 300 functions, 10.0 per second, 25 s left"
-    Reading(30, pytest.fail, clock)()
+    Reading(30, "function", pytest.fail, clock)()
 
 
 def test_lines_of_a_roll_out_have_an_estimate_now_and_then() -> None:

@@ -15,7 +15,7 @@ from tools.common.errors import ToolError, UsageError
 from tools.common.paths import shown
 from tools.fleet.aws.objects import SCHEME, Address
 from tools.fleet.commands.interface import Context
-from tools.fleet.rollout.bucket_storage import BucketLocation, find_journal, new_address
+from tools.fleet.rollout.bucket_storage import BucketLocation, find_journal, journals_below, new_address
 from tools.fleet.rollout.journal import journal_folder, journals_in, read
 from tools.fleet.rollout.storage import FileLocation, Location
 
@@ -64,6 +64,12 @@ def existing(context: Context, place: Where | None, region: str | None) -> Locat
     if isinstance(place, Address):
         place = find_journal(context.aws, context.aws.region(region), place)
     return _location(context, place, region)
+
+
+def all_in(context: Context, folder: Address) -> list[Location]:
+    """Return the journals in a folder of a bucket; raises `ToolError` if there is none."""
+    region = context.aws.region(None)
+    return [_location(context, each, region) for each in journals_below(context.aws, region, folder)]
 
 
 def _location(context: Context, place: Where, region: str | None) -> Location:

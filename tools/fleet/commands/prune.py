@@ -20,12 +20,14 @@ from tools.fleet.aws.arns import LayerVersion, short
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST
+from tools.fleet.aws.objects import Address
 from tools.fleet.aws.session import Identity
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
+from tools.fleet.commands.journals import Where, all_in, where
 from tools.fleet.commands.scope import identities, variants
 from tools.fleet.rollout.history import History
-from tools.fleet.rollout.journal import journal_folder, journals_in, read
+from tools.fleet.rollout.journal import journal_folder, journals_in, read, read_from
 from tools.fleet.rollout.target_version import project_layers
 from tools.packaging.manifest import FILE_NAME, Variant
 
@@ -41,11 +43,11 @@ def _add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--journal",
         metavar="FILE",
-        type=Path,
+        type=where,
         nargs="+",
         action="extend",
         default=[],
-        help="journals besides those in rollouts/",
+        help="journals besides those in rollouts/: files, or s3://BUCKET/PREFIX/ with all journals of a team",
     )
     arguments.add_yes(parser, "delete them")
     arguments.add_dry_run(parser)
@@ -59,7 +61,7 @@ class Options:
     regions: tuple[str, ...]
     all_regions: bool
     variants: tuple[str, ...]
-    journals: tuple[Path, ...]
+    journals: tuple[Where, ...]
     delete: bool
 
 
@@ -99,7 +101,7 @@ class Row:
 def prune(context: Context, options: Options) -> int:
     """List unused versions, and delete them if the options ask for it. Returns the exit status."""
     chosen = variants(context.manifest, options.variants, context.manifest.variants)
-    histories = _histories(context.root, options.journals)  # before AWS is called, because it may fail
+    histories = _histories(context, options.journals)  # before functions are read, because it may fail
     rows: list[Row] = []
     deleted: list[LayerVersion] = []
     for identity in identities(context.aws, options.regions, options.all_regions):
@@ -115,9 +117,14 @@ def prune(context: Context, options: Options) -> int:
     return 0
 
 
-def _histories(root: Path, journals: Sequence[Path]) -> dict[str, History]:
-    paths = {path.resolve(): path for path in (*journals_in(journal_folder(root)), *journals)}
-    return {shown(path): read(path) for path in paths.values()}
+def _histories(context: Context, journals: Sequence[Where]) -> dict[str, History]:
+    files = (each for each in journals if isinstance(each, Path))
+    paths = {path.resolve(): path for path in (*journals_in(journal_folder(context.root)), *files)}
+    histories = {shown(path): read(path) for path in paths.values()}
+    for folder in journals:
+        if isinstance(folder, Address):
+            histories |= {each.name: read_from(each) for each in all_in(context, folder)}
+    return histories
 
 
 def _rows(

@@ -34,7 +34,7 @@ from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, Hist
 from tools.fleet.rollout.journal import Journal, read_from, torn_note
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan
-from tools.fleet.rollout.progress import Progress
+from tools.fleet.rollout.progress import Progress, Reading
 from tools.fleet.rollout.selection import select
 from tools.fleet.rollout.storage import Location
 from tools.fleet.rollout.target_version import project_layers, refuse_downgrade, targets
@@ -269,8 +269,15 @@ class CommandRun:
         steps = [check(step, versions) for step in steps]
         if self._options.alias is None:
             return steps
+        reading = Reading(len(steps), "alias", self._output.note, self._context.environment.pace.clock)
+
+        def read(step: Step) -> Step:
+            with_alias = self._with_alias(step, account.functions, targets)
+            reading()
+            return with_alias
+
         with ThreadPoolExecutor(self._context.workers) as pool:
-            return list(pool.map(lambda step: self._with_alias(step, account.functions, targets), steps))
+            return list(pool.map(read, steps))
 
     def _with_alias(self, step: Step, functions: Functions, targets: Targets) -> Step:
         """Add the alias, with the differences of its version from `$LATEST`."""

@@ -168,20 +168,34 @@ def find_journal(aws: Aws, region: str, address: Address) -> Address:
         ToolError: there is none, or more than one.
     """
     bucket = Bucket(aws, region, address.bucket, "")
-    last: dict[str, str] = {}  # the last event of each journal
+    last = _last_events(bucket, address)
+    if address in last:
+        return address
+    unfinished = [each for each, key in last.items() if not _is_end(bucket, key)]
+    if not unfinished:
+        raise ToolError(f"no roll-out in {address} is unfinished: use the address of one journal")
+    if len(unfinished) > 1:
+        listed = ", ".join(map(str, unfinished))
+        raise ToolError(f"{len(unfinished)} roll-outs are unfinished: use the address of one of {listed}")
+    return unfinished[0]
+
+
+def journals_below(aws: Aws, region: str, address: Address) -> list[Address]:
+    """Return the journals in a folder of journals; raises `ToolError` if there is none."""
+    found = sorted(_last_events(Bucket(aws, region, address.bucket, ""), address), key=str)
+    if not found:
+        raise ToolError(f"{address} contains no journal: check the address")
+    return found
+
+
+def _last_events(bucket: Bucket, address: Address) -> dict[Address, str]:
+    """Return the key of the last event of each journal."""
+    last: dict[Address, str] = {}
     for key in bucket.keys(address.prefix):
         folder, _, name = key.rpartition("/")
         if _EVENT.fullmatch(name):
-            last[f"{folder}/" if folder else ""] = key
-    if address.prefix in last:
-        return address
-    unfinished = [Address(address.bucket, prefix) for prefix, key in last.items() if not _is_end(bucket, key)]
-    if not unfinished:
-        raise ToolError(f"no roll-out in {address} can be resumed: name the journal with --resume")
-    if len(unfinished) > 1:
-        listed = ", ".join(map(str, unfinished))
-        raise ToolError(f"{len(unfinished)} roll-outs can be resumed ({listed}): name the journal with --resume")
-    return unfinished[0]
+            last[Address(bucket.name, f"{folder}/" if folder else "")] = key
+    return last
 
 
 def _is_end(bucket: Bucket, key: str) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from tools.common.output import Output, printable
+from tools.common.output import Output, count, printable
 
 _BAR_CELLS = 30
 SHIFTED = "% of the requests"  # the end of an outcome
@@ -126,24 +126,26 @@ class Progress:
 
 
 class Reading:
-    """Shows how many functions are read; threads may share it.
+    """Shows how many functions or aliases are read; threads may share it.
 
     Args:
-        total: the number of functions; below `NOTE_ABOVE`, nothing is shown.
+        total: their number; up to `NOTE_ABOVE`, nothing is shown.
+        thing: one of them, as a noun.
         note: shows a line.
     """
 
     NOTE_ABOVE = 30
 
-    def __init__(self, total: int, note: Callable[[str], None], clock: Callable[[], float]) -> None:
+    def __init__(self, total: int, thing: str, note: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._estimate = Estimate(total, clock)
+        self._things = count(total, thing, f"{thing}es" if thing.endswith("s") else "")
         self._is_shown = total > self.NOTE_ABOVE
         self._note = note
         self._clock = clock
         self._next = clock() + BETWEEN_ESTIMATES
         self._lock = threading.Lock()
         if self._is_shown:
-            note(f"reading {total:,} functions")
+            note(f"reading {self._things}")
 
     def __call__(self) -> None:
         """Note that one more is read."""
@@ -152,6 +154,6 @@ class Reading:
             if not self._is_shown or self._clock() < self._next:
                 return
             self._next = self._clock() + BETWEEN_ESTIMATES
-            text = f"read {self._estimate.done:,} of {self._estimate.total:,} functions"
+            text = f"read {self._estimate.done:,} of {self._things}"
             estimate = str(self._estimate)
         self._note(f"{text}, {estimate}" if estimate else text)

@@ -39,7 +39,7 @@ def select(
         names = _names(options.functions, place)
     else:
         names = sorted(each.name for each in functions.all() if _is_selected(each, options, layers))
-    reading = Reading(len(names), note, functions.pace.clock)
+    reading = Reading(len(names), "function", note, functions.pace.clock)
 
     def read(name: str) -> Function | None:
         function = _read(functions, name, is_named=bool(options.functions))
