@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -401,6 +403,51 @@ def test_a_killed_process_continues_with_the_rest_of_the_pause(fleet: Cloud, tmp
     fleet.done("rollout", "--resume", path)
     assert new(fleet) == NAMES
     assert [len(events(path, name)) for name in ("bake-started", "gates-passed", "done")] == [1, 1, len(NAMES)]
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(each, marks=pytest.mark.long) for each in range(2, 30))])
+def test_a_process_that_is_killed_in_any_wave_is_resumed_or_rolled_back(
+    fleet: Cloud, tmp_path: Path, seed: int
+) -> None:
+    """Real processes die at a random call, before or after AWS carries it out, several times in one roll-out."""
+    dice, path = random.Random(seed), tmp_path / "journal"
+    options = ["--publish-alias", "live", "--shift", "10%", "--waves", "1,3,100%", "--bake", "1s", "--gate", "true"]
+    command = words(*options, "--journal", str(path))
+    for _ in range(3):
+        process = killed_at(fleet, command, dice.randrange(20, 60), dice.choice(["before", "after"]))
+        for name, layers in fleet.fleet().items():
+            assert layers in ([f"{OURS}:1"], [f"{OURS}:2"]), name
+        if process.returncode != -signal.SIGKILL:
+            break
+        command = ["rollout", "--resume", str(path)] if path.exists() else command
+    if dice.random() < 0.5 and path.exists() and journal.read(path).is_accepted:
+        fleet.done("rollback", path, "--yes")
+        expected, version = {f"{OURS}:1"}, {"1"}
+    else:
+        fleet.done(*(["rollout", "--resume", str(path)] if path.exists() else command))
+        expected, version = {f"{OURS}:2"}, {"2"}
+    assert {arn for layers in fleet.fleet().values() for arn in layers} == expected
+    aliases = [fleet.client().get_alias(FunctionName=name, Name="live") for name in NAMES]
+    assert {alias["FunctionVersion"] for alias in aliases} == version
+    assert not any(weights(fleet, name) for name in NAMES)
+
+
+def killed_at(cloud: Cloud, command: list[str], number: int, moment: str) -> Any:
+    """Run a command that is killed at its call `number`; return the process, which may have ended before."""
+    cloud.standin.calls.clear()
+    started: list[Any] = []
+
+    def kill(call: Call) -> str | None:
+        if len(cloud.standin.calls) != number:
+            return None
+        os.kill(started[0].pid, signal.SIGKILL)
+        return moment
+
+    cloud.standin.faults.on = kill
+    started.append(cloud.start(*command))
+    started[0].communicate()
+    cloud.standin.faults.on = lambda call: None
+    return started[0]
 
 
 def test_ctrl_c_in_the_pause_ends_at_once_and_can_be_resumed(fleet: Cloud, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from support import documents
 from support.checkout import ENVIRONMENT, ROOT
-from support.cloud import ACCOUNT, NAME, OURS, Cloud, zipped
+from support.cloud import ACCOUNT, NAME, OURS, REGION, Cloud, zipped
 from support.documents import Command
 
 TIMEOUT = 60  # seconds
@@ -329,6 +329,8 @@ def test_the_fleet_commands_of_a_page_work_one_after_the_other(cloud: Cloud, pag
     add_example_files(cloud.checkout.root)
     cloud.layer(count=2)
     cloud.function("hello-stream", [f"{OURS}:1"])
+    location = {"LocationConstraint": REGION}
+    cloud.client("s3").create_bucket(Bucket="team-journals", CreateBucketConfiguration=location)
     for command in fleet_commands(page):
         words = shlex.split(command.text)[1:]
         journals = sorted((cloud.checkout.root / "rollouts").glob("*.jsonl"))
