@@ -66,6 +66,18 @@ def test_a_failure_is_an_outage_only_if_no_other_request_of_the_operation_had_a_
     assert not patience.is_outage
 
 
+def test_after_an_outage_other_calls_do_not_wait_for_it_again() -> None:
+    clock = Clock()
+    retries = Retries(Pace(sleep=clock.sleep, clock=clock))
+    first = Patience(retries, UPDATE)
+    while first.pause("no response"):
+        pass
+    second = Patience(retries, "GetFunction")
+    assert not second.pause("no response") and second.is_outage
+    retries.responded("GetFunction")
+    assert second.pause("no response")
+
+
 # --- Outages
 
 

@@ -67,6 +67,7 @@ class Retries:
     def __init__(self, pace: Pace, listener: Callable[[Retry], None] | None = None) -> None:
         self.pace = pace
         self.listener = listener or (lambda retry: None)
+        self.is_down = False  # an outage has lasted a minute, and AWS has not responded since
         self._responses: dict[str, float] = {}  # the time of the last response, by operation
         self._calls = threading.local()  # botocore repeats a request in the thread that made the call
 
@@ -99,6 +100,7 @@ class Retries:
     def responded(self, operation: str) -> None:
         """Note that AWS responds to this operation."""
         self._responses[operation] = self.pace.clock()
+        self.is_down = False
 
     def last_response(self, operation: str) -> float | None:
         """Return when AWS last responded to this operation, on the clock of the pace; None for never."""
@@ -130,9 +132,16 @@ class Patience:
         return last is None or self._pace.clock() - last > self._pace.outage / 2
 
     def pause(self, reason: str) -> bool:
-        """Sleep before the next attempt; return False, without a pause, if the time is over."""
+        """Sleep before the next attempt; return False, without a pause, if the time is over.
+
+        Dozens of functions are in progress when an outage begins. One of them waits for it; the others, which come to
+        their next call later, would wait one after the other, so they do not wait at all.
+        """
         remaining = self._pace.outage - self.elapsed
         if remaining < SHORTEST_PAUSE:
+            self._retries.is_down = self._retries.is_down or self.is_outage
+            return False
+        if self._retries.is_down:
             return False
         longest = min(self._pace.first_retry * 2 ** min(self._attempts, 10), self._pace.longest_retry)
         length = min(longest * (1 + self._pace.jitter()) / 2, remaining)
