@@ -149,6 +149,13 @@ def test_the_rollout_policy_allows_exactly_the_lambda_actions_that_are_used(clou
     cloud.done("rollback", "journal", "--yes")
     cloud.done("report")
     cloud.run("doctor", "hello")
+    cloud.client("s3").create_bucket(Bucket="team", CreateBucketConfiguration={"LocationConstraint": REGION})
+    cloud.done("rollout", "--all-using", "--to", "3", "--yes", "--journal", "s3://team/journals/")
+    cloud.run("rollout", "--resume", "s3://team/journals/")  # none is unfinished
+    objects = {call.operation for call in cloud.standin.calls if call.service == "s3" and call.name}
+    listed = {"ListObjectsV2": "ListBucket"}
+    used_objects = {f"s3:{listed.get(name, name)}" for name in objects | {"ListObjectsV2"}}
+    assert used_objects == {action for action in actions(ROLLOUT_POLICY) if action.startswith("s3:")}
     # The stand-in returns tags with GetFunction, has one URL for each function, and the version is given by number.
     unused = {"lambda:ListTags", "lambda:GetFunctionUrlConfig", "lambda:ListLayerVersions"}
     assert used(cloud.standin.calls) | unused == lambda_actions(ROLLOUT_POLICY)
