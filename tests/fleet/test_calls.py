@@ -157,7 +157,8 @@ def test_the_weights_of_an_alias_are_cleared_and_restored(cloud: Cloud, tmp_path
 
     assert weights() == {second: 0.25}
     journal = tmp_path / "journal"
-    cloud.done("rollout", "f", "--to", "2", "--yes", "--publish-alias", "live", "--journal", journal)
+    words = ["rollout", "f", "--to", "2", "--yes", "--publish-alias", "live", "--include-weighted"]
+    cloud.done(*words, "--journal", journal)
     assert weights() == {}
     cloud.done("rollback", journal, "--yes")
     assert client.get_alias(FunctionName="f", Name="live")["FunctionVersion"] == first

@@ -29,11 +29,12 @@ from support.lambda_in_memory import Crash, MemoryDisk, MortalProcess, Region
 from support.lambda_standin import Call
 
 from tools.common.output import Output
-from tools.fleet.commands import rollback, rollout
+from tools.fleet.commands import rollout, undo
 from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import journal
 from tools.fleet.rollout.gate_command import GateFailed, run_gate
 from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.storage import FileLocation
 from tools.fleet.rollout.waves import parse_shift, parse_waves, sizes
 
 UPDATE, UPDATE_ALIAS = "UpdateFunctionConfiguration", "UpdateAlias"
@@ -497,7 +498,7 @@ class Machine:
         return rollout.resume(self.context(), self.options, path)
 
     def roll_back(self, path: Path) -> int:
-        return rollback.roll_back(self.context(), path, yes=True)
+        return undo.roll_back(self.context(), FileLocation(path, MemoryDisk()), yes=True)
 
     def aliases(self) -> set[tuple[str, tuple[tuple[str, float], ...]]]:
         found = self.region.aliases.values()
