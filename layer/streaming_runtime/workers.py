@@ -23,7 +23,6 @@ The parent runs no code of the function. What can go wrong, and what it does:
 Sources: AWS Lambda Developer Guide, lambda-managed-instances-execution-environment and runtimes-custom.
 """
 
-import contextlib
 import gc
 import os
 import select
@@ -38,9 +37,8 @@ from streaming_runtime import (
     import_standard,
     load,
 )
-from streaming_runtime.api import INVOCATION_ID, REQUEST_ID, RuntimeApi
+from streaming_runtime.api import RuntimeApi
 from streaming_runtime.connection import Connection
-from streaming_runtime.http1 import HEAD_READ_BYTES
 from streaming_runtime.invocation import Invocation
 from streaming_runtime.log import describe
 
@@ -56,6 +54,7 @@ except ImportError:  # an interpreter that is built differently
 slot_kinds = load("slot_kinds")
 worker_state = load("worker_state")
 worker_module = load("worker")
+lost_invocations = load("lost_invocations")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 
     from streaming_runtime.concurrent_log import ConcurrentLog
     from streaming_runtime.handler import Handler
-    from streaming_runtime.worker_state import SharedState, Slot
+    from streaming_runtime.worker_state import SharedState
 
 VERSION = "0.1.0"
 
@@ -75,7 +74,6 @@ STABLE_LIFETIME = 10.0  # seconds after which a death is not part of a series
 MAX_FAILED_STARTS = 5  # of a worker, in a row, without an invocation
 SHUTDOWN_TIMEOUT = 2.0  # seconds; the service allows no more
 API_TIMEOUT = 5.0  # seconds for the parent's own requests
-LAST_BYTES_TIMEOUT_MS = 1000  # for what the Runtime API sends until it sees the end of a connection
 
 
 class Worker:
@@ -376,10 +374,10 @@ class Parent:
         served = ""
         connections, worker.connections = worker.connections, {}
         for connection in connections.values():
-            end_sending(connection)
+            lost_invocations.end_sending(connection)
         for number in worker.slots:
             slot = self.state.slot(number)
-            found = self._lost_invocation(slot, connections.get(number))
+            found = lost_invocations.of_slot(slot, connections.get(number))
             lost += [found] if found is not None else []
             served = slot.request_id if slot.phase != worker_state.IDLE else served
         for connection in connections.values():
@@ -387,15 +385,6 @@ class Parent:
         for invocation in lost:
             self._report_lost(invocation, f"the process that served the invocation {end} before its response began")
         return lost[0].request_id if lost else served
-
-    def _lost_invocation(self, slot: "Slot", connection: "socket.socket | None") -> "Invocation | None":
-        """Return the invocation of a dead worker's slot if its response has not begun."""
-        if slot.phase == worker_state.IDLE:
-            return unread_invocation(connection)
-        if not slot.request_id or (slot.phase == worker_state.SENDING and has_written(connection, slot.threshold)):
-            return None
-        headers: Any = {INVOCATION_ID: slot.invocation_id}
-        return Invocation(slot.request_id, headers, None)
 
     def _report_lost(self, invocation: Invocation, reason: str) -> None:
         self.log.invocation = invocation
@@ -408,38 +397,6 @@ class Parent:
             self.log.line(f"the error was not delivered: {problem}")
         self.api.connection.close()
         self.log.invocation = None
-
-
-def end_sending(connection: "socket.socket") -> None:
-    """Let the Runtime API see the end of the connection. What it has sent stays readable."""
-    with contextlib.suppress(OSError):  # it has closed the connection
-        connection.shutdown(socket.SHUT_WR)
-
-
-def has_written(connection: "socket.socket | None", threshold: int) -> bool:
-    """Return whether the socket has taken `threshold` bytes; also if that is unknown."""
-    written = worker_state.bytes_written(connection) if connection is not None else None
-    return written is None or written >= threshold
-
-
-def unread_invocation(connection: "socket.socket | None") -> "Invocation | None":
-    """Return the invocation that has arrived for a worker that did not live to read it."""
-    if connection is None:
-        return None
-    received = b""
-    poller = select.poll()
-    poller.register(connection, select.POLLIN)
-    while len(received) < HEAD_READ_BYTES and poller.poll(LAST_BYTES_TIMEOUT_MS):
-        try:
-            data = connection.recv(HEAD_READ_BYTES)
-        except OSError:
-            break
-        if not data:
-            break
-        received += data
-    head = worker_module.head_of(received)
-    request_id = head.get(REQUEST_ID, "") if head is not None else ""
-    return Invocation(request_id, head, None) if head is not None and request_id else None
 
 
 def describe_end(status: int) -> str:
