@@ -7,6 +7,7 @@ Commands that use AWS run against the stand-in. Not run: what needs AWS itself (
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -73,6 +74,9 @@ def add_example_files(root: Path) -> None:
         (root / folder / "lambda_function.py").write_text(HANDLER)
     (root / "packages.zip").write_bytes(zipped({"python/example_package.py": ""}))
     (root / "greeting-before.zip").write_bytes(zipped({"lambda_function.py": HANDLER.replace("yield", "return")}))
+    properties = {"FunctionName": "function", "Runtime": "python3.13", "Handler": "lambda_function.handler"}
+    function = {"Type": "AWS::Serverless::Function", "Properties": {**properties, "CodeUri": "greeting"}}
+    (root / "template.yaml").write_text(json.dumps({"Resources": {"Greeting": function}}))
     (root / "local.env").write_text("STAGE=test\n")
     (root / "event.json").write_text('{"sentence": "Hello"}')
 

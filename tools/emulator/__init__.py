@@ -3,7 +3,9 @@
 Reading order, from the command line down to the processes:
 
     options            the command line
+    arguments          the values of options
     env_file           --env-file
+    sample_events      the sample events of --event; they are in events/
     cli                main: the supervisor, signals, the exit status
     run                one invocation; the objects of a run are made here
     serving            --serve

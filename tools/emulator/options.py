@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tools.common.cli import Parser
 from tools.common.errors import UsageError
-from tools.common.lambda_facts import MAX_TIMEOUT
 from tools.common.paths import ROOT
-from tools.emulator.deployment.configuration import RESERVED, function_name
+from tools.emulator.arguments import (
+    concurrency,
+    cors,
+    debug_port,
+    env_file,
+    function_source,
+    max_concurrency,
+    megabytes,
+    port_number,
+    seconds,
+    source,
+    variable_or_name,
+)
+from tools.emulator.deployment.settings import FunctionSettings
 from tools.emulator.sample_events import SAMPLE_EVENTS, event_argument, sample_event
 
-if TYPE_CHECKING:
-    from tools.emulator.endpoints.cors import Cors
-
-VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-MAX_CONCURRENCY = 1000
-MAX_SLOTS = 1600  # PerExecutionEnvironmentMaxConcurrency (API_LambdaManagedInstancesCapacityProviderConfig)
-MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 10240  # API_CreateFunction: MemorySize
+DEFAULT_HANDLER = "lambda_function.handler"
+DEFAULT_TIMEOUT, DEFAULT_MEMORY_MB = 30.0, 128
+RESPONSE_STREAM = "RESPONSE_STREAM"
+# What a template contains for each of its functions.
+IN_TEMPLATE = ("function", "handler", "timeout", "memory", "max_concurrency", "invoke_mode", "cors")
 
 EPILOG = """\
 examples:
@@ -38,6 +44,8 @@ examples:
   python3 main.py --serve --function api --function mail=path/to/mail
                                   serve two functions; the second one is at
                                   http://127.0.0.1:9000/lambda-url/mail/
+  python3 main.py --serve --template template.yaml
+                                  serve the functions of a SAM template
   python3 main.py --serve --isolate --layer dist/layer-slim.zip \\
       --layer dependencies.zip --function dist/function.zip
 
@@ -61,14 +69,10 @@ class Options(NamedTuple):
     Args:
         event: for one invocation; None: the default event.
         print_event: whether the event is printed instead.
-        functions: folders or zips by name; the first function is the default one.
-        layers: folders or zips, in their order.
-        timeout: seconds.
-        memory: MB.
-        cors: None: the Function URLs have no CORS configuration.
+        functions: by name; the first function is the default one.
+        notes: lines about what is not used of a template.
         reload: whether to load changed files again.
         snapstart: whether environments are held between their init phase and their first invocation.
-        max_concurrency: invocations that one environment serves at a time, as on managed instances; 0: on demand.
         api_only: whether a developer starts the process.
         open_page: whether to open the page that sends events.
         debug_port: where a debugger connects to the process of the function; None: no debugger.
@@ -77,21 +81,14 @@ class Options(NamedTuple):
     event: bytes | None
     print_event: bool
     json: bool
-    functions: dict[str, Path]
-    layers: tuple[Path, ...]
-    handler: str
-    timeout: float
-    memory: int
-    variables: tuple[tuple[str, str], ...]
+    functions: dict[str, FunctionSettings]
+    notes: list[str]
     isolate: bool
     snapstart: bool
-    max_concurrency: int
     serve: bool
     host: str
     port: int
     concurrency: int
-    invoke_mode: str
-    cors: Cors | None
     throttle: bool
     reload: bool
     api_only: bool
@@ -106,7 +103,7 @@ def parse(arguments: list[str]) -> Options:
     serve = given.serve or given.api_only or given.open
     try:
         check_combinations(given, serve)
-        functions = by_name(given.function or [function_source(str(ROOT / "function"))])
+        functions, notes = functions_in_template(given, serve) if given.template else (functions_of(given), [])
     except UsageError as error:
         parser.error(str(error))
     return Options(
@@ -114,26 +111,62 @@ def parse(arguments: list[str]) -> Options:
         print_event=given.print_event is not None,
         json=given.json,
         functions=functions,
-        layers=tuple(given.layer or [ROOT / "layer"]),
-        handler=given.handler,
-        timeout=given.timeout,
-        memory=given.memory,
-        variables=tuple(((given.env_file or {}) | dict(given.env or [])).items()),
+        notes=notes,
         isolate=given.isolate,
         snapstart=given.snapstart,
-        max_concurrency=given.max_concurrency or 0,
         serve=serve,
         host="127.0.0.1" if given.host is None else given.host,
         port=9000 if given.port is None else given.port,
         concurrency=given.concurrency if given.debug is None else 1,
-        invoke_mode=given.invoke_mode,
-        cors=given.cors,
         throttle=given.throttle,
         reload=not (given.no_reload or given.api_only),
         api_only=given.api_only,
         debug_port=given.debug,
         open_page=given.open,
     )
+
+
+def functions_of(given: argparse.Namespace) -> dict[str, FunctionSettings]:
+    """The functions of --function. They have the same settings."""
+    return {
+        name: FunctionSettings(
+            code=path,
+            layers=tuple(given.layer or [ROOT / "layer"]),
+            handler=given.handler or DEFAULT_HANDLER,
+            timeout=given.timeout or DEFAULT_TIMEOUT,
+            memory=given.memory or DEFAULT_MEMORY_MB,
+            variables=tuple(variables_of(given).items()),
+            max_concurrency=given.max_concurrency or 0,
+            invoke_mode=given.invoke_mode or RESPONSE_STREAM,
+            cors=given.cors.settings if given.cors else None,
+        )
+        for name, path in by_name(given.function or [function_source(str(ROOT / "function"))]).items()
+    }
+
+
+def functions_in_template(given: argparse.Namespace, serve: bool) -> tuple[dict[str, FunctionSettings], list[str]]:
+    """The functions of --template, and lines about what is not used. Raises UsageError."""
+    from tools.emulator.deployment.template import functions_in  # only --template needs it
+
+    found, notes = functions_in(given.template, tuple(given.layer or []))
+    if len(found) > 1:
+        check_several(given, serve)
+    functions = {}
+    for name, settings in found.items():
+        try:
+            functions[name] = settings._replace(
+                code=source(str(settings.code)),
+                layers=tuple(source(str(layer)) for layer in settings.layers) or (ROOT / "layer",),
+                variables=tuple((dict(settings.variables) | variables_of(given)).items()),
+                cors=None if settings.cors is None else cors(json.dumps(settings.cors)).settings,
+            )
+        except (argparse.ArgumentTypeError, TypeError) as error:
+            raise UsageError(f"{given.template}: {name}: {error}") from None
+    return functions, notes
+
+
+def variables_of(given: argparse.Namespace) -> dict[str, str]:
+    return (given.env_file or {}) | dict(given.env or [])
 
 
 def default_event_bytes(event: Any) -> bytes:
@@ -190,6 +223,13 @@ def add_code_options(add: Callable[..., object]) -> None:
         help="the function's folder or zip; repeatable with --serve (default: function)",
     )
     add(
+        "--template",
+        type=Path,
+        metavar="FILE",
+        help="the functions of a template of AWS SAM or CloudFormation, each with its own configuration; YAML needs "
+        "PyYAML",
+    )
+    add(
         "--layer",
         type=source,
         action="append",
@@ -205,11 +245,11 @@ def add_code_options(add: Callable[..., object]) -> None:
 
 
 def add_function_options(add: Callable[..., object]) -> None:
-    handler_help = "a callable, or an ASGI or WSGI application such as main.app (default: %(default)s)"
-    add("--handler", default="lambda_function.handler", metavar="NAME", help=handler_help)
-    add("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="default: 30")
-    memory_help = "reported to the function, not enforced (default: %(default)s)"
-    add("--memory", type=megabytes, default=128, metavar="MB", help=memory_help)
+    handler_help = "a callable, or an ASGI or WSGI application such as main.app (default: lambda_function.handler)"
+    add("--handler", metavar="NAME", help=handler_help)
+    add("--timeout", type=seconds, metavar="SECONDS", help="default: 30")
+    memory_help = "reported to the function, not enforced (default: 128)"
+    add("--memory", type=megabytes, metavar="MB", help=memory_help)
     env_help = "an environment variable, with the shell's value if only its name is given; repeatable"
     add("--env", type=variable_or_name, action="append", metavar="NAME[=VALUE]", help=env_help)
     add(
@@ -262,9 +302,8 @@ def add_serving_options(add: Callable[..., object]) -> None:
 def add_endpoint_options(add: Callable[..., object]) -> None:
     add(
         "--invoke-mode",
-        choices=("RESPONSE_STREAM", "BUFFERED"),
-        default="RESPONSE_STREAM",
-        help="of the Function URLs (default: %(default)s)",
+        choices=(RESPONSE_STREAM, "BUFFERED"),
+        help="of the Function URLs (default: RESPONSE_STREAM)",
     )
     add(
         "--cors",
@@ -288,11 +327,11 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
         raise UsageError("--event is for one invocation; with --serve, each request is an event")
     if not serve and (given.host is not None or given.port is not None):
         raise UsageError("--host and --port need --serve")
-    if not serve and several:
-        raise UsageError("more than one --function needs --serve")
-    for option in ("api_only", "debug"):
-        if several and getattr(given, option):
-            raise UsageError(f"--{option.replace('_', '-')} supports one --function")
+    if several:
+        check_several(given, serve)
+    for option in IN_TEMPLATE:
+        if given.template and getattr(given, option) is not None:
+            raise UsageError(f"--{option.replace('_', '-')} cannot be used with --template, which contains it")
     if given.snapstart and given.max_concurrency:
         raise UsageError("--snapstart is not possible on managed instances, which --max-concurrency stands for")
     for option in ("isolate", "snapstart", "max-concurrency", "api-only"):
@@ -303,6 +342,15 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
             raise UsageError(f"--{option} is for processes that the emulator starts; --api-only starts none")
 
 
+def check_several(given: argparse.Namespace, serve: bool) -> None:
+    """Raises UsageError if the other options do not allow several functions."""
+    if not serve:
+        raise UsageError("more than one function needs --serve")
+    for option in ("api_only", "debug"):
+        if getattr(given, option):
+            raise UsageError(f"--{option.replace('_', '-')} supports one function")
+
+
 def by_name(functions: list[tuple[str, Path]]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for name, path in functions:
@@ -310,114 +358,3 @@ def by_name(functions: list[tuple[str, Path]]) -> dict[str, Path]:
             raise UsageError(f"two functions have the name {name!r}; rename one with --function NAME=PATH")
         named[name] = path
     return named
-
-
-def function_source(text: str) -> tuple[str, Path]:
-    """NAME=PATH, or a path, whose last part becomes the name. A path that exists takes precedence."""
-    name, equals, path = text.partition("=")
-    if equals and FUNCTION_NAME.fullmatch(name) and not Path(text).exists():
-        return name, source(path)
-    found = source(text)
-    return function_name(found.stem if found.is_file() else found.name), found
-
-
-def source(text: str) -> Path:
-    path = Path(text).resolve()
-    if not text or not path.exists():
-        raise argparse.ArgumentTypeError(f"there is no folder or zip {text!r}")
-    if not path.is_dir() and not is_zip(path):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a folder nor a zip")
-    return path
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file begins like a zip. Whether it is valid is checked when it is unpacked."""
-    try:
-        with path.open("rb") as file:
-            return file.read(2) == b"PK"
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot read {path}: {error.strerror}") from None
-
-
-def variable_or_name(text: str) -> tuple[str, str]:
-    """NAME=VALUE, or the name of a variable of the shell."""
-    if not VARIABLE_NAME.fullmatch(text):
-        return variable(text)
-    value = os.environ.get(text)
-    if value is None:
-        raise argparse.ArgumentTypeError(f"{text} is not set in the shell; set it, or use NAME=VALUE")
-    return variable(f"{text}={value}")
-
-
-def variable(text: str) -> tuple[str, str]:
-    """The message does not repeat the text, which can contain a secret."""
-    name, equals, value = text.partition("=")
-    if not equals or not VARIABLE_NAME.fullmatch(name) or "\0" in value:
-        raise argparse.ArgumentTypeError("expected NAME=VALUE, with a name of letters, digits and underscores")
-    if name in RESERVED:
-        raise argparse.ArgumentTypeError(f"{name} is reserved: the emulator sets it, as the service does")
-    return name, value
-
-
-def env_file(text: str) -> dict[str, str]:
-    """The variables in a file, see `tools.emulator.env_file`. A byte order mark is ignored."""
-    from tools.emulator.env_file import MalformedLine, parse  # only --env-file needs it
-
-    try:
-        content = Path(text).read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text}: {getattr(error, 'strerror', None) or error}") from None
-    variables = {}
-    try:
-        for number, name, value in parse(content, os.environ):
-            try:
-                variable(f"{name}={value}")
-            except argparse.ArgumentTypeError as error:
-                raise argparse.ArgumentTypeError(f"line {number} of {text}: {error}") from None
-            variables[name] = value
-    except MalformedLine as error:
-        message = f"line {error.line} of {text}: expected NAME=VALUE; a quote must end on the same line or a later one"
-        raise argparse.ArgumentTypeError(message) from None
-    return variables
-
-
-def cors(text: str) -> Cors:
-    from tools.emulator.endpoints.cors import Cors  # only --cors needs it
-
-    try:
-        return Cors.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def debug_port(text: str) -> int:
-    return whole_number(text, 1, 65535)
-
-
-def port_number(text: str) -> int:
-    return whole_number(text, 0, 65535)
-
-
-def megabytes(text: str) -> int:
-    return whole_number(text, MIN_MEMORY_MB, MAX_MEMORY_MB)
-
-
-def max_concurrency(text: str) -> int:
-    return whole_number(text, 1, MAX_SLOTS)
-
-
-def concurrency(text: str) -> int:
-    return whole_number(text, 1, MAX_CONCURRENCY)
-
-
-def whole_number(text: str, low: int, high: int) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from {low} to {high}")
-
-
-def seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) <= MAX_TIMEOUT:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds above 0 and up to {MAX_TIMEOUT}")

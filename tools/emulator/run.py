@@ -15,6 +15,7 @@ from tools.common.paths import ROOT
 from tools.common.urls import redact
 from tools.emulator.console import STDOUT, Console, write_all
 from tools.emulator.deployment.configuration import PYTHON, FunctionConfiguration
+from tools.emulator.deployment.settings import FunctionSettings
 from tools.emulator.deployment.sources import FunctionCode
 from tools.emulator.endpoints.bandwidth import limit_bandwidth
 from tools.emulator.execution.environment import EXTERNAL_END_TIMEOUT, INIT_TIMEOUT
@@ -60,9 +61,11 @@ def run(
             name = f"code-{next(numbers)}"
             return supervisor.make_folder(name) if stable is None else make_in(stable, name)
 
+        for note in options.notes:
+            console.note(note)
         pools = {
-            name: make_pool(name, path, options, console, supervisor, make_folder)
-            for name, path in options.functions.items()
+            name: make_pool(name, settings, options, console, supervisor, make_folder)
+            for name, settings in options.functions.items()
         }
         at_end(lambda: shut_down(pools.values()))
         if not options.serve:
@@ -121,25 +124,25 @@ def shut_down(pools: Iterable[EnvironmentPool]) -> None:
 
 def make_pool(
     name: str,
-    path: Path,
+    settings: FunctionSettings,
     options: Options,
     console: Console,
     supervisor: Supervisor,
     make_folder: Callable[[], Path],
 ) -> EnvironmentPool:
     reload = options.serve and options.reload
-    code = FunctionCode(options.layers, path, ROOT / "layer", make_folder, reload)
+    code = FunctionCode(settings.layers, settings.code, ROOT / "layer", make_folder, reload)
     configuration = FunctionConfiguration(
         name=name,
         layer=code.layout.layer,
         task_root=code.layout.task_root,
-        handler=options.handler,
-        timeout=options.timeout,
-        memory=options.memory,
-        variables=options.variables,
+        handler=settings.handler,
+        timeout=settings.timeout,
+        memory=settings.memory,
+        variables=settings.variables,
         isolated=options.isolate,
         snapstart=options.snapstart,
-        max_concurrency=options.max_concurrency,
+        max_concurrency=settings.max_concurrency,
         debug_port=options.debug_port,
     )
     if options.debug_port is not None:
@@ -155,7 +158,7 @@ def make_pool(
         )
     if options.snapstart:
         note_snapstart_limits(configuration, console)
-    init_timeout = long_init_timeout(options.timeout) if configuration.has_long_init_phase else INIT_TIMEOUT
+    init_timeout = long_init_timeout(settings.timeout) if configuration.has_long_init_phase else INIT_TIMEOUT
     pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
     def on_change(changed: str) -> None:

@@ -42,11 +42,13 @@ def serve(
     """
     raise_descriptor_limit()  # each connection needs several, and the usual limit is 1,024
     functions = Functions(pools, console)
-    function_url = FunctionUrl(console, options.invoke_mode, options.cors, options.throttle)
+    function_urls = {
+        name: FunctionUrl(pools[name], console, settings.invoke_mode, settings.cors, options.throttle)
+        for name, settings in options.functions.items()
+    }
     router = Router(
-        pools,
-        function_url,
-        LambdaApi(functions, function_url, InvokeApi(functions, console, options.throttle), console),
+        function_urls,
+        LambdaApi(functions, function_urls, InvokeApi(functions, console, options.throttle), console),
         listen(options.host, options.port),
         next(iter(pools.values())).attach() if options.api_only else None,
         options.open_page,

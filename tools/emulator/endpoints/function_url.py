@@ -54,16 +54,20 @@ class FunctionUrl:
     """Converts requests to invocations, and responses of functions to HTTP responses.
 
     Args:
+        pool: the environments of the function.
         invoke_mode: as in `CreateFunctionUrlConfig`.
-        cors: the configuration; None: OPTIONS is a method like any other.
+        cors: as in `CreateFunctionUrlConfig`; None: OPTIONS is a method like any other.
         throttle: whether to limit the bandwidth of streams as the service does.
     """
 
-    def __init__(self, console: Console, invoke_mode: str, cors: Cors | None, throttle: bool) -> None:
+    def __init__(
+        self, pool: EnvironmentPool, console: Console, invoke_mode: str, cors: dict[str, Any] | None, throttle: bool
+    ) -> None:
+        self._pool = pool
         self._console = console
         self._invoke_mode = invoke_mode
         self._respond = self._send_buffered if invoke_mode == BUFFERED else self._send_stream
-        self._cors = cors
+        self._cors = None if cors is None else Cors(cors)
         self._throttle = throttle
 
     @property
@@ -72,7 +76,7 @@ class FunctionUrl:
         cors = {} if self._cors is None else {"Cors": self._cors.settings}
         return {"AuthType": "NONE", "InvokeMode": self._invoke_mode, **cors}
 
-    def serve(self, pool: EnvironmentPool, connection: Connection, request: Request, port: int) -> bool:
+    def serve(self, connection: Connection, request: Request, port: int) -> bool:
         """Respond to a request whose body is unread. Returns whether the connection can serve another request.
 
         Args:
@@ -86,15 +90,15 @@ class FunctionUrl:
         trace_id = request.headers.get("X-Amzn-Trace-Id") or new_trace_id()
         exchange = Exchange(connection, request, new_request_id(), trace_id)
         event = function_url_event(request, body, connection.peer, port, exchange.request_id, trace_id)
-        return self._invoke(pool, exchange, json.dumps(event).encode())
+        return self._invoke(exchange, json.dumps(event).encode())
 
     def cors_fields(self, request: Request) -> list[tuple[str, str]]:
         """The CORS headers of every response to this request: without them, a page cannot read an error."""
         return self._cors.headers(request.headers) if self._cors is not None else []
 
-    def _invoke(self, pool: EnvironmentPool, exchange: Exchange, event: bytes) -> bool:
+    def _invoke(self, exchange: Exchange, event: bytes) -> bool:
         try:
-            invocation = pool.start_invocation(event, request_id=exchange.request_id, trace_id=exchange.trace_id)
+            invocation = self._pool.start_invocation(event, request_id=exchange.request_id, trace_id=exchange.trace_id)
         except Throttled:
             cors = self.cors_fields(exchange.request)
             fields = [("x-amzn-ErrorType", "TooManyRequestsException"), *exchange.ids, *cors]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
 from tools.emulator.console import Console
@@ -41,14 +42,14 @@ class LambdaApi:
     """Serves the calls.
 
     Args:
-        function_url: the settings that `GetFunctionUrlConfig` returns.
+        function_urls: by name of the function, for what `GetFunctionUrlConfig` returns.
     """
 
     def __init__(
-        self, functions: Functions, function_url: FunctionUrl, invoke_api: InvokeApi, console: Console
+        self, functions: Functions, function_urls: Mapping[str, FunctionUrl], invoke_api: InvokeApi, console: Console
     ) -> None:
         self._functions = functions
-        self._function_url = function_url
+        self._function_urls = function_urls
         self._invoke_api = invoke_api
         self._console = console
 
@@ -95,7 +96,7 @@ class LambdaApi:
         found = addressed.pool.configuration.name
         is_first = found == next(iter(self._functions.pools))
         function_url = url if is_first else f"{url}lambda-url/{found}/"
-        return FunctionDescription(addressed, self._function_url.settings, function_url)
+        return FunctionDescription(addressed, self._function_urls[found].settings, function_url)
 
     def _list(self, query: str, url: str) -> dict[str, Any]:
         """A page of the functions; its marker is the number of functions before it."""

@@ -20,7 +20,6 @@ from tools.emulator.endpoints import page
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.function_url_event import host_name
 from tools.emulator.endpoints.lambda_api import LambdaApi
-from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.execution.runtime_api import PREFIX as RUNTIME_API_PREFIX
 from tools.emulator.execution.runtime_api import RuntimeApiServer
 from tools.emulator.http1.connection import Connection, ProtocolError, Request
@@ -36,25 +35,23 @@ class Router:
     """Serves functions on a listening socket.
 
     Args:
-        functions: by name; the first one has all paths that belong to no other.
+        function_urls: by name of the function; the first one has all paths that belong to no other.
         runtime_api: the Runtime API of the attached runtime, if there is one.
         has_page: whether the page of --open is served.
     """
 
     def __init__(
         self,
-        functions: Mapping[str, EnvironmentPool],
-        function_url: FunctionUrl,
+        function_urls: Mapping[str, FunctionUrl],
         lambda_api: LambdaApi,
         listener: socket.socket,
         runtime_api: RuntimeApiServer | None = None,
         has_page: bool = False,
     ) -> None:
-        self._functions = functions
-        self._by_host = {f"{name.lower()}{LOCAL_DOMAIN}": pool for name, pool in functions.items()}
+        self._function_urls = function_urls
+        self._by_host = {f"{name.lower()}{LOCAL_DOMAIN}": url for name, url in function_urls.items()}
         self._has_page = has_page
-        self._first = next(iter(functions.values()))
-        self._function_url = function_url
+        self._first = next(iter(function_urls.values()))
         self._lambda_api = lambda_api
         self._runtime_api = runtime_api
         self._server = Server(self._serve, listener)
@@ -78,7 +75,7 @@ class Router:
                     return
                 request = None
         except ProtocolError as error:
-            cors = self._function_url.cors_fields(request) if request is not None else []
+            cors = self._first.cors_fields(request) if request is not None else []
             send_json(connection, None, error.status, {"Message": str(error)}, cors)
             connection.linger()
 
@@ -87,25 +84,25 @@ class Router:
         request.target = origin_form(request.target)
         host = host_name(request.headers.get("Host")).lower().removesuffix(".")
         if host in self._by_host:
-            return self._function_url.serve(self._by_host[host], connection, request, self._server.port)
+            return self._by_host[host].serve(connection, request, self._server.port)
         if self._has_page and request.target.startswith(page.PATH):
             return page.serve_page(connection, request)
         if self._lambda_api.matches(request.target.partition("?")[0]):
             return self._lambda_api.serve(connection, request, self.url)
         if host.endswith(LOCAL_DOMAIN):
             raise self._no_function(host.removesuffix(LOCAL_DOMAIN))
-        pool = self._first
+        function_url = self._first
         match = URL_PATH.match(request.target)
         if match is not None:
-            if match[1] not in self._functions:
+            if match[1] not in self._function_urls:
                 raise self._no_function(match[1])
-            pool = self._functions[match[1]]
+            function_url = self._function_urls[match[1]]
             rest = request.target[match.end() :]
             request.target = rest if rest.startswith("/") else f"/{rest}"
-        return self._function_url.serve(pool, connection, request, self._server.port)
+        return function_url.serve(connection, request, self._server.port)
 
     def _no_function(self, name: str) -> ProtocolError:
-        return ProtocolError(f"there is no function {name!r}; the functions are {', '.join(self._functions)}", 404)
+        return ProtocolError(f"there is no function {name!r}; the functions are {', '.join(self._function_urls)}", 404)
 
 
 def origin_form(target: str) -> str:
