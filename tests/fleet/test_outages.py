@@ -34,6 +34,9 @@ UPDATE = "UpdateFunctionConfiguration"
 NAMES = [f"f-{number}" for number in range(6)]
 WORDS = ["rollout", "--all-using", "--to", "2", "--yes", "--journal"]
 
+# Connections that break before or after AWS carries the call out, server errors, and throttling
+FAULTS = ["after", 429, *(pytest.param(fault, marks=pytest.mark.long) for fault in ("before", 500))]
+
 # --- The pauses
 
 
@@ -109,7 +112,7 @@ def outage(fault: int | str, begin: int, length: float, pace: Pace) -> Callable[
     return during
 
 
-@pytest.mark.parametrize("fault", ["before", "after", 500, 429])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_an_outage_of_seconds_is_waited_for_and_shown(fleet: Cloud, fault: int | str) -> None:
     pace = no_pauses()
     fleet.standin.faults.on = outage(fault, begin=3, length=20, pace=pace)
@@ -122,7 +125,7 @@ def test_an_outage_of_seconds_is_waited_for_and_shown(fleet: Cloud, fault: int |
     assert fleet.fleet() == all_at(1)
 
 
-@pytest.mark.parametrize("fault", ["before", "after", 500, 429])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_long_outage_stops_the_roll_out_and_it_continues_forward(fleet: Cloud, fault: int | str) -> None:
     pace = no_pauses()
     fleet.standin.faults.on = outage(fault, begin=3, length=10_000, pace=pace)

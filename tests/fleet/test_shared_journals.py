@@ -87,7 +87,9 @@ def test_a_dry_run_writes_nothing(fleet: Cloud) -> None:
     assert keys(fleet) == [] and fleet.standin.counted()["PutObject"] == 0
 
 
-@pytest.mark.parametrize("fault", ["before", "after", 500, 503, 409])
+@pytest.mark.parametrize(
+    "fault", ["after", 409, *(pytest.param(fault, marks=pytest.mark.long) for fault in ("before", 500, 503))]
+)
 def test_every_third_request_to_the_bucket_may_fail(fleet: Cloud, fault: int | str) -> None:
     requests: list[Call] = []
 
@@ -127,7 +129,12 @@ def kill_at(fleet: Cloud, operation: str, count: int, moment: str) -> None:
 
 @pytest.mark.parametrize(
     ("operation", "count", "moment"),
-    [("PutObject", 11, "before"), ("PutObject", 14, "after"), (UPDATE, 2, "before"), (UPDATE, 4, "after")],
+    [
+        ("PutObject", 14, "after"),
+        (UPDATE, 4, "after"),
+        pytest.param("PutObject", 11, "before", marks=pytest.mark.long),
+        pytest.param(UPDATE, 2, "before", marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_roll_out_is_resumed(fleet: Cloud, operation: str, count: int, moment: str) -> None:
     kill_at(fleet, operation, count, moment)
