@@ -54,6 +54,8 @@ def events(cloud: Cloud) -> list[dict[str, Any]]:
     return [json.loads(s3.get_object(Bucket="journals", Key=key)["Body"].read()) for key in chosen]
 
 
+FAULTS = ["after", 409, *(pytest.param(fault, marks=pytest.mark.long) for fault in ("before", 500, 503))]
+
 # --- The objects
 
 
@@ -87,9 +89,7 @@ def test_a_dry_run_writes_nothing(fleet: Cloud) -> None:
     assert keys(fleet) == [] and fleet.standin.counted()["PutObject"] == 0
 
 
-@pytest.mark.parametrize(
-    "fault", ["after", 409, *(pytest.param(fault, marks=pytest.mark.long) for fault in ("before", 500, 503))]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_every_third_request_to_the_bucket_may_fail(fleet: Cloud, fault: int | str) -> None:
     requests: list[Call] = []
 
