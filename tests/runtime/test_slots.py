@@ -470,3 +470,42 @@ def test_an_asgi_application_has_a_lifespan_in_each_process(concurrent, preload)
     expected = [f"imported by {pid}" for pid in importers]
     expected += [f"{event} in {pid}" for event in ("startup", "shutdown") for pid in pids]
     assert sorted(texts) == sorted(expected)
+
+
+def test_the_x_ray_sdk_keeps_the_subsegments_of_each_invocation_apart(concurrent):
+    sdk = pytest.importorskip("aws_xray_sdk")
+    packages = os.path.dirname(os.path.dirname(sdk.__file__))
+    function = one_process(
+        concurrent,
+        f"""
+        import asyncio
+        import sys
+
+        sys.path.append({packages!r})
+        from aws_xray_sdk.core import xray_recorder
+
+        running = []
+        both = asyncio.Event()
+
+        async def handler(event, context):
+            running.append(event)
+            if len(running) == 2:
+                both.set()
+            await both.wait()
+            with xray_recorder.in_subsegment(f"outer {{event}}") as outer:
+                await asyncio.sleep(0.05)
+                with xray_recorder.in_subsegment(f"inner {{event}}") as inner:
+                    await asyncio.sleep(0.05)
+                    found = [inner.parent_id == outer.id, inner.trace_id, outer.name]
+            yield repr(found).encode()
+        """,
+        2,
+    )
+    slots = function.waiting_slots(2)
+    ids = {}
+    for slot, name in zip(slots, "ab", strict=True):
+        root = f"1-5759e988-bd862e3fe1be46a99427279{name}"
+        headers = {"Lambda-Runtime-Trace-Id": f"Root={root};Parent=53995c3f42cd8ad8;Sampled=1"}
+        ids[slot.send_invocation(name, headers)] = slot, name, root
+    for request_id, (slot, name, root) in ids.items():
+        assert slot.read_response(request_id).body == repr([True, root, f"outer {name}"]).encode()
