@@ -325,3 +325,60 @@ def test_a_process_that_dies_during_a_probe_does_not_invoke_again(tmp_path: Path
         resume(region, path)
     assert resume(region, path, rollout.Direction.FORWARD) == 0
     assert region.functions == all_at(2)
+
+
+# --- Options and the direction of --resume
+
+
+@pytest.fixture
+def interrupted(fleet: Cloud) -> Cloud:
+    """A roll-out without --yes whose credentials expired after three functions."""
+
+    def expire(call: Call) -> None:
+        fleet.standin.faults.expired = fleet.standin.counted()["UpdateFunctionConfiguration"] >= 4
+
+    fleet.standin.faults.on = expire
+    words = [word for word in WORDS if word != "--yes"]
+    assert fleet.run(*words, "journal", stdin="y\n").returncode == 1
+    fleet.standin.faults = type(fleet.standin.faults)()
+    return fleet
+
+
+@pytest.mark.parametrize(("reply", "number"), [("forward\n", 2), ("f\n", 2), ("back\ny\n", 1)])
+def test_resume_asks_for_the_direction(interrupted: Cloud, reply: str, number: int) -> None:
+    result = interrupted.run("rollout", "--resume", "journal", stdin=reply)
+    assert "not complete. Continue forward, or restore them? [forward/back] " in result.stderr
+    assert interrupted.fleet() == all_at(number)
+
+
+@pytest.mark.parametrize(("reply", "message"), [("", "no answer on stdin"), ("x\n", "'x' is none of forward, back")])
+def test_without_a_direction_nothing_is_changed(interrupted: Cloud, reply: str, message: str) -> None:
+    before = interrupted.fleet()
+    result = interrupted.run("rollout", "--resume", "journal", stdin=reply)
+    assert (result.returncode, interrupted.fleet()) == (1, before)
+    assert result.stderr.endswith("nothing changed; use --forward or --back\n") and message in result.stderr
+
+
+def test_resume_honours_a_limit(interrupted: Cloud) -> None:
+    interrupted.standin.faults.updates_fail = {"f-5"}
+    words = ["rollout", "--resume", "journal", "--forward", "--max-failures", "1"]
+    assert interrupted.run(*words).returncode == 1
+    assert interrupted.fleet() == all_at(2) | {"f-5": [f"{OURS}:1"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--to", "3"], "--to"),
+        (["--waves", "1,100%"], "--waves"),
+        (["--publish-alias", "live"], "--publish-alias"),
+        (["--exclude", "f-1"], "--exclude"),
+        (["--match", "f"], "--all-using"),
+        (["--all-using"], "--to"),
+    ],
+)
+def test_resume_refuses_options_of_another_roll_out(interrupted: Cloud, words: list[str], option: str) -> None:
+    message = interrupted.refusal("rollout", "--resume", "journal", "--forward", *words, status=2)
+    assert message == (
+        f"the journal contains another roll-out, with another {option}: use --resume with the journal alone"
+    )

@@ -163,7 +163,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(fleet: Cloud, words: list[s
     assert "→" in fleet.done(*words, "--to", "2", "--dry-run", "--journal", journal)
     assert (fleet.checkout.files(), fleet.fleet(), journal.exists()) == (files, before, False)
     assert {call.operation for call in fleet.standin.calls} <= {
-        "GetCallerIdentity", "sts", "ListFunctions", "GetFunction", "GetLayerVersion"
+        "GetCallerIdentity", "sts", "ListFunctions", "GetFunction", "GetLayerVersion", "ListCodeSigningConfigs"
     }  # fmt: skip
 
 

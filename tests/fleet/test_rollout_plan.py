@@ -34,7 +34,7 @@ OTHERS = [
 
 def function(*layers: str, **more: Any) -> Function:
     arn = f"arn:{HERE.partition}:lambda:{HERE.region}:{HERE.account}:function:f"
-    return Function("f", arn, layers=layers, runtime="python3.13", **more)
+    return Function("f", arn, layers=layers, **({"runtime": "python3.13"} | more))
 
 
 def step(function: Function, targets: Targets | None = None, **options: Any) -> Step:
@@ -94,7 +94,7 @@ def test_two_variants_get_their_own_targets() -> None:
 @pytest.mark.parametrize(
     ("facts", "includes_stacks", "verdict"),
     [
-        ({"is_image": True}, False, Verdict.BLOCKED),
+        ({"is_image": True}, False, Verdict.SKIPPED),
         ({"tags": {STACK_TAG: "shop"}}, False, Verdict.SKIPPED),
         ({"tags": {STACK_TAG: "shop"}}, True, Verdict.CHANGE),
         ({"tags_are_known": False}, False, Verdict.BLOCKED),
@@ -133,12 +133,6 @@ def checked(versions: dict[str, Any], **facts: Any) -> Step:
             f"{OTHER} was deleted, so AWS Lambda rejects updates that contain it",
         ),
         ({FAR: Unavailable(FAR, is_deleted=False)}, {}, f"{FAR} is not shared with this account"),
-        ({NEW: info(NEW, architectures=("arm64",))}, {}, "it runs on x86_64, the layer on arm64"),
-        (
-            {OLD: info(OLD, runtimes=("python3.13",)), NEW: info(NEW, runtimes=("python3.14",))},
-            {},
-            "python3.13 is not a runtime of the new version, python3.14",
-        ),
         (
             {OTHER: info(OTHER, size=262_144_000)},
             {},
@@ -153,6 +147,31 @@ def test_a_change_that_would_be_rejected_is_blocked(
     blocked = checked(versions, **facts)
     assert (blocked.verdict, blocked.new) == (Verdict.BLOCKED, blocked.old)
     assert blocked.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("versions", "facts", "reason"),
+    [
+        ({NEW: info(NEW, architectures=("arm64",))}, {}, "it runs on x86_64, the layer on arm64"),
+        (
+            {OLD: info(OLD, runtimes=("python3.13",)), NEW: info(NEW, runtimes=("python3.14",))},
+            {},
+            "python3.13 is not a runtime of the new version, python3.14",
+        ),
+        ({}, {"runtime": "nodejs22.x"}, "its runtime is nodejs22.x, which runs no Python"),
+        ({}, {"state": "Inactive"}, "it is inactive, because it was not invoked for weeks"),
+        ({}, {"state": "Pending"}, "it is being created"),
+        (
+            {OTHER: Unavailable(OTHER, is_deleted=True)},
+            {"state": "Failed", "failure": "the function failed: no subnet"},
+            "the function failed: no subnet: repair or delete it",
+        ),
+    ],
+)
+def test_an_unusual_function_is_skipped(versions: dict[str, Any], facts: dict[str, Any], reason: str) -> None:
+    skipped = checked(versions, **facts)
+    assert (skipped.verdict, skipped.new) == (Verdict.SKIPPED, skipped.old)
+    assert skipped.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +197,12 @@ def test_a_change_with_a_possible_problem_has_a_hint(versions: dict[str, Any], h
     assert changed.verdict is Verdict.CHANGE and hint in changed.hints
 
 
-def test_attach_blocks_a_runtime_that_the_layer_does_not_support() -> None:
+def test_attach_skips_a_runtime_that_the_layer_does_not_support() -> None:
     blocked = check(step(function(), command=ATTACH), {NEW: info(NEW, runtimes=("python3.11",))})
-    assert blocked.reason == "python3.13 is not a runtime of the layer, python3.11"
+    assert (blocked.verdict, blocked.reason) == (
+        Verdict.SKIPPED,
+        "python3.13 is not a runtime of the layer, python3.11",
+    )
 
 
 # ARNs

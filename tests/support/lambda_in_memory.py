@@ -95,7 +95,11 @@ class Region:
         self.retries.responded("".join(word.title() for word in operation.split("_")))
 
     def get_paginator(self, operation: str) -> Any:
-        pages = {"list_functions": self._list_functions, "list_aliases": self._list_aliases}
+        pages = {
+            "list_functions": self._list_functions,
+            "list_aliases": self._list_aliases,
+            "list_code_signing_configs": lambda: [{"CodeSigningConfigs": []}],
+        }
         return SimpleNamespace(paginate=pages[operation])
 
     def _list_functions(self, **_: Any) -> Iterator[dict[str, Any]]:

@@ -77,6 +77,8 @@ class Faults:
         updates_fail: functions whose updates fail.
         invocations_fail: functions whose invocations fail.
         tags_denied: functions whose tags the caller may not read.
+        states: the `State` of functions that are not active.
+        signing: functions whose layers must be signed.
         expired: every call is rejected, as with an expired session.
         corrupt_layers: published layers get other bytes than were sent.
     """
@@ -85,6 +87,8 @@ class Faults:
     updates_fail: set[str] = field(default_factory=set)
     invocations_fail: set[str] = field(default_factory=set)
     tags_denied: set[str] = field(default_factory=set)
+    states: dict[str, str] = field(default_factory=dict)
+    signing: set[str] = field(default_factory=set)
     expired: bool = False
     corrupt_layers: bool = False
 
@@ -248,7 +252,8 @@ class StandIn:
         stored = self.layers.get((*key, version), [])
         configuration["Layers"] = [{"Arn": arn, "CodeSize": 1000} for arn in stored]
         configuration["RevisionId"] = self.revisions[key] if version == "$LATEST" else f"revision-of-{version}"
-        configuration["State"], configuration["LastUpdateStatus"] = "Active", "Successful"
+        configuration["State"] = self.faults.states.get(name, "Active")
+        configuration["LastUpdateStatus"] = "Successful"
         if version == "$LATEST" and key in self.pending:
             configuration["LastUpdateStatus"] = "InProgress"
         elif version == "$LATEST" and key in self.failed:
@@ -321,6 +326,8 @@ class StandIn:
         self._check_lock(key, revision)
         if layers is not None:
             self._check_layers(call, layers)
+        if layers and call.name in self.faults.signing:
+            raise Refusal(400, "CodeVerificationFailedException")
         status, response = self._moto_json(environ, body)
         if layers is not None:
             self.layers[(*key, "$LATEST")] = list(layers)
@@ -383,6 +390,37 @@ class StandIn:
         if mode := call.body.get("InvokeMode"):
             self._exists(call).url_config.config["InvokeMode"] = response["InvokeMode"] = mode
         return status, response
+
+    def on_ListCodeSigningConfigs(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
+        policies = {"enforced": "Enforce", "watched": "Warn"}
+        found = [
+            {
+                "CodeSigningConfigArn": f"arn:aws:lambda:{call.region}:{call.account}:code-signing-config:{name}",
+                "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": policy},
+            }
+            for name, policy in policies.items()
+            if self.faults.signing
+        ]
+        return 200, _page(found, "CodeSigningConfigs", query)
+
+    def on_ListFunctionsByCodeSigningConfig(
+        self, environ: Environ, call: Call, query: dict[str, str]
+    ) -> tuple[int, Any]:
+        prefix = f"arn:aws:lambda:{call.region}:{call.account}:function:"
+        found = sorted(self.faults.signing) if call.name.endswith("enforced") else ["another"]
+        return 200, _page([prefix + name for name in found], "FunctionArns", query)
+
+    def on_GetFunctionCodeSigningConfig(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        arn = f"arn:aws:lambda:{call.region}:{call.account}:code-signing-config:enforced"
+        content = {"CodeSigningConfigArn": arn} if call.name in self.faults.signing else {}
+        return 200, {"FunctionName": call.name, **content}
+
+    def on_GetCodeSigningConfig(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
+        config = {
+            "CodeSigningConfigArn": call.name,
+            "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Enforce"},
+        }
+        return 200, {"CodeSigningConfig": config}
 
     def _exists(self, call: Call) -> Any:
         try:
@@ -540,6 +578,11 @@ def _operation(method: str, path: str) -> tuple[str, str, str]:
         return "ListFunctionUrlConfigs", match[1], ""
     if (match := re.fullmatch(r"/2021-10-31/functions/([^/]+)/url", path)) and method == "PUT":
         return "UpdateFunctionUrlConfig", match[1], ""
+    if match := re.fullmatch(r"/2020-04-22/code-signing-configs(?:/([^/]+))?(/functions)?", path):
+        whole = "GetCodeSigningConfig" if match[1] else "ListCodeSigningConfigs"
+        return "ListFunctionsByCodeSigningConfig" if match[2] else whole, match[1] or "", ""
+    if match := re.fullmatch(r"/2020-06-30/functions/([^/]+)/code-signing-config", path):
+        return "GetFunctionCodeSigningConfig", match[1], ""
     if match := LAYER.fullmatch(path):
         operation = _OF_LAYER.get((method, bool(match["number"]), bool(match["policy"])), "")
         return operation, match["name"], match["number"] or ""

@@ -119,10 +119,29 @@ class Output:
         Raises:
             ToolError: stdin is at its end.
         """
-        print(f"{question} [y/N] ", end="", file=self.err, flush=True)
+        reply = self._ask(f"{question} [y/N]", "use --yes to skip the prompt or --dry-run to preview")
+        return reply in ("y", "yes")
+
+    def choose(self, question: str, choices: Sequence[str], hint: str) -> str:
+        """Ask on stderr for one of `choices`, which a reply may abbreviate.
+
+        Args:
+            hint: the next step if there is no reply.
+
+        Raises:
+            ToolError: stdin is at its end, or the reply is another one.
+        """
+        reply = self._ask(f"{question} [{'/'.join(choices)}]", hint)
+        found = [choice for choice in choices if reply and choice.startswith(reply)]
+        if len(found) != 1:
+            raise ToolError(f"{reply!r} is none of {', '.join(choices)}, nothing changed; {hint}")
+        return found[0]
+
+    def _ask(self, question: str, hint: str) -> str:
+        print(f"{question} ", end="", file=self.err, flush=True)
         stream = self._input or sys.stdin
         reply = stream.readline() if stream else ""
         if not reply:
             self.note("")
-            raise ToolError("no answer on stdin, nothing changed; use --yes to skip the prompt or --dry-run to preview")
-        return reply.strip().lower() in ("y", "yes")
+            raise ToolError(f"no answer on stdin, nothing changed; {hint}")
+        return reply.strip().lower()

@@ -12,6 +12,7 @@ Reading order:
     cloudwatch  alarms and metrics
     layers      reading, publishing, sharing and deleting layer versions
     objects     objects of a bucket, with conditional writes
+    code_signing  functions whose layers must be signed
     account     one region of one account: who calls, and what can be called
 
 Imports point upwards in this list.

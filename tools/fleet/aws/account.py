@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tools.common.errors import ToolError, UsageError
 from tools.fleet.aws.apis import Apis
 from tools.fleet.aws.arns import LayerVersion, Place, layer_of
+from tools.fleet.aws.code_signing import CodeSigning
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LayerInfo, Unavailable
@@ -23,13 +24,14 @@ class Account:
     functions: Functions
     layers: Layers
     apis: Apis
+    code_signing: CodeSigning
 
     @classmethod
     def open(cls, aws: Aws, region: str | None) -> Account:
         """Find the region and the caller; raises as `Aws.region` and `Aws.identity`."""
         name = aws.region(region)
         identity = aws.identity(name)
-        return cls(identity, Functions(aws, name), Layers(aws, name), Apis(aws, name))
+        return cls(identity, Functions(aws, name), Layers(aws, name), Apis(aws, name), CodeSigning(aws, name))
 
     @classmethod
     def open_same(cls, aws: Aws, place: Place, region: str | None) -> Account:

@@ -42,6 +42,7 @@ _THROTTLED = {
     "ThrottlingException",
     "TooManyRequestsException",
 }
+_NOT_SIGNED = {"CodeVerificationFailedException", "InvalidCodeSignatureException"}
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 
@@ -106,6 +107,10 @@ class ProbeUnknown(AwsError, Interruption):
 
 class GatesUnreadable(Interruption):
     """Alarms or metrics cannot be read, so nobody knows whether the roll-out may go on."""
+
+
+class CodeNotSigned(AwsError):
+    """The code signing configuration of a function rejects its code or a layer."""
 
 
 class UpdateFailed(AwsError):
@@ -231,4 +236,6 @@ def _kind(code: str, status: int) -> type[AwsError]:
         return OutcomeUnknown
     if code == "ResourceNotFoundException":
         return NotFound
+    if code in _NOT_SIGNED:
+        return CodeNotSigned
     return {404: NotFound, 409: Conflict, 412: PreconditionFailed}.get(status, AwsError)

@@ -9,6 +9,7 @@ Reading order:
                  the command line of `rollout` and `attach`
     retry_notes  the notes of retries on stderr
     journals     where a journal is: a file, or a bucket
+    direction    the direction of `--resume`
     undo         rolls back the roll-out of a journal
     publish, verify, report, rollout (with `attach`), rollback, prune, doctor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from tools.common.cli import Parser
 from tools.fleet.aws.arns import is_account
@@ -111,3 +112,20 @@ def tag(text: str) -> str:
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not a tag, such as team=search")
     return text
+
+
+def names(text: str) -> list[str]:
+    """Return a name, or those in the lines of `@FILE` without comments, for `type=`."""
+    if not text.startswith("@"):
+        return [text]
+    path = Path(text[1:])
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{path} is not a text file in UTF-8") from None
+    found = [name for line in lines if (name := line.partition("#")[0].strip())]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{path} contains no names")
+    return found

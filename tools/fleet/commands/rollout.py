@@ -6,12 +6,11 @@ import argparse
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from enum import Enum
+from dataclasses import asdict
 
 from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
-from tools.common.output import count, shortened
+from tools.common.output import count
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.cloudwatch import CloudWatch
@@ -20,6 +19,7 @@ from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function, Unavailable
 from tools.fleet.aws.objects import Address
 from tools.fleet.commands import arguments
+from tools.fleet.commands.direction import Direction, ask_for_direction, check_direction, has_two_directions
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.journals import Where, existing, new
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
@@ -40,8 +40,6 @@ from tools.fleet.rollout.storage import Location
 from tools.fleet.rollout.target_version import project_layers, refuse_downgrade, targets
 from tools.fleet.rollout.traffic import OldAliases, find_old_aliases
 
-MAX_NAMES = 5  # in a message
-
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
@@ -51,7 +49,7 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     context.is_verbose = namespace.verbose
     journal: Where | None = namespace.journal
     if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
-        namespace.functions.insert(0, str(namespace.resume))
+        namespace.functions.insert(0, [str(namespace.resume)])
     elif namespace.resume:
         journal = namespace.resume
     if namespace.take_over and not isinstance(journal, Address):
@@ -114,20 +112,13 @@ def roll_out(
         raise ToolError(f"{error}; nothing was changed") from None
 
 
-class Direction(Enum):
-    """What `--resume` does with an interrupted roll-out."""
-
-    FORWARD = "forward"
-    BACK = "back"
-
-
 def resume(
     context: Context, options: Options, place: Where | None, dry_run: bool = False, direction: Direction | None = None
 ) -> int:
     """Continue the roll-out of a journal. Returns the exit status.
 
     Args:
-        options: of this command line: none besides `yes` and `region`, or those of the journal.
+        options: of this command line; see `Options.changed_by`.
         direction: None for the one in which the roll-out was interrupted.
     """
     location = existing(context, place, options.region)
@@ -140,12 +131,13 @@ def resume(
     stored = Options.of(history.options)
     if options.command != stored.command:
         raise UsageError(f"{location.name} is of ./build.sh {stored.command}: resume it with that command")
-    if options.selects_functions and not options.is_same_roll_out(stored):
-        raise UsageError(f"{location.name} contains another roll-out: use --resume with the journal, and nothing else")
-    stored = replace(stored, yes=stored.yes or options.yes, region=options.region or stored.region)
+    stored = stored.changed_by(options)
+    if direction is not Direction.BACK:
+        check_direction(history, location.name, direction)
+    if direction is None and not dry_run and not stored.yes and has_two_directions(history):
+        direction = ask_for_direction(context.output, history)
     if direction is Direction.BACK:
         return roll_back(context, location, options.region, options.yes, dry_run)
-    _check_direction(history, location.name, direction)
     if dry_run:
         return _show_resume(context, stored, history, options.region)
     journal = Journal.resume(location)
@@ -155,18 +147,6 @@ def resume(
         return CommandRun(context, stored, journal).resume(options.region)
     finally:
         journal.close()
-
-
-def _check_direction(history: History, name: str, direction: Direction | None) -> None:
-    """Refuse to go forward where that needs a decision, or is not possible any more."""
-    if history.stopped and direction is Direction.FORWARD:
-        raise ToolError(f"{name} is being rolled back ({history.stopped}): omit --forward to complete that")
-    if history.with_unknown_probe and direction is None:
-        probed = shortened([record.name for record in history.with_unknown_probe], MAX_NAMES)
-        raise ToolError(
-            f"the result of the probe is unknown for {probed}, and no function is invoked twice: look at the log, then "
-            "add --forward or --back"
-        )
 
 
 def _show_resume(context: Context, options: Options, history: History, region: str | None) -> int:
@@ -242,22 +222,38 @@ class CommandRun:
     # --- The plan
 
     def _targets(self, account: Account) -> Targets:
-        options, manifest = self._options, self._context.manifest
-        chosen = tuple(each for each in manifest.variants if options.variant in (None, each.name))
-        layers = project_layers(chosen, account.place, options.layer_account)
-        main = next(each for each in manifest.variants if each.name == (options.variant or manifest.slim.name))
-        if options.is_attach:  # adds one layer
-            layers = {main.layer_name: layers[main.layer_name]}
-        found = targets(options.to, manifest, layers, layers[main.layer_name], account.place, account.layers)
+        found = self._versions(account, self._options.to)
         for arn, version in account.read_versions([str(version) for version in found.values()]).items():
             if isinstance(version, Unavailable):
                 problem = "does not exist" if version.is_deleted else "is not shared with this account"
                 raise ToolError(f"{arn} {problem}: ./build.sh verify checks what is published")
         return found
 
+    def _origin(self, account: Account) -> LayerVersion | None:
+        """Return the version of `--from`."""
+        if self._options.origin is None:
+            return None
+        return next(iter(self._versions(account, self._options.origin).values()))
+
+    def _versions(self, account: Account, text: str | None) -> Mapping[Layer, LayerVersion]:
+        """Return the layer versions that `--to` or `--from` names."""
+        options, manifest = self._options, self._context.manifest
+        chosen = tuple(each for each in manifest.variants if options.variant in (None, each.name))
+        layers = project_layers(chosen, account.place, options.layer_account)
+        main = next(each for each in manifest.variants if each.name == (options.variant or manifest.slim.name))
+        if options.is_attach:  # adds one layer
+            layers = {main.layer_name: layers[main.layer_name]}
+        return targets(text, manifest, layers, layers[main.layer_name], account.place, account.layers)
+
     def _plan(self, account: Account, targets: Targets) -> list[Step]:
         functions = select(
-            self._options, account.functions, targets.keys(), account.place, self._output.note, self._context.workers
+            self._options,
+            account.functions,
+            targets.keys(),
+            account.place,
+            self._output.note,
+            self._context.workers,
+            self._origin(account),
         )
         if self._options.to is None:
             refuse_downgrade(targets, functions, account.place, account.layers)
@@ -266,7 +262,9 @@ class CommandRun:
     def _plan_functions(self, account: Account, targets: Targets, functions: Sequence[Function]) -> list[Step]:
         steps = plan(functions, targets, self._options)
         versions = account.read_versions(needed_versions(steps))
-        steps = [check(step, versions) for step in steps]
+        changes = [step.function.name for step in steps if step.verdict is Verdict.CHANGE]
+        must_be_signed = account.code_signing.enforced(changes)
+        steps = [check(step, versions, must_be_signed) for step in steps]
         if self._options.alias is None:
             return steps
         reading = Reading(len(steps), "alias", self._output.note, self._context.environment.pace.clock)
@@ -322,7 +320,8 @@ class CommandRun:
             reason = f"{blocked[0].function.name}: {blocked[0].reason}{more}"
             raise ToolError(f"nothing was changed, because this would fail: {reason}")
         if not any(step.verdict in (Verdict.CHANGE, Verdict.UP_TO_DATE) for step in steps):
-            raise ToolError(f"nothing to do: {rendering.summary(steps)}")
+            first = next((f"; {step.function.name}: {step.reason}" for step in steps if step.reason), "")
+            raise ToolError(f"nothing to do: {rendering.summary(steps)}{first}")
 
     def _write_plan(self, journal: Journal, account: Account, targets: Targets, steps: Sequence[Step]) -> None:
         journal.write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from tools.common.cli import Parser
@@ -54,23 +54,46 @@ def add_arguments(parser: Parser, has_all_using: bool) -> None:
     parser.add_argument("--verbose", action="store_true", help="print the plan with all functions and full lists")
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
-    parser.set_defaults(all_using=False, parser=parser)
+    parser.set_defaults(all_using=False, origin=None, parser=parser)
 
 
 def _add_selection(parser: Parser, has_all_using: bool) -> None:
-    parser.add_argument("functions", metavar="FUNCTION", nargs="*", help="a name or an ARN")
+    parser.add_argument(
+        "functions",
+        metavar="FUNCTION",
+        nargs="*",
+        action="extend",
+        type=arguments.names,
+        default=[],
+        help="a name, an ARN, or @FILE with one of them in each line",
+    )
     group = parser.add_mutually_exclusive_group()
     if has_all_using:
         group.add_argument("--all-using", action="store_true", help="select every function that has the layer")
+        parser.add_argument(
+            "--from",
+            dest="origin",
+            metavar="VERSION",
+            help="select functions that have this version of the layer, in the forms of --to",
+        )
     group.add_argument("--match", metavar="REGEX", type=arguments.regular_expression, help="select functions by name")
-    group.add_argument(
+    parser.add_argument(
         "--tag",
         dest="tags",
         metavar="K=V",
         type=arguments.tag,
         action="append",
         default=[],
-        help="select functions by tag; repeatable",
+        help="select functions by tag; repeatable, and together with --match both must apply",
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="NAME",
+        nargs="+",
+        action="extend",
+        type=arguments.names,
+        default=[],
+        help="functions that are not changed: names, ARNs, @FILE, or patterns such as 'test-*'",
     )
     parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
 
@@ -176,10 +199,12 @@ def options_of(namespace: argparse.Namespace) -> Options:
     """Return the options; wrong combinations end the process with status 2."""
     options = Options(
         command=namespace.command.name,
-        functions=tuple(namespace.functions),
+        functions=_flat(namespace.functions),
         all_using=namespace.all_using,
         match=namespace.match or "",
         tags=tuple(namespace.tags),
+        exclude=_flat(namespace.exclude),
+        origin=namespace.origin,
         region=namespace.region,
         variant=namespace.variant,
         layer_account=namespace.layer_account,
@@ -212,18 +237,27 @@ def _problem(namespace: argparse.Namespace, options: Options) -> str:
     """Return why the arguments contradict each other; empty if they do not."""
     if options.functions and (options.all_using or options.match or options.tags):
         return "name functions, or select them by an option; not both"
+    if options.all_using and options.tags:
+        return "--all-using selects every function with the layer: omit it, and --tag selects some"
+    if options.origin is not None and not options.origin.strip():
+        return "--from is empty: use a version number, an ARN, or a version of the project such as 1.2.3"
     for name in ("shift", "where_present", "include_unreleased", "include_weighted"):
         if getattr(options, name) and not options.alias:
             return f"--{name.replace('_', '-')} is about an alias: add --publish-alias ALIAS"
-    if (options.bake or options.has_gates) and not (options.wave_ends or options.shift):
+    is_resumed = namespace.resume is not None  # the journal has the rest
+    if not is_resumed and (options.bake or options.has_gates) and not (options.wave_ends or options.shift):
         return "the pause and the gates come between waves: add --waves, --canary or --shift"
-    if namespace.gate_timeout is not None and not options.gates:
+    if not is_resumed and namespace.gate_timeout is not None and not options.gates:
         return "--gate-timeout is for a command: add --gate COMMAND"
-    if namespace.min_invocations is not None and options.max_error_rate is None:
+    if not is_resumed and namespace.min_invocations is not None and options.max_error_rate is None:
         return "--min-invocations is for the error rate: add --max-error-rate PERCENT"
     if len(options.alarms) > MAX_ALARMS:
         return f"there are {len(options.alarms)} alarms, and {MAX_ALARMS} are allowed"
     return ""
+
+
+def _flat(words: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(name for each in words for name in each)
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from tools.common.errors import ToolError
 from tools.fleet.aws.arns import layer_of
 from tools.fleet.aws.cloudwatch import Metric
-from tools.fleet.aws.errors import AwsError, GatesUnreadable, Interruption, NotFound, ProbeUnknown
+from tools.fleet.aws.errors import AwsError, CodeNotSigned, GatesUnreadable, Interruption, NotFound, ProbeUnknown
 from tools.fleet.aws.functions import Functions, Waiting
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
@@ -196,6 +196,8 @@ class RollOut:
                 yield from self._fail(record, str(error))
             else:
                 self._complete(record, Event.SKIPPED, "it no longer exists")
+        except CodeNotSigned as error:
+            self._complete(record, Event.SKIPPED, str(error))
         except AliasChanged as error:
             yield from self._postpone(record, str(error))
         except ToolError as error:

@@ -6,12 +6,33 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields, replace
 from typing import Any
 
-from tools.common.errors import ToolError
+from tools.common.errors import ToolError, UsageError
 
 ATTACH, ROLL_OUT = "attach", "rollout"
 
 GATE_TIMEOUT = 600  # seconds
 MIN_INVOCATIONS = 20
+
+# What `--resume` may change. The rest decides which functions are changed, and to what.
+_CHANGEABLE = {
+    "alarms",
+    "bake",
+    "gate_timeout",
+    "gates",
+    "max_error_rate",
+    "max_failures",
+    "min_invocations",
+    "region",
+    "yes",
+}
+_OPTION_NAMES = {
+    "alarms": "--alarm",
+    "alias": "--publish-alias",
+    "functions": "FUNCTION",
+    "gates": "--gate",
+    "origin": "--from",
+    "tags": "--tag",
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +43,8 @@ class Options:
         command: `rollout` or `attach`.
         functions: names or ARNs; they, `all_using`, `match` or `tags` select the functions.
         match: a regular expression, searched for in names.
+        exclude: names, ARNs or patterns such as `test-*` of functions that are not selected.
+        origin: select functions with this version of the layer alone; in the forms of `to`.
         tags: as KEY=VALUE; a function must have all of them.
         variant: of the layer; None for every variant that a function has.
         layer_account: the account that shares the layer; None for the caller's.
@@ -49,6 +72,8 @@ class Options:
     all_using: bool = False
     match: str = ""
     tags: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    origin: str | None = None
     region: str | None = None
     variant: str | None = None
     layer_account: str | None = None
@@ -97,7 +122,7 @@ class Options:
     @property
     def selects_functions(self) -> bool:
         """Whether the options contain a selection."""
-        return bool(self.functions or self.all_using or self.match or self.tags)
+        return bool(self.functions or self.all_using or self.match or self.tags or self.origin)
 
     @property
     def wave_ends(self) -> tuple[str, ...]:
@@ -109,9 +134,24 @@ class Options:
         """Whether something is checked between waves."""
         return bool(self.alarms or self.gates or self.max_error_rate is not None)
 
-    def is_same_roll_out(self, other: Options) -> bool:
-        """Whether both describe the same change of the same functions."""
-        return replace(self, yes=False, region=None) == replace(other, yes=False, region=None)
+    def changed_by(self, given: Options) -> Options:
+        """Return these options with those of a later command line that may differ: limits, pauses and gates.
+
+        Raises:
+            UsageError: another option differs.
+        """
+        default = Options(command=self.command)
+        names = [each.name for each in fields(self) if getattr(given, each.name) != getattr(default, each.name)]
+        changes = {name: getattr(given, name) for name in names if name in _CHANGEABLE}
+        changed = replace(self, **changes)
+        compared = [each.name for each in fields(self)] if given.selects_functions else names
+        for name in compared:
+            if name not in _CHANGEABLE and getattr(given, name) != getattr(changed, name):
+                option = _OPTION_NAMES.get(name, f"--{name.replace('_', '-')}")
+                raise UsageError(
+                    f"the journal contains another roll-out, with another {option}: use --resume with the journal alone"
+                )
+        return changed
 
 
 def _has_type(value: object, field: Field[Any]) -> bool:

@@ -6,11 +6,11 @@ last one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from tools.common.lambda_facts import MAX_LAYERS, MAX_UNPACKED_BYTES
+from tools.common.lambda_facts import MANAGED_PYTHON, MAX_LAYERS, MAX_UNPACKED_BYTES, OS_ONLY
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of
 from tools.fleet.aws.models import Function, LayerInfo, Unavailable
 from tools.fleet.rollout.options import Options
@@ -85,7 +85,7 @@ def plan_step(function: Function, targets: Targets, options: Options) -> Step:
         return Step(function, verdict, function.layers, reason)
 
     if function.is_image:
-        return unchanged(Verdict.BLOCKED, "it runs a container image, which cannot have layers")
+        return unchanged(Verdict.SKIPPED, "it runs a container image, which cannot have layers")
     if problem:
         return unchanged(Verdict.BLOCKED, problem)
     if new is None:
@@ -136,14 +136,42 @@ def needed_versions(steps: Iterable[Step]) -> list[str]:
     return sorted({arn for each in changes for arn in (*each.old, *each.new)})
 
 
-def check(step: Step, versions: Versions) -> Step:
-    """Block a step that AWS Lambda would reject or could not run; otherwise add hints."""
+def check(step: Step, versions: Versions, must_be_signed: Collection[str] = ()) -> Step:
+    """Skip a function that is not fit for the change, block a step that AWS Lambda would reject; otherwise add hints.
+
+    One unusual function among hundreds is no reason to change none of them, so it is skipped. What somebody must decide
+    or repair first, such as a deleted layer of another project, is blocked.
+
+    Args:
+        must_be_signed: the names of functions whose layers must be signed.
+    """
     if step.verdict is not Verdict.CHANGE:
         return step
-    problem = _unavailable(step, versions) or _incompatible(step, versions) or _too_large(step, versions)
-    if problem:
+    if unfit := _unfit(step, versions, must_be_signed):
+        return replace(step, verdict=Verdict.SKIPPED, new=step.old, reason=unfit)
+    if problem := _unavailable(step, versions) or _too_large(step, versions):
         return replace(step, verdict=Verdict.BLOCKED, new=step.old, reason=problem)
     return replace(step, hints=tuple(_hints(step, versions)))
+
+
+_STATES = {
+    "Inactive": "it is inactive, because it was not invoked for weeks: invoke it once, and try again",
+    "Pending": "it is being created: wait until it is active, and try again",
+}
+
+
+def _unfit(step: Step, versions: Versions, must_be_signed: Collection[str]) -> str:
+    """Return why a function cannot have the change now, or at all; an empty string if it can."""
+    function = step.function
+    if function.state in _STATES:
+        return _STATES[function.state]
+    if function.state == "Failed":
+        return f"{function.failure}: repair or delete it"
+    if not function.runtime.startswith((MANAGED_PYTHON, OS_ONLY)):
+        return f"its runtime is {function.runtime or 'unknown'}, which runs no Python"
+    if function.name in must_be_signed:
+        return "its code signing configuration accepts signed layers alone, and the layer is not signed"
+    return _incompatible(step, versions)
 
 
 def _unavailable(step: Step, versions: Versions) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 
 from tools.common.errors import ToolError, UsageError
-from tools.fleet.aws.arns import Layer, Place, function_name, layer_of
+from tools.fleet.aws.arns import Layer, LayerVersion, Place, function_name, layer_of, short
 from tools.fleet.aws.errors import NotFound
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function
@@ -23,6 +24,7 @@ def select(
     place: Place,
     note: Callable[[str], None],
     workers: int = WORKERS,
+    origin: LayerVersion | None = None,
 ) -> list[Function]:
     """Read the selected functions with their tags.
 
@@ -30,15 +32,21 @@ def select(
         layers: of this project. `attach` also selects functions without them; `rollout` only if they are named.
         note: shows progress.
         workers: the number of threads.
+        origin: the version of `--from`, if any; functions without it are not selected.
 
     Raises:
-        UsageError: a function is named twice.
+        UsageError: a function is named twice, or named and excluded.
         ToolError: a named function does not exist, or no function is selected.
     """
+    exclusion = Exclusion(options.exclude, place)
     if options.functions:
         names = _names(options.functions, place)
+        exclusion.refuse(names)
     else:
-        names = sorted(each.name for each in functions.all() if _is_selected(each, options, layers))
+        listed = sorted(each.name for each in functions.all() if _is_selected(each, options, layers, origin))
+        names = [name for name in listed if not exclusion.contains(name)]
+    for text in exclusion.without_effect:
+        note(f"--exclude {text} matches none of the functions that are selected otherwise")
     reading = Reading(len(names), "function", note, functions.pace.clock)
 
     def read(name: str) -> Function | None:
@@ -50,9 +58,9 @@ def select(
         found = list(pool.map(read, names))
     if options.tags:
         _check_tags_are_known([each.name for each in found if each and not each.tags_are_known])
-    chosen = [each for each in found if each and _has_tags(each, options.tags)]
+    chosen = [each for each in found if each and _has_tags(each, options.tags) and _has_origin(each, origin)]
     if not chosen:
-        condition = "" if options.is_attach else " with the layer"
+        condition = "" if options.is_attach else f" with {short(str(origin), place)}" if origin else " with the layer"
         raise ToolError(
             f"no function{condition} in {place.region} is selected: ./build.sh report lists those with the layer"
         )
@@ -67,7 +75,38 @@ def _names(texts: Sequence[str], place: Place) -> list[str]:
     return sorted(names)
 
 
-def _is_selected(function: Function, options: Options, layers: Collection[Layer]) -> bool:
+class Exclusion:
+    """The functions of `--exclude`: names, ARNs, and patterns with `*`, `?` or `[…]`, which no name contains."""
+
+    def __init__(self, texts: Sequence[str], place: Place) -> None:
+        self._patterns = {text: text if set(text) & set("*?[") else function_name(text, place) for text in texts}
+        self._used: set[str] = set()
+
+    def contains(self, name: str) -> bool:
+        """Whether a function is excluded."""
+        found = {text for text, pattern in self._patterns.items() if fnmatchcase(name, pattern)}
+        self._used |= found
+        return bool(found)
+
+    def refuse(self, names: Sequence[str]) -> None:
+        """Raise `UsageError` if one of `names` is excluded."""
+        for name in names:
+            if self.contains(name):
+                raise UsageError(f"{name} is named and excluded: omit one of the two")
+
+    @property
+    def without_effect(self) -> list[str]:
+        """What has excluded no function: perhaps a name with a mistake."""
+        return [text for text in self._patterns if text not in self._used]
+
+
+def _has_origin(function: Function, origin: LayerVersion | None) -> bool:
+    return origin is None or str(origin) in function.layers
+
+
+def _is_selected(function: Function, options: Options, layers: Collection[Layer], origin: LayerVersion | None) -> bool:
+    if not _has_origin(function, origin):
+        return False
     if not options.is_attach and not any(layer_of(arn) in layers for arn in function.layers):
         return False
     return re.search(options.match, function.name) is not None
