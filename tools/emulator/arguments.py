@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+STAGE = re.compile(r"[a-zA-Z0-9_-]{1,128}")  # API_CreateStage
 MAX_CONCURRENCY = 1000
 MAX_SLOTS = 1600  # PerExecutionEnvironmentMaxConcurrency (API_LambdaManagedInstancesCapacityProviderConfig)
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 10240  # API_CreateFunction: MemorySize
@@ -98,6 +99,12 @@ def cors(text: str) -> Cors:
         return Cors.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def stage(text: str) -> str:
+    if STAGE.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError("the name of a stage has 1 to 128 letters, digits, hyphens and underscores")
 
 
 def debug_port(text: str) -> int:

@@ -22,11 +22,13 @@ from tools.emulator.arguments import (
     port_number,
     seconds,
     source,
+    stage,
     variable_or_name,
 )
 from tools.emulator.deployment.settings import FunctionSettings
 from tools.emulator.sample_events import SAMPLE_EVENTS, event_argument, sample_event
 
+DEFAULT_STAGE = "prod"
 DEFAULT_HANDLER = "lambda_function.handler"
 DEFAULT_TIMEOUT, DEFAULT_MEMORY_MB = 30.0, 128
 RESPONSE_STREAM = "RESPONSE_STREAM"
@@ -44,6 +46,8 @@ examples:
   python3 main.py --serve --function api --function mail=path/to/mail
                                   serve two functions; the second one is at
                                   http://127.0.0.1:9000/lambda-url/mail/
+  python3 main.py --serve --api rest
+                                  serve a REST API of API Gateway
   python3 main.py --serve --template template.yaml
                                   serve the functions of a SAM template
   python3 main.py --serve --isolate --layer dist/layer-slim.zip \\
@@ -75,6 +79,7 @@ class Options(NamedTuple):
         snapstart: whether environments are held between their init phase and their first invocation.
         api_only: whether a developer starts the process.
         open_page: whether to open the page that sends events.
+        stage: of an API Gateway REST API in place of the Function URLs; None: Function URLs are served.
         debug_port: where a debugger connects to the process of the function; None: no debugger.
     """
 
@@ -94,6 +99,7 @@ class Options(NamedTuple):
     api_only: bool
     debug_port: int | None
     open_page: bool
+    stage: str | None
 
 
 def parse(arguments: list[str]) -> Options:
@@ -123,6 +129,7 @@ def parse(arguments: list[str]) -> Options:
         api_only=given.api_only,
         debug_port=given.debug,
         open_page=given.open,
+        stage=(given.stage or DEFAULT_STAGE) if given.api == "rest" else None,
     )
 
 
@@ -301,6 +308,13 @@ def add_serving_options(add: Callable[..., object]) -> None:
 
 def add_endpoint_options(add: Callable[..., object]) -> None:
     add(
+        "--api",
+        choices=("url", "rest"),
+        default="url",
+        help="serve Function URLs, or an API Gateway REST API that streams, with payload 1.0 (default: url)",
+    )
+    add("--stage", type=stage, metavar="NAME", help="stage of the REST API (default: prod)")
+    add(
         "--invoke-mode",
         choices=(RESPONSE_STREAM, "BUFFERED"),
         help="of the Function URLs (default: RESPONSE_STREAM)",
@@ -327,6 +341,7 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
         raise UsageError("--event is for one invocation; with --serve, each request is an event")
     if not serve and (given.host is not None or given.port is not None):
         raise UsageError("--host and --port need --serve")
+    check_api(given, serve)
     if several:
         check_several(given, serve)
     for option in IN_TEMPLATE:
@@ -340,6 +355,21 @@ def check_combinations(given: argparse.Namespace, serve: bool) -> None:
     for option in ("isolate", "snapstart", "max-concurrency"):
         if given.api_only and getattr(given, option.replace("-", "_")):
             raise UsageError(f"--{option} is for processes that the emulator starts; --api-only starts none")
+
+
+def check_api(given: argparse.Namespace, serve: bool) -> None:
+    """Raises UsageError if the other options do not belong to the API that is served."""
+    if given.api == "url":
+        if given.stage is not None:
+            raise UsageError("--stage is of a REST API; it needs --api rest")
+        return
+    if not serve:
+        raise UsageError("--api rest needs --serve")
+    for option in ("invoke-mode", "cors"):
+        if getattr(given, option.replace("-", "_")) is not None:
+            raise UsageError(
+                f"--{option} is for Function URLs; a REST API streams, and its function responds to preflight requests"
+            )
 
 
 def check_several(given: argparse.Namespace, serve: bool) -> None:

@@ -12,11 +12,13 @@ from tools.common.errors import ToolError
 from tools.common.operating_system import raise_descriptor_limit
 from tools.emulator.console import STDOUT, Console, write_all
 from tools.emulator.deployment.configuration import FunctionConfiguration
+from tools.emulator.deployment.settings import FunctionSettings
 from tools.emulator.endpoints.api_call import Functions
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.invoke_api import InvokeApi
 from tools.emulator.endpoints.lambda_api import LambdaApi
 from tools.emulator.endpoints.page import PATH, open_page
+from tools.emulator.endpoints.rest_api import RestApi
 from tools.emulator.endpoints.router import Router
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.http1 import server
@@ -43,8 +45,7 @@ def serve(
     raise_descriptor_limit()  # each connection needs several, and the usual limit is 1,024
     functions = Functions(pools, console)
     function_urls = {
-        name: FunctionUrl(pools[name], console, settings.invoke_mode, settings.cors, options.throttle)
-        for name, settings in options.functions.items()
+        name: make_endpoint(pools[name], settings, options, console) for name, settings in options.functions.items()
     }
     router = Router(
         function_urls,
@@ -55,7 +56,7 @@ def serve(
     )
     at_end(router.close)
     router.start()
-    announce(first_lines(router, pools))
+    announce(first_lines(router, pools, options.stage))
     if temporary is not None:
         announce_variables(next(iter(pools.values())).configuration, router.authority, temporary, console)
     if options.open_page:
@@ -65,6 +66,12 @@ def serve(
             pool.prepare()
     supervisor.gone.wait()
     raise ToolError("the process that starts the execution environments was killed; start main.py again")
+
+
+def make_endpoint(pool: EnvironmentPool, settings: FunctionSettings, options: Options, console: Console) -> FunctionUrl:
+    if options.stage is not None:
+        return RestApi(pool, console, options.stage, options.throttle)
+    return FunctionUrl(pool, console, settings.invoke_mode, settings.cors, options.throttle)
 
 
 def announce(lines: Iterator[str]) -> None:
@@ -86,17 +93,18 @@ def announce_variables(
     announce(env_file_lines(variables))
 
 
-def first_lines(router: Router, pools: dict[str, EnvironmentPool]) -> Iterator[str]:
+def first_lines(router: Router, pools: dict[str, EnvironmentPool], stage: str | None) -> Iterator[str]:
     """The URLs, and a command to try."""
-    url = router.url
+    endpoint, path = ("Function URL", "") if stage is None else ("REST API", f"{stage}/")
+    url = f"{router.url}{path}"
     yield (
-        f"Function URL {url} (Ctrl-C to stop), try: "
+        f"{endpoint} {url} (Ctrl-C to stop), try: "
         f"curl -X POST {url} -H 'Content-Type: application/json' "
         """-d '{"sentence": "Test streaming response"}' --no-buffer"""
     )
     if len(pools) > 1:
         width = max(map(len, pools))
-        yield from (f"{name:{width}}  {url}lambda-url/{name}/" for name in pools)
+        yield from (f"{name:{width}}  {router.url}lambda-url/{name}/{path}" for name in pools)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -5,6 +5,8 @@
     function_url          Function URLs, streamed or buffered
     function_url_event    the event of an HTTP request (payload 2.0)
     prelude               status, headers and cookies at the start of a streamed HTTP response
+    rest_api              API Gateway REST APIs that stream (--api rest)
+    rest_api_event        the event of an HTTP request (payload 1.0)
     cors                  the CORS configuration of a Function URL
     lambda_api            the Lambda API, for SDKs and the AWS CLI; an error for each call that is not emulated
     api_call              the names of functions in a call, and errors

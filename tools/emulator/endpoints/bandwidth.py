@@ -1,7 +1,8 @@
 """The bandwidth limit of streamed responses.
 
 It is a token bucket of 6 MiB that is refilled at 2 MiB a second (AWS Lambda Developer Guide,
-configuration-response-streaming: "bandwidth").
+configuration-response-streaming: "bandwidth"). That of an API Gateway REST API has 10 MiB (API Gateway Developer Guide,
+response-transfer-mode).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ def limit_bandwidth(
     chunks: Iterator[bytes],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    burst_bytes: int = BURST_BYTES,
 ) -> Iterator[bytes]:
     """Yield the same chunks, each when the bucket has room for it. `clock` and `sleep` are in seconds."""
-    room, last = float(BURST_BYTES), clock()
+    room, last = float(burst_bytes), clock()
     for chunk in chunks:
         now = clock()
         # An idle stream saves up no more than the bucket holds.
-        room, last = min(BURST_BYTES, room + (now - last) * BYTES_PER_SECOND) - len(chunk), now
+        room, last = min(burst_bytes, room + (now - last) * BYTES_PER_SECOND) - len(chunk), now
         if room < 0:
             sleep(-room / BYTES_PER_SECOND)
         yield chunk

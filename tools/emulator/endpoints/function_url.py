@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from tools.emulator.console import Console
-from tools.emulator.endpoints.bandwidth import limit_bandwidth
+from tools.emulator.endpoints.bandwidth import BURST_BYTES, limit_bandwidth
 from tools.emulator.endpoints.cors import Cors
 from tools.emulator.endpoints.function_url_event import function_url_event
 from tools.emulator.endpoints.prelude import CONTENT_TYPE, ResponseHead, malformed, read_prelude, response_head
@@ -60,6 +60,8 @@ class FunctionUrl:
         throttle: whether to limit the bandwidth of streams as the service does.
     """
 
+    burst_bytes = BURST_BYTES  # that are sent at once, if `throttle` is set
+
     def __init__(
         self, pool: EnvironmentPool, console: Console, invoke_mode: str, cors: dict[str, Any] | None, throttle: bool
     ) -> None:
@@ -89,8 +91,11 @@ class FunctionUrl:
             return send(connection, request, 200, self._cors.preflight_headers(request.headers))
         trace_id = request.headers.get("X-Amzn-Trace-Id") or new_trace_id()
         exchange = Exchange(connection, request, new_request_id(), trace_id)
-        event = function_url_event(request, body, connection.peer, port, exchange.request_id, trace_id)
-        return self._invoke(exchange, json.dumps(event).encode())
+        return self._invoke(exchange, json.dumps(self._event(exchange, body, port)).encode())
+
+    def _event(self, exchange: Exchange, body: bytes, port: int) -> dict[str, Any]:
+        peer, request_id, trace_id = exchange.connection.peer, exchange.request_id, exchange.trace_id
+        return function_url_event(exchange.request, body, peer, port, request_id, trace_id)
 
     def cors_fields(self, request: Request) -> list[tuple[str, str]]:
         """The CORS headers of every response to this request: without them, a page cannot read an error."""
@@ -114,9 +119,11 @@ class FunctionUrl:
         return reusable
 
     def _send_stream(self, exchange: Exchange, invocation: Invocation) -> bool:
-        chunks = limit_bandwidth(invocation.chunks()) if self._throttle else invocation.chunks()
+        chunks = invocation.chunks()
+        if self._throttle:
+            chunks = limit_bandwidth(chunks, burst_bytes=self.burst_bytes)
         try:
-            head, body = read_prelude(invocation.wait_for_content_type(), chunks)
+            head, body = self._read_head(invocation.wait_for_content_type(), chunks)
         except InvocationFailed as failure:
             return self._send_failure(exchange, failure)
         response = StreamedResponse(exchange.connection, exchange.request, head.status, self._fields(exchange, head))
@@ -128,6 +135,10 @@ class FunctionUrl:
             self._console.failure(failure.document)
             return False
         return response.finish()
+
+    def _read_head(self, content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHead, bytes]:
+        """Raises InvocationFailed."""
+        return read_prelude(content_type, chunks)
 
     def _send_buffered(self, exchange: Exchange, invocation: Invocation) -> bool:
         chunks = invocation.chunks()
@@ -157,7 +168,11 @@ class FunctionUrl:
         """Respond with the error itself; the service responds with `Internal Server Error` only."""
         self._console.failure(failure.document)
         fields = [*exchange.ids, *self.cors_fields(exchange.request)]
-        return send_json(exchange.connection, exchange.request, 502, failure.document, fields, close=True)
+        status = self._failure_status(failure)
+        return send_json(exchange.connection, exchange.request, status, failure.document, fields, close=True)
+
+    def _failure_status(self, failure: InvocationFailed) -> int:
+        return 502
 
 
 def read_whole_response(chunks: Iterator[bytes], limit: int) -> bytes:

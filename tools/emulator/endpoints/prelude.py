@@ -38,12 +38,21 @@ class ResponseHead:
 def read_prelude(content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHead, bytes]:
     """Read the head of a response. Returns it with the part of the body that was received with it.
 
-    The delimiter is searched in the bytes: a runtime can cut prelude, delimiter and body into chunks as it likes. A
-    response of another content type has no prelude. Raises InvocationFailed if the prelude is malformed, or if the
+    A response of another content type has no prelude. Raises InvocationFailed if the prelude is malformed, or if the
     response ends within it.
     """
     if content_type != CONTENT_TYPE:
         return ResponseHead(headers=[("content-type", content_type)]), b""
+    text, rest = split_at_delimiter(chunks)
+    return parse_prelude(text), rest
+
+
+def split_at_delimiter(chunks: Iterator[bytes]) -> tuple[bytes, bytes]:
+    """Read the bytes before the delimiter. Returns them with the bytes after it that were received with it.
+
+    The delimiter is searched in the bytes: a runtime can cut prelude, delimiter and body into chunks as it likes.
+    Raises InvocationFailed if there is none in time.
+    """
     received = b""
     while (length := received.find(DELIMITER, 0, MAX_PRELUDE_BYTES)) < 0:
         if len(received) >= MAX_PRELUDE_BYTES:
@@ -52,7 +61,7 @@ def read_prelude(content_type: str, chunks: Iterator[bytes]) -> tuple[ResponseHe
         if chunk is None:
             raise malformed("the response ended before the delimiter")
         received += chunk
-    return parse_prelude(received[:length]), received[length + len(DELIMITER) :]
+    return received[:length], received[length + len(DELIMITER) :]
 
 
 def parse_prelude(text: bytes) -> ResponseHead:
