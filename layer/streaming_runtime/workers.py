@@ -98,7 +98,7 @@ class Worker:
         self.started = 0.0  # time.monotonic()
         self.due: float | None = 0.0  # when it is to be started
         self.invocations = 0  # of its slots, at its start
-        self.deaths = 0  # in a row, each after a short life
+        self.deaths = 0  # in a row, each after a short life without a second invocation
         self.failed_starts = 0  # in a row
 
     def close(self) -> None:
@@ -346,7 +346,8 @@ class Parent:
             worker.failed_starts = 0
         else:
             worker.failed_starts += 1
-        if now - worker.started > STABLE_LIFETIME:
+        has_served = self._invocations_of(worker) > worker.invocations + 1  # not only the one that it died of
+        if has_served or now - worker.started > STABLE_LIFETIME:
             worker.deaths = 0
         worker.due = now + min(MAX_PAUSE, FIRST_PAUSE * 2**worker.deaths)
         worker.deaths += 1

@@ -95,7 +95,8 @@ async def serve(api: StressApi, layer: Path, folder: Path, code: str) -> tuple[l
     port = await api.start()
     variables = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"}
     function = ConcurrentFunction(layer, folder / "function", code, SLOTS, variables=variables)
-    killer = asyncio.create_task(kill_workers(function))
+    pause = 0.3 if len(api.invocations) < 10_000 else 5.0
+    killer = asyncio.create_task(kill_workers(function, pause))
     memory: list[int] = []
     try:
         for number, invocation in enumerate(api.invocations):
@@ -112,10 +113,10 @@ async def serve(api: StressApi, layer: Path, folder: Path, code: str) -> tuple[l
         await api.close()
 
 
-async def kill_workers(function: ConcurrentFunction) -> None:
+async def kill_workers(function: ConcurrentFunction, pause: float) -> None:
     choice = random.Random(3)
     while True:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(pause)
         workers = function.workers()
         if len(workers) > 1:
             try:
