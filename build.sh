@@ -17,6 +17,7 @@
 #        ./build.sh rollout [FUNCTION...] [OPTIONS]  update functions to another layer version
 #        ./build.sh attach [FUNCTION...] [OPTIONS]   add the layer to functions
 #        ./build.sh rollback JOURNAL [OPTIONS]       undo a roll-out
+#        ./build.sh status JOURNAL [OPTIONS]         show how far a roll-out came
 #        ./build.sh prune --keep N [OPTIONS]         delete layer versions that nothing uses
 #        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    find what prevents streaming, and how to fix it
 #                                                    (each has a --help; they install boto3 into .venv-fleet)
@@ -184,7 +185,7 @@ run_tests() {
 case ${1--} in # no command, or options only: build
   test) shift && run_tests "$@" ;; # its -h is that of pytest
   bench) shift && run_tool tools.bench "$@" ;;
-  publish | verify | report | rollout | attach | rollback | prune | doctor) run_fleet "$@" ;;
+  publish | verify | report | rollout | attach | rollback | status | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;
   function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
   *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;

@@ -316,7 +316,12 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["verify"], {}, 1, "the manifest has no published entry for these options: run ./build.sh publish first"),
     (["prune"], {}, 2, "the following arguments are required: --keep"),
     (["prune", "--keep", "x"], {}, 2, "argument --keep: 'x' is not a whole number"),
-    (["prune", "--keep", "1", "--journal", "build.sh"], {}, 1, "build.sh: line 1 is not an event of a journal"),
+    (
+        ["prune", "--min-age", "0", "--keep", "1", "--journal", "build.sh"],
+        {},
+        1,
+        "build.sh: line 1 is not an event of a journal",
+    ),
     (["report", "--region", "mars-1"], {}, 2, "'mars-1' is not the name of a region"),
 ]
 
@@ -329,7 +334,7 @@ def test_bad_input_is_one_line(cloud: Cloud, subtests: pytest.Subtests) -> None:
 
 def test_an_expired_session_is_one_line(cloud: Cloud) -> None:
     cloud.standin.faults.expired = True
-    for words in (["publish"], ["report"], ["prune", "--keep", "1"]):
+    for words in (["publish"], ["report"], ["prune", "--min-age", "0", "--keep", "1"]):
         assert cloud.refusal(*words).startswith("the AWS session has expired: sign in again")
 
 
@@ -492,7 +497,7 @@ def test_only_unused_versions_are_deleted(cloud: Cloud, tmp_path: Path) -> None:
     cloud.done("rollout", "rolled", "--to", "4", "--yes", "--journal", tmp_path / "journal")
     client.get_function(FunctionName="rolled")
     client.update_function_configuration(FunctionName="rolled", Layers=[])
-    words = ["prune", "--keep", "1", "--journal", tmp_path / "journal"]
+    words = ["prune", "--min-age", "0", "--keep", "1", "--journal", tmp_path / "journal"]
     result = rows(cloud.json(*words))
     assert [number for number, users in result.items() if not users] == [8, 7, 6, 5]
     assert result[10] == ["it is among the newest"] and result[9] == ["layer-manifest.json"]
@@ -504,14 +509,46 @@ def test_only_unused_versions_are_deleted(cloud: Cloud, tmp_path: Path) -> None:
     assert versions(cloud) == list(range(1, 11))
     assert "deleted" in cloud.done(*words, "--yes")
     assert versions(cloud) == [1, 2, 3, 4, 9, 10]
-    assert rows(cloud.json("prune", "--keep", "1"))[3] == []  # without --journal, that journal does not count
+    assert (
+        rows(cloud.json("prune", "--min-age", "0", "--keep", "1"))[3] == []
+    )  # without --journal, that journal does not count
+
+
+def test_young_versions_and_those_in_parameters_are_kept(cloud: Cloud) -> None:
+    cloud.layer(count=2)
+    cloud.done("publish", "--ssm", "streaming-runtime")  # 3
+    cloud.layer(count=1)
+    manifest = cloud.manifest()
+    manifest["published"] = []
+    (cloud.checkout.root / "layer-manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    found = rows(cloud.json("prune", "--min-age", "0", "--keep", "1"))
+    assert found[3] == ["the parameter /streaming-runtime/slim/0.1.0", "the parameter /streaming-runtime/slim/latest"]
+    assert found[1] == found[2] == []
+    young = ["it is younger than --min-age"]
+    assert [rows(cloud.json("prune", "--keep", "1"))[number] for number in (1, 2, 3)] == [young] * 3
+    assert rows(cloud.json("prune", "--keep", "1", "--min-age", "0", "--ssm", "/other/"))[3] == []
+
+
+def test_parameters_that_cannot_be_read_delete_nothing(cloud: Cloud) -> None:
+    cloud.layer(count=3)
+    cloud.standin.faults.on = lambda call: 403 if call.service == "ssm" else None
+    message = cloud.refusal("prune", "--keep", "1", "--min-age", "0", "--yes")
+    assert message.startswith("GetParametersByPath ") and versions(cloud) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("age", ["", "x", "-1d", "1 d", "1w", "1.5d"])
+def test_a_wrong_age_is_refused(cloud: Cloud, age: str) -> None:
+    message = cloud.refusal("prune", "--keep", "1", f"--min-age={age}", status=2)
+    assert message.startswith(f"argument --min-age: {age!r} is not a time such as 1d, 12h, 30m or 0")
 
 
 def test_journals_in_the_folder_rollouts_count(cloud: Cloud) -> None:
     cloud.layer(count=4)
     cloud.function("f", [f"{OURS}:1"])
     cloud.done("rollout", "f", "--to", "3", "--yes")
-    assert [number for number, users in rows(cloud.json("prune", "--keep", "1")).items() if not users] == [2]
+    assert [
+        number for number, users in rows(cloud.json("prune", "--min-age", "0", "--keep", "1")).items() if not users
+    ] == [2]
 
 
 # Reporting

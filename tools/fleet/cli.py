@@ -10,7 +10,7 @@ from tools.common import cli
 from tools.common.cli import Parser
 from tools.common.output import Output
 from tools.common.signals import INTERRUPTED, SIGNALS, SignalPipe, run_interruptible
-from tools.fleet.commands import doctor, prune, publish, report, rollback, rollout, verify
+from tools.fleet.commands import doctor, prune, publish, report, rollback, rollout, status, verify
 from tools.fleet.commands.interface import Command, Context, Environment
 from tools.fleet.rollout.ending import END_TIMEOUT
 
@@ -21,6 +21,7 @@ COMMANDS = (
     rollout.ROLL_OUT,
     rollout.ATTACH,
     rollback.COMMAND,
+    status.COMMAND,
     prune.COMMAND,
     doctor.COMMAND,
 )

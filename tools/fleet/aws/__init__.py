@@ -11,6 +11,7 @@ Reading order:
     functions   reading, updating, probing and publishing functions
     cloudwatch  alarms and metrics
     layers      reading, publishing, sharing and deleting layer versions
+    parameters  parameters of Systems Manager that name layer versions
     objects     objects of a bucket, with conditional writes
     code_signing  functions whose layers must be signed
     account     one region of one account: who calls, and what can be called

@@ -8,6 +8,7 @@ import json
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from tools.common.errors import ToolError
@@ -43,6 +44,17 @@ class Layers:
         except NotFound:
             return []
         return sorted({each["Version"]: each.get("Description") or "" for each in versions}.items(), reverse=True)
+
+    def created(self, layer: Layer) -> dict[int, datetime]:
+        """Return when each version of `layer` was published, for those that state it."""
+        try:
+            with translated():
+                pages = self._client.get_paginator("list_layer_versions").paginate(LayerName=layer.name)
+                versions = [each for page in pages for each in page.get("LayerVersions", ())]
+        except NotFound:
+            return {}
+        found = {each["Version"]: _time(each.get("CreatedDate", "")) for each in versions}
+        return {number: time for number, time in found.items() if time}
 
     def get(self, version: LayerVersion, account: str) -> LayerInfo | Unavailable:
         """Read a layer version.
@@ -120,6 +132,15 @@ class Layers:
             return []
         statements: list[dict[str, Any]] = json.loads(response["Policy"])["Statement"]
         return statements
+
+
+def _time(text: str) -> datetime | None:
+    """Return a time such as `2026-11-27T15:10:45.123+0000`."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _grantees(statement: dict[str, Any]) -> Iterator[str]:

@@ -10,8 +10,9 @@ Reading order:
     retry_notes  the notes of retries on stderr
     journals     where a journal is: a file, or a bucket
     direction    the direction of `--resume`
+    summary      summaries in Markdown
     undo         rolls back the roll-out of a journal
-    publish, verify, report, rollout (with `attach`), rollback, prune, doctor
+    publish, verify, report, status, rollout (with `attach`), rollback, prune, doctor
 
 Allowed imports: the modules above the last line; everything below in `tools.fleet`. A command
 imports no other command.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import timedelta
 from pathlib import Path
 
 from tools.common.cli import Parser
@@ -129,3 +130,29 @@ def names(text: str) -> list[str]:
     if not found:
         raise argparse.ArgumentTypeError(f"{path} contains no names")
     return found
+
+
+_AGE = re.compile(r"([0-9]{1,5})([dhm])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+
+def age(text: str) -> timedelta:
+    """Return a time such as 1d, 12h or 0, for `type=`."""
+    match = _AGE.fullmatch(text)
+    if not match and text != "0":
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 1d, 12h, 30m or 0")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta()
+
+
+def prefix(text: str) -> str:
+    """Return a prefix without outer slashes (AWS Systems Manager API Reference, PutParameter, Name), for `type=`."""
+    name = text.strip("/")
+    if not re.fullmatch(r"[a-zA-Z0-9_.-]+(/[a-zA-Z0-9_.-]+)*", name) or re.match(r"(?i)aws|ssm", name):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the prefix of a parameter: use letters, digits and /")
+    return name
+
+
+def add_summary(parser: Parser) -> None:
+    parser.add_argument(
+        "--summary", metavar="FILE", type=Path, help="append a summary in Markdown, such as $GITHUB_STEP_SUMMARY"
+    )

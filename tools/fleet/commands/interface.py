@@ -52,6 +52,7 @@ class Context:
         self.rate: float | None = None  # requests per second
         self.workers = environment.workers
         self.is_verbose = False
+        self.summary: Path | None = None  # to which the outcome is appended in Markdown
 
     @property
     def root(self) -> Path:

@@ -10,6 +10,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST
 from tools.fleet.aws.objects import Address
+from tools.fleet.aws.parameters import parameters_below
 from tools.fleet.aws.session import Identity
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
@@ -31,6 +33,7 @@ from tools.fleet.rollout.journal import journal_folder, journals_in, read, read_
 from tools.fleet.rollout.target_version import project_layers
 from tools.packaging.manifest import FILE_NAME, Variant
 
+DEFAULT_PREFIX = "streaming-runtime"
 _MAX_USERS = 3  # in a row of the table
 
 
@@ -49,15 +52,37 @@ def _add_arguments(parser: Parser) -> None:
         default=[],
         help="journals besides those in rollouts/: files, or s3://BUCKET/PREFIX/ with all journals of a team",
     )
+    parser.add_argument(
+        "--min-age",
+        metavar="TIME",
+        type=arguments.age,
+        default=timedelta(days=1),
+        help="keep versions that were published within this time, such as 12h or 0 (default: 1d)",
+    )
+    parser.add_argument(
+        "--ssm",
+        metavar="PREFIX",
+        type=arguments.prefix,
+        default=DEFAULT_PREFIX,
+        help=f"keep versions that the parameters below /PREFIX name (default: {DEFAULT_PREFIX})",
+    )
     arguments.add_yes(parser, "delete them")
     arguments.add_dry_run(parser)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the command; `keep` is the number of newest versions to keep."""
+    """The options of the command.
+
+    Args:
+        keep: the number of newest versions to keep.
+        min_age: younger versions are kept.
+        ssm: the prefix of the parameters that name versions.
+    """
 
     keep: int
+    min_age: timedelta
+    ssm: str
     regions: tuple[str, ...]
     all_regions: bool
     variants: tuple[str, ...]
@@ -68,6 +93,8 @@ class Options:
 def _run(namespace: argparse.Namespace, context: Context) -> int:
     options = Options(
         keep=namespace.keep,
+        min_age=namespace.min_age,
+        ssm=namespace.ssm,
         regions=tuple(namespace.regions),
         all_regions=namespace.all_regions,
         variants=tuple(namespace.variants),
@@ -79,7 +106,8 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
 
 COMMAND = Command(
     "prune",
-    "Delete old versions of the layer that no function, published version, alias, manifest or journal uses. "
+    "Delete old versions of the layer that no function, published version, alias, manifest, journal or "
+    "parameter uses, and that are older than --min-age. "
     "Without --yes, list them only.",
     _add_arguments,
     _run,
@@ -105,7 +133,7 @@ def prune(context: Context, options: Options) -> int:
     rows: list[Row] = []
     deleted: list[LayerVersion] = []
     for identity in identities(context.aws, options.regions, options.all_regions):
-        found = list(_rows(context, identity, chosen, histories, options.keep))
+        found = list(_rows(context, identity, chosen, histories, options))
         rows += found
         layers = Layers(context.aws, identity.place.region)
         for row in found if options.delete else ():
@@ -128,25 +156,32 @@ def _histories(context: Context, journals: Sequence[Where]) -> dict[str, History
 
 
 def _rows(
-    context: Context, identity: Identity, chosen: Sequence[Variant], histories: Mapping[str, History], keep: int
+    context: Context, identity: Identity, chosen: Sequence[Variant], histories: Mapping[str, History], options: Options
 ) -> Iterator[Row]:
     layers = Layers(context.aws, identity.place.region)
-    users = _users(context, identity)
+    users = _users(context, identity, options.ssm)
+    oldest = context.environment.now() - options.min_age
     for layer in project_layers(tuple(chosen), identity.place).values():
+        created = layers.created(layer)
         for index, (number, _) in enumerate(layers.numbers(layer)):
             version = layer.version(number)
-            if index < keep:
+            if index < options.keep:
                 yield Row(version, ("it is among the newest",))
+                continue
+            if number in created and created[number] > oldest:
+                yield Row(version, ("it is younger than --min-age",))
                 continue
             journals = [f"the journal {name}" for name, history in histories.items() if _contains(history, version)]
             yield Row(version, (*users[str(version)], *journals))
 
 
-def _users(context: Context, identity: Identity) -> defaultdict[str, list[str]]:
+def _users(context: Context, identity: Identity, prefix: str) -> defaultdict[str, list[str]]:
     """Return the users of each layer version. Aliases lead to published versions, which are among the functions."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for entry in context.manifest.published:
         users[entry.arn].append(FILE_NAME)
+    for name, value in parameters_below(context.aws, identity.place.region, prefix).items():
+        users[value].append(f"the parameter {name}")
     functions = Functions(context.aws, identity.place.region).all(published=True)
     for function in sorted(functions, key=lambda each: (each.name, each.version)):
         suffix = "" if function.version == LATEST else f":{function.version}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -58,7 +57,10 @@ def _add_arguments(parser: Parser) -> None:
     sharing.add_argument("--public", action="store_true", help="share the layer with all accounts")
     arguments.add_variants(parser, "slim")
     parser.add_argument(
-        "--ssm", metavar="PREFIX", type=_prefix, help="write the parameters /PREFIX/VARIANT/VERSION and …/latest"
+        "--ssm",
+        metavar="PREFIX",
+        type=arguments.prefix,
+        help="write the parameters /PREFIX/VARIANT/VERSION and …/latest",
     )
     parser.add_argument(
         "--bucket", metavar="NAME", help="upload zips above 50 MB to this bucket; {region} stands for the region"
@@ -71,14 +73,6 @@ def _organization(text: str) -> str:
     if not text.startswith("o-") or not GRANTEE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not the ID of an organization, such as o-a1b2c3d4e5")
     return text
-
-
-def _prefix(text: str) -> str:
-    """Return a prefix without outer slashes (AWS Systems Manager API Reference, PutParameter, Name)."""
-    name = text.strip("/")
-    if not re.fullmatch(r"[a-zA-Z0-9_.-]+(/[a-zA-Z0-9_.-]+)*", name) or re.match(r"(?i)aws|ssm", name):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be the prefix of a parameter: use letters, digits and /")
-    return name
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tools.common import output
+from tools.common.cli import Parser
 from tools.common.lambda_facts import PREVIEW_RUNTIMES, deprecated_since
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of, short
 from tools.fleet.aws.errors import AwsError, CredentialsError
@@ -20,17 +22,34 @@ from tools.fleet.checks.capacity_provider import is_offered
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import identities
+from tools.fleet.commands.summary import append_summary
 from tools.fleet.rollout.target_version import project_layers, published
+
+PROBLEM_OF = {"behind": "outdated", "deleted": "deleted", "unshared": "not shared"}  # by the value of --fail-on
+
+
+def _add_arguments(parser: Parser) -> None:
+    arguments.add_regions(parser)
+    parser.add_argument(
+        "--fail-on",
+        metavar="PROBLEM",
+        choices=tuple(PROBLEM_OF),
+        nargs="+",
+        action="extend",
+        default=[],
+        help=f"exit with 1 if a function or an alias has one of these problems: {', '.join(PROBLEM_OF)}",
+    )
+    arguments.add_summary(parser)
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
-    return report(context, namespace.regions, namespace.all_regions)
+    return report(context, namespace.regions, namespace.all_regions, namespace.fail_on, namespace.summary)
 
 
 COMMAND = Command(
     "report",
     "List which function, version and alias has which version of the layer, and problems.",
-    arguments.add_regions,
+    _add_arguments,
     _run,
 )
 
@@ -56,8 +75,19 @@ class Row:
     problems: tuple[tuple[str, str], ...]
 
 
-def report(context: Context, regions: Sequence[str], all_regions: bool) -> int:
-    """List the functions of all regions. Returns the exit status."""
+def report(
+    context: Context,
+    regions: Sequence[str],
+    all_regions: bool,
+    fail_on: Sequence[str] = (),
+    summary: Path | None = None,
+) -> int:
+    """List the functions of all regions. Returns the exit status.
+
+    Args:
+        fail_on: keys of `PROBLEM_OF`; the status is 1 if a row in use has one of these problems.
+        summary: a file, to which the table is appended in Markdown.
+    """
     places = identities(context.aws, regions, all_regions)
     rows: list[Row] = []
     failures: dict[str, str] = {}
@@ -73,7 +103,24 @@ def report(context: Context, regions: Sequence[str], all_regions: bool) -> int:
         lambda: {"command": COMMAND.name, "functions": [_document(row) for row in rows], "failures": failures},
         lambda: _lines(rows, places),
     )
-    return 1 if failures else 0
+    failing = [row for row in rows if _is_used(row) and {name for name, _ in row.problems} & _problems_of(fail_on)]
+    for problem in dict.fromkeys(fail_on):
+        number = sum(PROBLEM_OF[problem] in dict(row.problems) for row in failing)
+        if number:
+            context.output.note(f"--fail-on {problem}: {output.count(number, 'row')}")
+    if summary:
+        cells = [_cells(row, places) for row in rows]
+        append_summary(summary, "Layer versions", HEADERS, cells, _closing(rows))
+    return 1 if failures or failing else 0
+
+
+def _problems_of(fail_on: Sequence[str]) -> set[str]:
+    return {PROBLEM_OF[each] for each in fail_on}
+
+
+def _is_used(row: Row) -> bool:
+    """Whether requests reach the row: versions without an alias are kept for a rollback, and nothing changes them."""
+    return row.version == LATEST or bool(row.aliases)
 
 
 class Region:
@@ -167,13 +214,19 @@ def _problems(
         yield "preview runtime", function.runtime
 
 
+HEADERS = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "problems")
+
+
 def _lines(rows: Sequence[Row], places: Sequence[Identity]) -> Iterator[str]:
     if rows:
-        headers = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "problems")
-        yield output.table(headers, [_cells(row, places) for row in rows])
+        yield output.table(HEADERS, [_cells(row, places) for row in rows])
+    yield _closing(rows)
+
+
+def _closing(rows: Sequence[Row]) -> str:
     problems = sum(bool(row.problems) for row in rows)
     functions = {(row.region, row.function) for row in rows}
-    yield f"{output.count(len(functions), 'function')} with the layer; {problems} of {len(rows)} rows have problems"
+    return f"{output.count(len(functions), 'function')} with the layer; {problems} of {len(rows)} rows have problems"
 
 
 def _cells(row: Row, places: Sequence[Identity]) -> tuple[str, ...]:

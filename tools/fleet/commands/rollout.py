@@ -23,6 +23,7 @@ from tools.fleet.commands.direction import Direction, ask_for_direction, check_d
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.journals import Where, existing, new
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
+from tools.fleet.commands.summary import append_results
 from tools.fleet.commands.undo import roll_back
 from tools.fleet.rollout import options as names
 from tools.fleet.rollout import rendering
@@ -47,6 +48,7 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     context.take_over = namespace.take_over
     arguments.set_speed(context, namespace)
     context.is_verbose = namespace.verbose
+    context.summary = namespace.summary
     journal: Where | None = namespace.journal
     if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
         namespace.functions.insert(0, [str(namespace.resume)])
@@ -396,9 +398,11 @@ class CommandRun:
     def _report(self, journal: Journal, old_aliases: OldAliases | None = None) -> int:
         history = journal.history
         self._output.result(
-            lambda: {"command": self._options.command, **rendering.results(journal, old_aliases)},
+            lambda: {"command": self._options.command, **rendering.results(history, journal.name, old_aliases)},
             lambda: rendering.result_lines(history, old_aliases),
         )
+        if self._context.summary:
+            append_results(self._context.summary, history)
         is_skipped = any(record.is_postponed for record in history.records.values())
         if history.outcome == DONE and not history.failed and not is_skipped:
             return 0

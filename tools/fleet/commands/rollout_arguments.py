@@ -52,6 +52,7 @@ def add_arguments(parser: Parser, has_all_using: bool) -> None:
     direction.add_argument("--back", action="store_true", help="with --resume: restore the functions that were changed")
     arguments.add_speed(parser)
     parser.add_argument("--verbose", action="store_true", help="print the plan with all functions and full lists")
+    arguments.add_summary(parser)
     arguments.add_yes(parser)
     arguments.add_dry_run(parser)
     parser.set_defaults(all_using=False, origin=None, parser=parser)

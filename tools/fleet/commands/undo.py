@@ -49,7 +49,7 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
     output.outlives_reader = True
     if not history.changed:
         output.result(
-            lambda: {"command": COMMAND_NAME, **rendering.results(journal)},
+            lambda: {"command": COMMAND_NAME, **rendering.results(history, journal.name)},
             lambda: [f"{journal.name}: nothing to roll back"],
         )
         return 0
@@ -73,7 +73,8 @@ def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool
         output.note(f"interrupted; {_state(history)}; continue with {command}")
         raise
     output.result(
-        lambda: {"command": COMMAND_NAME, **rendering.results(journal)}, lambda: rendering.result_lines(history)
+        lambda: {"command": COMMAND_NAME, **rendering.results(history, journal.name)},
+        lambda: rendering.result_lines(history),
     )
     is_left = any(record.state is FunctionState.LEFT_ALONE for record in history.records.values())
     return 1 if history.changed or is_left else 0

@@ -12,7 +12,6 @@ from tools.fleet.aws.arns import LayerVersion, Place, layer_of, short
 from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import BACKWARDS, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
-from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict
 from tools.fleet.rollout.traffic import OldAliases
@@ -196,13 +195,12 @@ def summary(steps: Sequence[Step]) -> str:
 # --- Outcomes ---------------------------------------------------------------------------------------------------------
 
 
-def results(journal: Journal, old_aliases: OldAliases | None = None) -> dict[str, Any]:
-    """Return the outcome of each function as an object."""
-    history = journal.history
+def results(history: History, journal: str, old_aliases: OldAliases | None = None) -> dict[str, Any]:
+    """Return the outcome of each function as an object; `journal` is the name of the journal."""
     wave_of = waves_of(history)
     return {
         **(asdict(history.place) if history.place else {}),
-        "journal": journal.name,
+        "journal": journal,
         "outcome": history.outcome or "unfinished",
         "reason": history.stopped,
         "functions": [

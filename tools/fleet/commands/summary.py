@@ -1,0 +1,38 @@
+"""Summaries in Markdown, for the pages of a CI system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tools.common.errors import ToolError
+from tools.common.paths import shown
+from tools.fleet.rollout import rendering
+from tools.fleet.rollout.history import History
+
+
+def append_summary(path: Path, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], closing: str) -> None:
+    """Append a heading, a table and a closing line to the file at `path`; raises `ToolError` if it cannot be written.
+
+    It is appended, because several commands of one CI job write to the same file.
+    """
+    table = [headers, ["---"] * len(headers), *rows]
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in table]
+    text = "\n".join([f"### {title}", "", *(lines if len(lines) > 2 else ()), "", closing, "", ""])
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ToolError(f"the summary {shown(path)} cannot be written: {error.strerror}") from None
+
+
+def append_results(path: Path, history: History) -> None:
+    """Append the outcome of each function to a summary."""
+    rows = [(record.name, rendering.outcome(record), record.reason) for record in history.records.values()]
+    *_, closing = rendering.result_lines(history)
+    title = f"Roll-out: {history.outcome or 'unfinished'}"
+    append_summary(path, title, ("function", "outcome", "reason"), rows, closing)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
