@@ -5,6 +5,7 @@ Reading order, from the command line down to the processes:
     options            the command line
     arguments          the values of options
     env_file           --env-file
+    profile            --profile
     sample_events      the sample events of --event; they are in events/
     cli                main: the supervisor, signals, the exit status
     run                one invocation; the objects of a run are made here

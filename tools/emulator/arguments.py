@@ -92,6 +92,15 @@ def env_file(text: str) -> dict[str, str]:
     return variables
 
 
+def profile(text: str) -> dict[str, str]:
+    from tools.emulator.profile import ProfileUnusable, profile_variables  # only --profile needs it
+
+    try:
+        return profile_variables(text)
+    except ProfileUnusable as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def cors(text: str) -> Cors:
     from tools.emulator.endpoints.cors import Cors  # only --cors needs it
 

@@ -20,6 +20,7 @@ from tools.emulator.arguments import (
     max_concurrency,
     megabytes,
     port_number,
+    profile,
     seconds,
     source,
     stage,
@@ -74,6 +75,7 @@ class Options(NamedTuple):
         event: for one invocation; None: the default event.
         print_event: whether the event is printed instead.
         functions: by name; the first function is the default one.
+        credentials: environment variables with the credentials and the region of a profile.
         notes: lines about what is not used of a template.
         reload: whether to load changed files again.
         snapstart: whether environments are held between their init phase and their first invocation.
@@ -88,6 +90,7 @@ class Options(NamedTuple):
     json: bool
     functions: dict[str, FunctionSettings]
     notes: list[str]
+    credentials: dict[str, str]
     isolate: bool
     snapstart: bool
     serve: bool
@@ -118,6 +121,7 @@ def parse(arguments: list[str]) -> Options:
         json=given.json,
         functions=functions,
         notes=notes,
+        credentials=given.profile or {},
         isolate=given.isolate,
         snapstart=given.snapstart,
         serve=serve,
@@ -259,6 +263,8 @@ def add_function_options(add: Callable[..., object]) -> None:
     add("--memory", type=megabytes, metavar="MB", help=memory_help)
     env_help = "an environment variable, with the shell's value if only its name is given; repeatable"
     add("--env", type=variable_or_name, action="append", metavar="NAME[=VALUE]", help=env_help)
+    profile_help = "give the function the credentials and the region of a profile of the AWS CLI"
+    add("--profile", type=profile, metavar="NAME", help=profile_help)
     add(
         "--env-file",
         type=env_file,

@@ -140,6 +140,7 @@ def make_pool(
         timeout=settings.timeout,
         memory=settings.memory,
         variables=settings.variables,
+        credentials=tuple(options.credentials.items()),
         isolated=options.isolate,
         snapstart=options.snapstart,
         max_concurrency=settings.max_concurrency,

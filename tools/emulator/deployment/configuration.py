@@ -16,6 +16,9 @@ from typing import NamedTuple
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 VERSION = "$LATEST"
+# The home folder of the service's user, which does not exist. There it is in the user database, and the variable is not
+# set; here it is set, because SDKs would find the developer's ~/.aws otherwise.
+HOME = "/home/sbx_user1051"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 # The emulator sets these. Most of them are reserved on the service, which refuses them in a configuration too.
@@ -54,6 +57,7 @@ class FunctionConfiguration(NamedTuple):
         timeout: seconds for an invocation.
         memory: in MB; reported to the function, not enforced.
         variables: the environment variables in the function's configuration.
+        credentials: environment variables with credentials. Callers cannot read them as part of the configuration.
         isolated: whether its processes see the two folders as /opt and /var/task, read-only.
         snapstart: whether its environments are held between their init phase and their first invocation.
         max_concurrency: the invocations that its one environment serves at a time, as on managed instances; 0: it is an
@@ -68,6 +72,7 @@ class FunctionConfiguration(NamedTuple):
     timeout: float = 30.0
     memory: int = 128
     variables: tuple[tuple[str, str], ...] = ()
+    credentials: tuple[tuple[str, str], ...] = ()
     isolated: bool = False
     snapstart: bool = False
     max_concurrency: int = 0
@@ -157,7 +162,7 @@ class FunctionConfiguration(NamedTuple):
     def environment(self, runtime_api: str, temporary: str) -> dict[str, str]:
         """The environment variables of a process. None of the emulator's own are inherited.
 
-        There are no credentials, so a function cannot reach AWS by accident; --env can provide them.
+        There are no credentials unless --profile or --env provides them, so a function cannot reach AWS by accident.
 
         Args:
             runtime_api: `host:port`.
@@ -176,6 +181,7 @@ class FunctionConfiguration(NamedTuple):
             "AWS_LAMBDA_LOG_STREAM_NAME": time.strftime("%Y/%m/%d/[$LATEST]") + os.urandom(16).hex(),
             "AWS_LAMBDA_RUNTIME_API": runtime_api,
             "AWS_REGION": REGION,
+            "HOME": HOME,
             "LAMBDA_RUNTIME_DIR": "/var/runtime",
             "LAMBDA_TASK_ROOT": task,
             "LANG": "en_US.UTF-8",
@@ -192,7 +198,7 @@ class FunctionConfiguration(NamedTuple):
         else:
             variables |= {"TMPDIR": temporary, **self._layer_search_paths(variables)}
         given = {name: self._visible(value) if name in WRAPPERS else value for name, value in self.variables}
-        return variables | given
+        return variables | dict(self.credentials) | given
 
     def _layer_search_paths(self, variables: dict[str, str]) -> dict[str, str]:
         """The search paths that contain /opt on the service, extended with the layer's own folder."""
