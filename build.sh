@@ -16,6 +16,7 @@
 #        ./build.sh report [OPTIONS]                 list functions and their layer versions
 #        ./build.sh rollout [FUNCTION...] [OPTIONS]  update functions to another layer version
 #        ./build.sh attach [FUNCTION...] [OPTIONS]   add the layer to functions
+#        ./build.sh detach [FUNCTION...] [OPTIONS]   remove the layer from functions
 #        ./build.sh rollback JOURNAL [OPTIONS]       undo a roll-out
 #        ./build.sh status JOURNAL [OPTIONS]         show how far a roll-out came
 #        ./build.sh prune --keep N [OPTIONS]         delete layer versions that nothing uses
@@ -185,7 +186,7 @@ run_tests() {
 case ${1--} in # no command, or options only: build
   test) shift && run_tests "$@" ;; # its -h is that of pytest
   bench) shift && run_tool tools.bench "$@" ;;
-  publish | verify | report | rollout | attach | rollback | status | prune | doctor) run_fleet "$@" ;;
+  publish | verify | report | rollout | attach | detach | rollback | status | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;
   function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
   *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;

@@ -338,13 +338,14 @@ def allow_api(cloud: Cloud, api_id: str, route: str) -> None:
     )
 
 
-def test_the_wrapper_of_an_agent_is_kept_in_the_fix(cloud: Cloud) -> None:
+def test_the_fix_of_a_missing_wrapper_is_a_command_that_keeps_that_of_an_agent(cloud: Cloud) -> None:
     variables = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/otel-instrument", "KEY": "secret"}
     cloud.done("publish")
     cloud.function("hello", [f"{OURS}:1"], Environment={"Variables": variables})
     [finding] = cloud.json("doctor", "hello", status=1)["findings"]
-    wrappers = "AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap,STREAMING_RUNTIME_EXEC_WRAPPER=/opt/otel-instrument"
-    assert finding["fix"].endswith(f"--environment 'Variables={{{wrappers},KEY=…}}'")
+    assert finding["fix"] == "./build.sh attach hello"
+    cloud.done(*finding["fix"].split()[1:], "--yes")
+    assert found(cloud, status=0) == []
 
 
 def test_a_missing_outdated_or_deleted_layer_is_found(cloud: Cloud) -> None:

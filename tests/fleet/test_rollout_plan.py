@@ -73,7 +73,8 @@ def test_only_attach_adds_the_layer_and_adds_it_last(others: list[str]) -> None:
 
 def test_attach_does_not_change_the_version() -> None:
     assert step(function(str(OURS.version(1))), command=ATTACH).verdict is Verdict.SKIPPED
-    assert step(function(str(TARGET)), command=ATTACH).verdict is Verdict.UP_TO_DATE
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"}
+    assert step(function(str(TARGET), variables=variables), command=ATTACH).verdict is Verdict.UP_TO_DATE
 
 
 def test_a_function_with_two_versions_of_the_layer_is_blocked() -> None:

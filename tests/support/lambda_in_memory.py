@@ -151,6 +151,7 @@ class Region:
         FunctionName: str,
         Layers: list[str],
         RevisionId: str,
+        **_: Any,
     ) -> dict[str, Any]:
         with self._call("update_function_configuration", FunctionName):
             if self.busy.get(FunctionName):

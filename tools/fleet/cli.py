@@ -20,6 +20,7 @@ COMMANDS = (
     report.COMMAND,
     rollout.ROLL_OUT,
     rollout.ATTACH,
+    rollout.DETACH,
     rollback.COMMAND,
     status.COMMAND,
     prune.COMMAND,

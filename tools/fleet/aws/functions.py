@@ -68,8 +68,13 @@ class Functions:
 
     # --- Updating
 
-    def set_layers(self, name: str, layers: Sequence[str], revision: str) -> str:
+    def set_layers(
+        self, name: str, layers: Sequence[str], revision: str, variables: Mapping[str, str] | None = None
+    ) -> str:
         """Replace the list of layers if the function still has `revision`; return the new revision.
+
+        Args:
+            variables: all environment variables, which an update replaces together; None to keep them.
 
         `RevisionId` is the optimistic lock of AWS Lambda: AWS Lambda API Reference, API_UpdateFunctionConfiguration.
 
@@ -79,8 +84,9 @@ class Functions:
             OutcomeUnknown: no response; read the function to find out.
             NotFound, AwsError: AWS rejected the update.
         """
+        options: dict[str, Any] = {} if variables is None else {"Environment": {"Variables": dict(variables)}}
         response = self._change(
-            "update_function_configuration", FunctionName=name, Layers=list(layers), **_lock(revision)
+            "update_function_configuration", FunctionName=name, Layers=list(layers), **options, **_lock(revision)
         )
         return str(response.get("RevisionId", ""))
 

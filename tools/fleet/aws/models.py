@@ -9,6 +9,9 @@ from typing import Any
 from tools.fleet.aws.settings import settings_of
 
 LATEST = "$LATEST"
+WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"  # managed runtimes run this program in place of their own
+SECOND_WRAPPER = "STREAMING_RUNTIME_EXEC_WRAPPER"  # the layer runs this one, such as that of a tracing agent
+Wrappers = tuple[str | None, str | None]  # WRAPPER and SECOND_WRAPPER
 _ARN_PARTS = 7  # of a function's ARN without a version or alias
 STACK_TAG = "aws:cloudformation:stack-name"  # AWS CloudFormation sets it on every function of a stack
 
@@ -74,6 +77,11 @@ class Function:
             settings=settings_of(configuration),
             capacity_provider=_capacity_provider(configuration),
         )
+
+    @property
+    def wrappers(self) -> Wrappers:
+        """The values of the two variables; None where one is not set."""
+        return self.variables.get(WRAPPER), self.variables.get(SECOND_WRAPPER)
 
     @property
     def stack(self) -> str:

@@ -37,7 +37,7 @@ SETTINGS = (
 )
 
 # The caller may not decrypt the variables, so the response has this in place of them.
-_UNREADABLE = "Environment.Error"
+UNREADABLE = "Environment.Error"
 UNREADABLE_VARIABLES = "Environment.Variables (not readable without kms:Decrypt)"
 
 _COMPUTED = ("SnapStart.OptimizationStatus", "VpcConfig.VpcId")
@@ -73,7 +73,7 @@ def settings_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the settings that differ, or that cannot be compared."""
     names = {name for name in (*one, *other) if one.get(name) != other.get(name)}
-    if _UNREADABLE in (*one, *other):
+    if UNREADABLE in (*one, *other):
         names = {name for name in names if not name.startswith("Environment.")} | {UNREADABLE_VARIABLES}
     return tuple(sorted(names))
 
@@ -87,7 +87,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, each in value.items():
         name = f"{prefix}{key}"
-        if isinstance(each, Mapping) and name != _UNREADABLE:
+        if isinstance(each, Mapping) and name != UNREADABLE:
             flat |= _flat(each, f"{name}.")
         else:
             flat[name] = each

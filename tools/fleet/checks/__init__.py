@@ -6,5 +6,6 @@ Reading order:
     zip_file           a layer's or a function's zip; needs no AWS
     deployed_function  a function on AWS Lambda, with its zips
 
-Allowed imports: `tools.fleet.aws`, `tools.fleet.rollout.target_version`; they point upwards in this list.
+Allowed imports: `tools.fleet.aws`, and `target_version` and `wrappers` of `tools.fleet.rollout`. They point upwards in
+this list.
 """

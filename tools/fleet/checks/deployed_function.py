@@ -10,17 +10,14 @@ from tools.common.lambda_facts import MANAGED_PYTHON, OS_ONLY, PREVIEW_RUNTIMES,
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import LayerVersion, layer_of, short
 from tools.fleet.aws.layers import download
-from tools.fleet.aws.models import Function, LayerInfo, Unavailable
+from tools.fleet.aws.models import WRAPPER, Function, LayerInfo, Unavailable
 from tools.fleet.checks.capacity_provider import check_capacity_provider
 from tools.fleet.checks.finding import Finding
 from tools.fleet.checks.http_apis import check_http_apis
 from tools.fleet.checks.zip_file import FunctionSettings, check_function, check_layer, check_total_size, read_zip
 from tools.fleet.rollout.target_version import published
+from tools.fleet.rollout.wrappers import BOOTSTRAP
 from tools.packaging.manifest import Manifest
-
-_WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
-_SECOND_WRAPPER = "STREAMING_RUNTIME_EXEC_WRAPPER"
-_BOOTSTRAP = "/opt/bootstrap"
 
 
 class DeployedFunction:
@@ -97,24 +94,12 @@ class DeployedFunction:
                 f"the layer runs on {', '.join(supported)}",
                 f"{self._update} --runtime {supported[-1]}",
             )
-        if self._function.variables.get(_WRAPPER) != _BOOTSTRAP:
+        if self._function.variables.get(WRAPPER) != BOOTSTRAP:
             yield Finding(
-                f"{_WRAPPER} is not {_BOOTSTRAP}",
+                f"{WRAPPER} is not {BOOTSTRAP}",
                 f"{runtime} runs the handler itself, without the layer, and does not stream",
-                f"{self._update} --environment 'Variables={{{self._variables_with_wrapper()}}}'",
+                f"./build.sh attach {self._function.name}",
             )
-
-    def _variables_with_wrapper(self) -> str:
-        """Return all variables, because an update replaces all; the values of the others may be secret.
-
-        The wrapper of an agent is kept in the variable that the layer reads.
-        """
-        variables = self._function.variables
-        wrappers = {_WRAPPER: _BOOTSTRAP}
-        if _WRAPPER in variables:
-            wrappers[_SECOND_WRAPPER] = variables[_WRAPPER]
-        others = {name: "…" for name in sorted(variables) if name not in wrappers}
-        return ",".join(f"{name}={value}" for name, value in (wrappers | others).items())
 
     def _layers(self) -> Iterator[Finding]:
         function = self._function

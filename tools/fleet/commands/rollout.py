@@ -1,4 +1,4 @@
-"""The commands `rollout` and `attach`: plan, show, ask, then roll out; or resume."""
+"""The commands `rollout`, `attach` and `detach`: plan, show, ask, then roll out; or resume."""
 
 from __future__ import annotations
 
@@ -81,8 +81,15 @@ ROLL_OUT = Command(
 )
 ATTACH = Command(
     names.ATTACH,
-    "Add the layer to functions that do not have it, as their last layer. Otherwise like `rollout`.",
+    "Add the layer to functions that do not have it, as their last layer, and set AWS_LAMBDA_EXEC_WRAPPER on managed "
+    "runtimes. Otherwise like `rollout`.",
     lambda parser: add_arguments(parser, has_all_using=False),
+    _run,
+)
+DETACH = Command(
+    names.DETACH,
+    "Remove the layer and its AWS_LAMBDA_EXEC_WRAPPER from functions. Otherwise like `rollout`.",
+    lambda parser: add_arguments(parser, has_all_using=True),
     _run,
 )
 
@@ -224,12 +231,21 @@ class CommandRun:
     # --- The plan
 
     def _targets(self, account: Account) -> Targets:
+        if self._options.is_detach:
+            return self._detached(account)
         found = self._versions(account, self._options.to)
         for arn, version in account.read_versions([str(version) for version in found.values()]).items():
             if isinstance(version, Unavailable):
                 problem = "does not exist" if version.is_deleted else "is not shared with this account"
                 raise ToolError(f"{arn} {problem}: ./build.sh verify checks what is published")
         return found
+
+    def _detached(self, account: Account) -> Targets:
+        """Return the layers that are removed. A journal needs a version of each, which is of no importance here."""
+        names, owner = self._options.variant, self._options.layer_account
+        chosen = tuple(each for each in self._context.manifest.variants if names in (None, each.name))
+        layers = project_layers(chosen, account.place, owner).values()
+        return {layer: layer.version(1) for layer in layers}
 
     def _origin(self, account: Account) -> LayerVersion | None:
         """Return the version of `--from`."""
@@ -257,7 +273,7 @@ class CommandRun:
             self._context.workers,
             self._origin(account),
         )
-        if self._options.to is None:
+        if self._options.to is None and not self._options.is_detach:
             refuse_downgrade(targets, functions, account.place, account.layers)
         return self._plan_functions(account, targets, functions)
 
@@ -376,7 +392,7 @@ class CommandRun:
 
     def _old_aliases(self, journal: Journal, account: Account, targets: Targets) -> OldAliases | None:
         """Return which aliases still run the old version; None if that is not a question."""
-        if self._options.alias or journal.history.outcome != DONE:
+        if self._options.alias or self._options.is_detach or journal.history.outcome != DONE:
             return None
         changed = [each.name for each in journal.history.records.values() if each.state in HAS_NEW_VERSION]
         return find_old_aliases(account.functions, changed, targets, self._context.workers)

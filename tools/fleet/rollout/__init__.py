@@ -2,6 +2,7 @@
 
 Reading order:
     options         what the command line asks for
+    wrappers        the environment variables that `attach` sets; needs no AWS
     plan            what happens to each function; needs no AWS
     selection       which functions
     target_version  which layer versions

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tools.common.output import shortened
 from tools.fleet.aws.arns import layer_of
-from tools.fleet.aws.models import LATEST, Alias, Function
+from tools.fleet.aws.models import LATEST, SECOND_WRAPPER, WRAPPER, Alias, Function
 from tools.fleet.aws.settings import differing_settings
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import AliasPlan, Step, Targets, Verdict
@@ -34,7 +34,7 @@ def plan_alias(step: Step, alias: Alias | None, released: Function | None, targe
         return step
     if has_targets(released.layers, targets) and not alias.weights:
         return step
-    differences = unreleased(released, step.function, targets)
+    differences = unreleased(released, step.function, targets, options)
     step = replace(step, alias=AliasPlan(name, alias.version, alias.revision, dict(alias.weights), differences))
     if alias.weights and not options.include_weighted:
         return _unchanged(step, Verdict.SKIPPED, _weighted(alias))
@@ -47,10 +47,16 @@ def plan_alias(step: Step, alias: Alias | None, released: Function | None, targe
     return replace(step, hints=(*step.hints, *_hints(step.alias)))
 
 
-def unreleased(released: Function, latest: Function, targets: Targets) -> tuple[str, ...]:
-    """Return the names of the settings in which `latest` differs from the `released` version."""
+def unreleased(released: Function, latest: Function, targets: Targets, options: Options) -> tuple[str, ...]:
+    """Return the names of the settings in which `latest` differs from the `released` version.
+
+    The variables that `attach` sets are a part of its change, before and after the update.
+    """
     layers = () if _foreign(released.layers, targets) == _foreign(latest.layers, targets) else ("Layers",)
-    return tuple(sorted((*differing_settings(released.settings, latest.settings), *layers)))
+    settings = set(differing_settings(released.settings, latest.settings))
+    if options.is_attach:
+        settings -= {f"Environment.Variables.{name}" for name in (WRAPPER, SECOND_WRAPPER)}
+    return tuple(sorted((*settings, *layers)))
 
 
 def unreleased_reason(name: str, version: str, differences: Sequence[str]) -> str:

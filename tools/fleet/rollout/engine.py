@@ -224,18 +224,18 @@ class RollOut:
 
     def _apply(self, record: Record, function: Function) -> Generator[float, None, bool]:
         """Update the layers, locked by the revision; return True if this roll-out changed them, now or before."""
-        if record.is_open and function.layers == record.new:
+        if record.is_open and record.has_new(function):
             self._steps.record(record, Event.UPDATED, revision=function.revision)
-        if record.changed_at is not None and function.layers == record.new:
+        if record.changed_at is not None and record.has_new(function):
             return True
         return (
             yield from self._steps.update(
-                record, function, lambda fresh: self._new_layers(record, fresh), steps.FORWARDS
+                record, function, lambda fresh: self._change_of(record, fresh), steps.FORWARDS
             )
         )
 
-    def _new_layers(self, record: Record, fresh: Function) -> tuple[str, ...] | None:
-        """Return the new list of layers for the present state of the function; None if it is up to date."""
+    def _change_of(self, record: Record, fresh: Function) -> steps.Change | None:
+        """Return the change for the present state of the function; None if it is up to date."""
         step = plan_step(fresh, self._targets, self._options)
         if step.verdict is Verdict.UP_TO_DATE:
             return None
@@ -244,7 +244,7 @@ class RollOut:
         if self._project_layers(fresh.layers) != self._project_layers(record.old):
             # Two roll-outs with different targets would overwrite each other for ever.
             raise ToolError("somebody else gave it another version of the layer: agree on one, and start again")
-        return step.new
+        return steps.Change(step.new, step.wrappers)
 
     def _project_layers(self, layers: Sequence[str]) -> list[str]:
         return [arn for arn in layers if (layer := layer_of(arn)) and layer in self._targets]

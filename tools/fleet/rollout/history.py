@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tools.fleet.aws.arns import Place
+from tools.fleet.aws.models import Function, Wrappers
 from tools.fleet.rollout import events
 from tools.fleet.rollout.events import (
     AFTER_UPDATE,
@@ -68,6 +69,7 @@ class Record:
         is_postponed: the alias was not as in the plan, so the function was skipped; `--resume` plans it again.
         has_updated: the layers were, or may have been, changed.
         is_unconfirmed: the outcome of the last update is not known; AWS may still carry it out.
+        old_wrappers, new_wrappers: the two variables before and after the change; None if it keeps them.
         alias_name: the alias that will be moved; empty for none.
         alias: its plan; None in a journal of version 0.1.0.
         alias_revision: the revision of the alias after the last change of this roll-out, or of the plan.
@@ -90,10 +92,20 @@ class Record:
     is_postponed: bool = False
     has_updated: bool = False
     is_unconfirmed: bool = False
+    old_wrappers: Wrappers | None = None
+    new_wrappers: Wrappers | None = None
     alias_name: str = ""
     alias: AliasPlan | None = None
     alias_revision: str = ""
     percent: float = 0.0
+
+    def has_new(self, function: Function) -> bool:
+        """Whether the function is as after the change."""
+        return function.layers == self.new and self.new_wrappers in (None, function.wrappers)
+
+    def has_old(self, function: Function) -> bool:
+        """Whether the function is as before the change."""
+        return function.layers == self.old and self.old_wrappers in (None, function.wrappers)
 
     @property
     def is_open(self) -> bool:
@@ -197,6 +209,10 @@ class History:
         match event:
             case Event.UPDATE_STARTED:
                 record.old, record.new = tuple(line["old"]), tuple(line["new"])
+                record.old_wrappers, record.new_wrappers = (
+                    _wrappers(line, "oldWrappers"),
+                    _wrappers(line, "newWrappers"),
+                )
                 record.changed_at, record.has_updated, record.is_unconfirmed = self._lines, True, True
             case Event.UPDATED:
                 record.is_unconfirmed = False
@@ -298,6 +314,14 @@ def _set_plan(record: Record, line: Mapping[str, Any]) -> None:
         record.alias = None
     record.alias_name = record.alias.name if record.alias else ""
     record.alias_revision = record.alias.revision if record.alias else ""
+
+
+def _wrappers(line: Mapping[str, Any], key: str) -> Wrappers | None:
+    value = line.get(key)
+    if value is None:
+        return None
+    first, second = value
+    return first, second
 
 
 def alias_state(old: str, new: str, percent: float) -> AliasState:

@@ -1,4 +1,4 @@
-"""The options of a roll-out: the command line of `rollout` or `attach`."""
+"""The options of a roll-out: the command line of `rollout`, `attach` or `detach`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from tools.common.errors import ToolError, UsageError
 
-ATTACH, ROLL_OUT = "attach", "rollout"
+ATTACH, DETACH, ROLL_OUT = "attach", "detach", "rollout"
 
 GATE_TIMEOUT = 600  # seconds
 MIN_INVOCATIONS = 20
@@ -40,7 +40,7 @@ class Options:
     """The options, as the journal contains them: enough to begin an interrupted roll-out again.
 
     Args:
-        command: `rollout` or `attach`.
+        command: `rollout`, `attach` or `detach`.
         functions: names or ARNs; they, `all_using`, `match` or `tags` select the functions.
         match: a regular expression, searched for in names.
         exclude: names, ARNs or patterns such as `test-*` of functions that are not selected.
@@ -118,6 +118,11 @@ class Options:
     def is_attach(self) -> bool:
         """Whether functions without the layer get it."""
         return self.command == ATTACH
+
+    @property
+    def is_detach(self) -> bool:
+        """Whether functions lose the layer."""
+        return self.command == DETACH
 
     @property
     def selects_functions(self) -> bool:

@@ -1,7 +1,7 @@
 """What a roll-out will do to each function. Nothing here calls AWS.
 
 The rules: our layer is replaced at its position; other layers and their order stay; only `attach` adds a layer, as the
-last one.
+last one, and only `detach` removes it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from enum import Enum
 
 from tools.common.lambda_facts import MANAGED_PYTHON, MAX_LAYERS, MAX_UNPACKED_BYTES, OS_ONLY
 from tools.fleet.aws.arns import Layer, LayerVersion, layer_of
-from tools.fleet.aws.models import Function, LayerInfo, Unavailable
+from tools.fleet.aws.models import Function, LayerInfo, Unavailable, Wrappers
 from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.wrappers import BOOTSTRAP, attached, detached
+from tools.fleet.rollout.wrappers import hints as wrapper_hints
+from tools.fleet.rollout.wrappers import problem as wrapper_problem
 
 Targets = Mapping[Layer, LayerVersion]
 Versions = Mapping[str, LayerInfo | Unavailable]  # by ARN
@@ -53,6 +56,7 @@ class Step:
         reason: why the function is not changed, or is changed although its layers are up to date.
         hints: what the user should know before the confirmation.
         alias: None if no alias is moved.
+        wrappers: the two variables after the change; None if they stay.
     """
 
     function: Function
@@ -61,6 +65,7 @@ class Step:
     reason: str = ""
     hints: tuple[str, ...] = ()
     alias: AliasPlan | None = None
+    wrappers: Wrappers | None = None
 
     @property
     def old(self) -> tuple[str, ...]:
@@ -79,7 +84,8 @@ def plan_step(function: Function, targets: Targets, options: Options) -> Step:
     Args:
         targets: the version that each layer of this project will have.
     """
-    new, problem = _new_layers(function.layers, targets, options.is_attach)
+    new, problem = _new_layers(function.layers, targets, options)
+    wrappers = _new_wrappers(function, options)
 
     def unchanged(verdict: Verdict, reason: str = "") -> Step:
         return Step(function, verdict, function.layers, reason)
@@ -90,12 +96,16 @@ def plan_step(function: Function, targets: Targets, options: Options) -> Step:
         return unchanged(Verdict.BLOCKED, problem)
     if new is None:
         return unchanged(Verdict.SKIPPED, "it does not have the layer: ./build.sh attach adds it")
-    if new == function.layers:
+    if new == function.layers and wrappers in (None, function.wrappers):
         return unchanged(Verdict.UP_TO_DATE)
-    if options.is_attach and len(new) == len(function.layers):
+    if options.is_attach and new != function.layers and len(new) == len(function.layers):
         return unchanged(Verdict.SKIPPED, "it has the layer already: ./build.sh rollout changes the version")
+    if wrappers and (problem := wrapper_problem(function, wrappers)):
+        return unchanged(Verdict.BLOCKED, problem)
+    reason = "its layers are up to date, its variables are not" if new == function.layers else ""
+    change = Step(function, Verdict.CHANGE, new, reason, wrappers=None if wrappers == function.wrappers else wrappers)
     if options.include_cloudformation:
-        return Step(function, Verdict.CHANGE, new)
+        return change
     if not function.tags_are_known:
         return unchanged(
             Verdict.BLOCKED,
@@ -105,17 +115,26 @@ def plan_step(function: Function, targets: Targets, options: Options) -> Step:
     if function.stack:
         reason = f"CloudFormation owns it (stack {function.stack}): change the stack, or use --include-cloudformation"
         return unchanged(Verdict.SKIPPED, reason)
-    return Step(function, Verdict.CHANGE, new)
+    return change
 
 
-def _new_layers(old: tuple[str, ...], targets: Targets, is_attach: bool) -> tuple[tuple[str, ...] | None, str]:
+def _new_wrappers(function: Function, options: Options) -> Wrappers | None:
+    """Return the two variables after the change; None for `rollout`, which keeps them."""
+    if options.is_attach:
+        return attached(function)
+    return detached(function) if options.is_detach else None
+
+
+def _new_layers(old: tuple[str, ...], targets: Targets, options: Options) -> tuple[tuple[str, ...] | None, str]:
     """Return the new list and an empty string, or why there cannot be one; None if the function lacks the layer."""
+    if options.is_detach:
+        return tuple(arn for arn in old if layer_of(arn) not in targets), ""
     ours = [layer for layer in map(layer_of, old) if layer and layer in targets]
     if len(set(ours)) < len(ours):
         return None, f"it has two versions of {max(ours, key=ours.count).name}: remove one of them"
     if ours:
         return tuple(_replaced(arn, targets) for arn in old), ""
-    if not is_attach:
+    if not options.is_attach:
         return None, ""
     if len(old) >= MAX_LAYERS:
         return None, f"it has {len(old)} layers, and {MAX_LAYERS} are allowed: remove one"
@@ -147,11 +166,12 @@ def check(step: Step, versions: Versions, must_be_signed: Collection[str] = ()) 
     """
     if step.verdict is not Verdict.CHANGE:
         return step
+    step = replace(step, hints=wrapper_hints(step.function, step.wrappers) if step.wrappers else ())
     if unfit := _unfit(step, versions, must_be_signed):
         return replace(step, verdict=Verdict.SKIPPED, new=step.old, reason=unfit)
     if problem := _unavailable(step, versions) or _too_large(step, versions):
         return replace(step, verdict=Verdict.BLOCKED, new=step.old, reason=problem)
-    return replace(step, hints=tuple(_hints(step, versions)))
+    return replace(step, hints=(*step.hints, *_hints(step, versions)))
 
 
 _STATES = {
@@ -167,6 +187,8 @@ def _unfit(step: Step, versions: Versions, must_be_signed: Collection[str]) -> s
         return _STATES[function.state]
     if function.state == "Failed":
         return f"{function.failure}: repair or delete it"
+    if len(step.new) < len(step.old):  # nothing is added
+        return ""
     if not function.runtime.startswith((MANAGED_PYTHON, OS_ONLY)):
         return f"its runtime is {function.runtime or 'unknown'}, which runs no Python"
     if function.name in must_be_signed:
@@ -221,8 +243,8 @@ def _hints(step: Step, versions: Versions) -> Iterable[str]:
         version = versions.get(arn)
         if isinstance(version, LayerInfo) and not _is_compatible(version, step.function):
             yield f"{step.function.runtime} is not a runtime of the layer"
-    wrapper = step.function.variables.get("AWS_LAMBDA_EXEC_WRAPPER")
-    if step.function.runtime.startswith("python") and wrapper != "/opt/bootstrap":
+    first, _ = step.wrappers or step.function.wrappers
+    if step.function.runtime.startswith(MANAGED_PYTHON) and first != BOOTSTRAP and len(step.new) >= len(step.old):
         yield "AWS_LAMBDA_EXEC_WRAPPER is not /opt/bootstrap, so the layer is not used"
 
 

@@ -161,7 +161,7 @@ class Release:
         if self._options.include_unreleased:
             return
         released = self._functions.get(record.name, plan.version)
-        if differences := unreleased(released, latest, self._targets):
+        if differences := unreleased(released, latest, self._targets, self._options):
             raise AliasChanged(unreleased_reason(plan.name, plan.version, differences))
 
 

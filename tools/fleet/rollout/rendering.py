@@ -12,7 +12,7 @@ from tools.fleet.aws.arns import LayerVersion, Place, layer_of, short
 from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import BACKWARDS, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
-from tools.fleet.rollout.options import Options
+from tools.fleet.rollout.options import ATTACH, DETACH, Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict
 from tools.fleet.rollout.traffic import OldAliases
 from tools.fleet.rollout.waves import sizes, stages
@@ -53,8 +53,11 @@ def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence
     Args:
         width: rows fit into so many columns, and there are few; 0 to list all functions with all layers.
     """
-    versions = ", ".join(short(str(version), place) for version in targets.values())
-    yield f"{'Attach' if options.is_attach else 'Roll out'} {versions} in {place.region}, account {place.account}"
+    versions = ", ".join(
+        layer.name if options.is_detach else short(str(version), place) for layer, version in targets.items()
+    )
+    verb = {ATTACH: "Attach", DETACH: "Detach"}.get(options.command, "Roll out")
+    yield f"{verb} {versions} in {place.region}, account {place.account}"
     yield ""
     changes = [step for step in steps if step.verdict is Verdict.CHANGE]
     rows = [_Row(step.function.name, step.old, step.new, step.reason, _alias_cell(step)) for step in changes]

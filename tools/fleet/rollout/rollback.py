@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from tools.common.errors import ToolError
 from tools.fleet.aws.errors import Conflict, Interruption, NotFound
 from tools.fleet.aws.functions import Waiting
-from tools.fleet.aws.models import Function
+from tools.fleet.aws.models import SECOND_WRAPPER, WRAPPER, Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.ending import Ending
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.scheduler import Scheduler
-from tools.fleet.rollout.steps import BACKWARDS, RETRYABLE, Steps, pause_before_retry
+from tools.fleet.rollout.steps import BACKWARDS, RETRYABLE, Change, Steps, pause_before_retry
 
 
 class ChangedByOthers(ToolError):
@@ -75,7 +75,7 @@ class Rollback:
         try:
             yield from self._restore_alias(record)
             function = self._functions.get(record.name)
-            yield from self._steps.update(record, function, lambda fresh: _old_layers(record, fresh), BACKWARDS)
+            yield from self._steps.update(record, function, lambda fresh: _restoration(record, fresh), BACKWARDS)
             yield from self._functions.wait(record.name)
         except Interruption:
             raise
@@ -127,14 +127,17 @@ class Rollback:
                 pause_before_retry(error, attempt, patience)
 
 
-def _old_layers(record: Record, fresh: Function) -> tuple[str, ...] | None:
-    """Return the layers to restore; None if the function has them, and no late update can change that.
+def _restoration(record: Record, fresh: Function) -> Change | None:
+    """Return what to restore; None if the function has it, and no late update can change that.
 
     An update with an unknown outcome may be carried out later. After another update, the function has another revision,
     and the late one fails.
     """
-    if fresh.layers == record.old:
-        return record.old if record.is_unconfirmed else None
+    restoration = Change(record.old, record.old_wrappers)
+    if record.has_old(fresh):
+        return restoration if record.is_unconfirmed else None
     if fresh.layers != record.new:
         raise ChangedByOthers("somebody else has changed its layers since")
-    return record.old
+    if not record.has_new(fresh):
+        raise ChangedByOthers(f"somebody else has changed {WRAPPER} or {SECOND_WRAPPER} since")
+    return restoration

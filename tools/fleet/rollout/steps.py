@@ -23,17 +23,31 @@ from tools.common.errors import ToolError
 from tools.common.output import count
 from tools.fleet.aws.errors import AwsError, Conflict, OutcomeUnknown, PreconditionFailed, outage
 from tools.fleet.aws.functions import Functions
-from tools.fleet.aws.models import Function
+from tools.fleet.aws.models import Function, Wrappers
 from tools.fleet.aws.retries import Patience
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.journal import Journal
+from tools.fleet.rollout.wrappers import with_wrappers
 
 MAX_ATTEMPTS = 10  # for somebody else who changes the function all the time
 
 RETRYABLE = (Conflict, PreconditionFailed, OutcomeUnknown)
 
-Wanted = Callable[[Function], tuple[str, ...] | None]
+
+@dataclass(frozen=True)
+class Change:
+    """What an update gives a function: its layers, and the two variables; None keeps these."""
+
+    layers: tuple[str, ...]
+    wrappers: Wrappers | None = None
+
+    def is_in(self, function: Function) -> bool:
+        """Whether the function has it."""
+        return function.layers == self.layers and self.wrappers in (None, function.wrappers)
+
+
+Wanted = Callable[[Function], Change | None]
 
 
 @dataclass(frozen=True)
@@ -80,30 +94,30 @@ class Steps:
     def update(
         self, record: Record, function: Function, wanted: Wanted, direction: Direction
     ) -> Generator[float, None, bool]:
-        """Give `function` the layers that `wanted` returns; return True if this call changed them.
+        """Give `function` what `wanted` returns; return True if this call changed it.
 
         Args:
-            wanted: returns the list for the present state of the function, or None if it is up to date; may raise.
+            wanted: returns the change for the present state of the function, or None if it is up to date; may raise.
 
         Raises:
             Outage: the outcome stayed unknown for about a minute, as that of all other updates.
             ToolError: AWS rejects the update, or every attempt met somebody else's.
         """
-        sent: list[tuple[str, ...]] = []  # with an unknown outcome
+        sent: list[Change] = []  # with an unknown outcome
         patience = self.functions.patience("UpdateFunctionConfiguration")
         for attempt in itertools.count():
-            layers = wanted(function)
-            if layers is None:
+            change = wanted(function)
+            if change is None:
                 return False
-            problem = self._try(record, function, layers, direction)
+            problem = self._try(record, function, change, direction)
             if problem is None:
                 return True
             if isinstance(problem, OutcomeUnknown):
-                sent.append(layers)
+                sent.append(change)
             elif isinstance(problem, Conflict):
                 yield from self.functions.wait_while_busy(record.name, attempt)
             function = self.functions.get(record.name)
-            if function.layers in sent:
+            if any(each.is_in(function) for each in sent):
                 self.record(record, direction.accepted, revision=function.revision)
                 return True
             if not sent:
@@ -111,13 +125,16 @@ class Steps:
             pause_before_retry(problem, attempt, patience)
         raise AssertionError("unreachable")
 
-    def _try(
-        self, record: Record, function: Function, layers: tuple[str, ...], direction: Direction
-    ) -> AwsError | None:
+    def _try(self, record: Record, function: Function, change: Change, direction: Direction) -> AwsError | None:
         """Make one attempt: lock by the revision, and update. Return an error after which another one is useful."""
-        self.record(record, direction.started, old=function.layers, new=layers, revision=function.revision)
+        fields: dict[str, Any] = {"old": function.layers, "new": change.layers, "revision": function.revision}
+        variables = None
+        if change.wrappers is not None:
+            fields |= {"oldWrappers": function.wrappers, "newWrappers": change.wrappers}
+            variables = with_wrappers(function, change.wrappers)
+        self.record(record, direction.started, **fields)
         try:
-            revision = self.functions.set_layers(record.name, layers, function.revision)
+            revision = self.functions.set_layers(record.name, change.layers, function.revision, variables)
         except RETRYABLE as error:
             return error
         except ToolError:
