@@ -32,6 +32,7 @@ class Console:
     def __init__(self, as_json: bool = False) -> None:
         self._as_json = as_json
         self._colour = use_colour()
+        self._columns = terminal_columns()
         self._same_output = same_file(STDOUT, STDERR)
         self._lock = threading.Lock()
         self._log_line_open = False  # the function printed part of a line
@@ -82,6 +83,10 @@ class Console:
         if not self._as_json:
             self._write_line(line, DIM)
 
+    def request(self, line: str) -> None:
+        """Write a line about a request that got its response."""
+        self.platform_line(line)
+
     def report(self, report: Report) -> None:
         with self._lock:
             if self._held is not None:
@@ -90,7 +95,10 @@ class Console:
         if self._as_json:
             self._write_line(report.json())
         else:
-            self._write_line(report.text().rstrip("\n"), DIM if report.status == "success" else YELLOW)
+            text = report.text() if self._columns is None else report.fitted(self._columns)
+            self._write_line(text.rstrip("\n"), DIM if report.status == "success" else YELLOW)
+            if (warning := report.memory_warning) is not None:
+                self._write_line(f"warning: {warning}", YELLOW)
 
     def failure(self, document: dict[str, Any]) -> None:
         """Write the error of an invocation, as its caller receives it from the service."""
@@ -137,6 +145,14 @@ def same_file(one: int, other: int) -> bool:
         return os.path.sameopenfile(one, other)
     except OSError:
         return False
+
+
+def terminal_columns() -> int | None:
+    """The width of the terminal of standard error; None: it is no terminal, or its width is unknown."""
+    try:
+        return os.get_terminal_size(STDERR).columns or None
+    except OSError:
+        return None
 
 
 def use_colour() -> bool:

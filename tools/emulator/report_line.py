@@ -61,7 +61,33 @@ class Report:
         return "timeout" if self._error_type == "Sandbox.Timedout" else "error"
 
     def text(self) -> str:
-        """The END and REPORT lines."""
+        """The END and REPORT lines, as the service writes them."""
+        return f"{self._end_line}\n" + "\t".join(self._fields) + "\n"
+
+    def fitted(self, columns: int) -> str:
+        """The same for a terminal: the fields of REPORT are on several lines, if they do not fit on one."""
+        lines = [self._fields[0]]
+        for field in self._fields[1:]:
+            if len(lines[-1]) + 2 + len(field) <= columns:
+                lines[-1] += f"  {field}"
+            else:
+                lines.append(f"  {field}")
+        return "\n".join([self._end_line, *lines, ""])
+
+    @property
+    def memory_warning(self) -> str | None:
+        """A sentence, if the process used more memory than the function has; the service would end it."""
+        if self._peak is None or self._peak <= self._function.memory:
+            return None
+        name, size = self._function.name, self._function.memory
+        return f"{name} used {self._peak} MB, and its Memory Size is {size} MB; Lambda would end it, set a higher one"
+
+    @property
+    def _end_line(self) -> str:
+        return f"END RequestId: {self._invocation.request_id}"
+
+    @property
+    def _fields(self) -> list[str]:
         request_id = self._invocation.request_id
         fields = [
             f"REPORT RequestId: {request_id}",
@@ -81,7 +107,7 @@ class Report:
             fields.append(f"Status: {self.status}")
         if self.status == "error":
             fields.append(f"Error Type: {self._error_type}")
-        return f"END RequestId: {request_id}\n" + "\t".join(fields) + "\n"
+        return fields
 
     def json(self) -> str:
         """One object; the names are those of the service's `platform.report` where it has them."""

@@ -51,6 +51,7 @@ def serve(
         function_urls,
         LambdaApi(functions, function_urls, InvokeApi(functions, console, options.throttle), console),
         listen(options.host, options.port),
+        console,
         next(iter(pools.values())).attach() if options.api_only else None,
         options.open_page,
     )

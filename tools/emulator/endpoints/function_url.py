@@ -86,6 +86,7 @@ class FunctionUrl:
 
         Raises ProtocolError if the body violates a rule or is too large.
         """
+        request.function = self._pool.configuration.name
         body = connection.read_body(request, MAX_REQUEST_BYTES)
         if self._cors is not None and self._cors.is_preflight(request):
             return send(connection, request, 200, self._cors.preflight_headers(request.headers))

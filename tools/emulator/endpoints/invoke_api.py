@@ -108,6 +108,7 @@ class InvokeApi:
         if request.method != "POST":
             raise ApiError(405, "MethodNotAllowedException", f"{request.method} is not allowed here; use POST")
         addressed = self._functions.look_up(name, query, VERSION)
+        request.function = addressed.pool.configuration.name
         invocation_type = request.headers.get("X-Amz-Invocation-Type", "RequestResponse")
         if invocation_type not in ("RequestResponse", "Event", "DryRun"):
             raise_invalid_parameter(f"InvocationType {invocation_type!r} is not one of RequestResponse, Event, DryRun")

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Mapping
 
+from tools.emulator.console import Console
 from tools.emulator.endpoints import page
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.function_url_event import host_name
@@ -45,6 +47,7 @@ class Router:
         function_urls: Mapping[str, FunctionUrl],
         lambda_api: LambdaApi,
         listener: socket.socket,
+        console: Console,
         runtime_api: RuntimeApiServer | None = None,
         has_page: bool = False,
     ) -> None:
@@ -53,6 +56,7 @@ class Router:
         self._has_page = has_page
         self._first = next(iter(function_urls.values()))
         self._lambda_api = lambda_api
+        self._console = console
         self._runtime_api = runtime_api
         self._server = Server(self._serve, listener)
         self.authority = self._server.authority
@@ -71,13 +75,26 @@ class Router:
             while (request := connection.read_request()) is not None:
                 if self._runtime_api is not None and request.target.startswith(f"{RUNTIME_API_PREFIX}/"):
                     return self._runtime_api.serve(connection, request)
-                if not self._route(connection, request):
+                target = request.target
+                try:
+                    reusable = self._route(connection, request)
+                finally:
+                    self._log(request, target)
+                if not reusable:
                     return
                 request = None
         except ProtocolError as error:
             cors = self._first.cors_fields(request) if request is not None else []
             send_json(connection, None, error.status, {"Message": str(error)}, cors)
+            if request is not None:
+                request.status = error.status
+                self._log(request, request.target)
             connection.linger()
+
+    def _log(self, request: Request, target: str) -> None:
+        """Write one line for a request that got a response. The response to a ProtocolError is sent later."""
+        if request.status is not None:
+            self._console.request(request_line(request, target))
 
     def _route(self, connection: Connection, request: Request) -> bool:
         """Returns whether the connection can serve another request."""
@@ -103,6 +120,20 @@ class Router:
 
     def _no_function(self, name: str) -> ProtocolError:
         return ProtocolError(f"there is no function {name!r}; the functions are {', '.join(self._function_urls)}", 404)
+
+
+def request_line(request: Request, target: str) -> str:
+    """Method, path, status, bytes of the body, time to its first byte, duration, and the function.
+
+    The query is left out, because it can contain a secret.
+    """
+    parts = [f"{request.method} {target.partition('?')[0]}", str(request.status), f"{request.sent_bytes} bytes"]
+    if request.first_byte is not None:
+        parts.append(f"first byte {request.first_byte * 1000:.0f} ms")
+    parts.append(f"{(time.monotonic() - request.received) * 1000:.0f} ms")
+    if request.function is not None:
+        parts.append(request.function)
+    return "  ".join(parts)
 
 
 def origin_form(target: str) -> str:

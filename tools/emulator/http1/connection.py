@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import time
 from collections.abc import Iterator
 
 from tools.common.operating_system import send_without_delay
@@ -64,13 +65,32 @@ class Headers:
 
 
 class Request:
-    """The head of a request; its body follows on the same connection."""
+    """The head of a request, whose body follows on the same connection, and what was sent in response.
+
+    Attributes:
+        received: when the head was complete, in seconds of the monotonic clock.
+        status: of the response; None: nothing was sent.
+        sent_bytes: of the body of the response, without its framing.
+        first_byte: seconds from `received` to the first byte of the body; None: no body was sent.
+        function: name of the function that the request is for; None: it is for no function.
+    """
 
     def __init__(self, method: str, target: str, version: str, headers: Headers) -> None:
+        self.received = time.monotonic()
+        self.status: int | None = None
+        self.sent_bytes = 0
+        self.first_byte: float | None = None
+        self.function: str | None = None
         self.method = method
         self.target = target
         self.version = version
         self.headers = headers
+
+    def add_sent(self, size: int) -> None:
+        """Record bytes of the body that are about to be sent."""
+        if size and self.first_byte is None:
+            self.first_byte = time.monotonic() - self.received
+        self.sent_bytes += size
 
     @property
     def chunked(self) -> bool:

@@ -26,6 +26,8 @@ class StreamedResponse:
 
     def __init__(self, connection: Connection, request: Request, status: int, fields: Fields) -> None:
         self._connection = connection
+        self._request = request
+        request.status = status
         self._without_body = request.method == "HEAD" or status in WITHOUT_BODY
         self._remaining = declared_length(fields)  # bytes; None: not declared
         self._chunked = request.version != "HTTP/1.0" and self._remaining is None and not self._without_body
@@ -45,6 +47,7 @@ class StreamedResponse:
             chunk = chunk[: self._remaining]
             self._remaining -= len(chunk)
         if chunk and not self._without_body:  # an empty chunk would end the body
+            self._request.add_sent(len(chunk))
             self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
 
     def finish(self) -> bool:
@@ -86,6 +89,9 @@ def send(
     if not reusable:
         lines.append("Connection: close")
     without_body = status in WITHOUT_BODY or (request is not None and request.method == "HEAD")
+    if request is not None:
+        request.status = status
+        request.add_sent(0 if without_body else len(body))
     try:
         connection.write("\r\n".join([*lines, "", ""]).encode() + (b"" if without_body else body))
     except ConnectionClosed:

@@ -1,0 +1,97 @@
+"""The lines about requests, REPORT on terminals, and the warning about memory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from support.emulator import BARE_ENVIRONMENT, ECHO, ROOT, MakeFunction, Server, run
+
+
+def lines_about(server: Server, method: str) -> list[str]:
+    return [line for line in server.errors().splitlines() if line.startswith(f"{method} ")]
+
+
+def test_each_request_has_a_line(make_function: MakeFunction) -> None:
+    function = make_function("""
+        def handler(event, context):
+            if event.get("rawPath") == "/missing":
+                yield {"statusCode": 404}
+                return
+            yield b"12345"
+            yield b"678"
+    """)
+    with Server(function.path) as server:
+        with server.connect() as client:
+            for request in (
+                "GET /orders?token=secret HTTP/1.1",
+                "PUT /missing HTTP/1.1",
+                "POST /2015-03-31/functions/a-function/invocations HTTP/1.1",
+                "DELETE /2015-03-31/functions/a-function HTTP/1.1",
+                "PATCH /lambda-url/other/ HTTP/1.1",
+            ):
+                client.send_request(request)
+                client.read_response()
+        while not lines_about(server, "PATCH"):  # it is written after the response, which ends the connection
+            os.sched_yield()
+        number = r"\d+"
+        for method, line in {
+            "GET": rf"GET /orders  200  8 bytes  first byte {number} ms  {number} ms  a-function",
+            "PUT": rf"PUT /missing  404  0 bytes  {number} ms  a-function",
+            "POST": r"POST /2015-03-31/functions/a-function/invocations  200  8 bytes  .*  a-function",
+            "DELETE": rf"DELETE /2015-03-31/functions/a-function  501  {number} bytes  .*",
+            "PATCH": rf"PATCH /lambda-url/other/  404  0 bytes  {number} ms",
+        }.items():
+            [found] = lines_about(server, method)
+            assert re.fullmatch(line, found), found
+
+
+def on_terminal(columns: int, *arguments: str | Path) -> list[str]:
+    """Run `main.py` with standard error on a terminal of that width, and return its lines."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
+    subprocess.run(command, env=BARE_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=end)
+    os.close(end)
+    shown = b""
+    try:
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    except OSError:  # Linux: nobody has the other end open
+        pass
+    os.close(terminal)
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_report_fits_the_terminal(make_function: MakeFunction, columns: int) -> None:
+    lines = on_terminal(columns, "-e", "{}", "--function", make_function(ECHO).path)
+    report = lines[next(number for number, line in enumerate(lines) if line.startswith("REPORT")) :]
+    assert max(map(len, report)) <= columns
+    assert (len(report) == 1) == (columns == 200)
+    for field in (
+        "Duration: ",
+        "Billed Duration: ",
+        "Memory Size: 128 MB",
+        "Max Memory Used: ",
+        "Time To First Byte: ",
+    ):
+        assert field in " ".join(report)
+
+
+def test_more_memory_than_the_memory_size_is_a_warning(make_function: MakeFunction) -> None:
+    function = make_function("""
+        def handler(event, context):
+            yield str(len(bytearray(200_000_000))).encode()
+    """)
+    result = run("-e", "{}", "--function", function.path)
+    assert re.search(r"^warning: a-function used \d+ MB, and its Memory Size is 128 MB; ", result.err, re.MULTILINE)
+    assert "warning" not in run("-e", "{}", "--function", function.path, "--memory", "1024").err
