@@ -11,6 +11,7 @@ import pytest
 from support.cloud import ACCOUNT, HANDLER, NAME, OURS, REGION, Cloud, zipped
 
 from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES
+from tools.fleet.checks.deployed_function import public_url_permissions
 from tools.fleet.checks.zip_file import Contents, FunctionSettings, check_function, check_total_size
 
 SOURCE = """\
@@ -99,6 +100,16 @@ ZIPS: dict[str, tuple[Entries, list[str], str]] = {
         [],
         "streaming_runtime.py has the reserved name streaming_runtime",
     ),
+    "backslash": (
+        {"lambda_function.py": (0o644, SOURCE), "pkg\\x.py": (0o644, "")},
+        [],
+        "pkg\\x.py contains a backslash",
+    ),
+    "CRLF in a program": (
+        {"lambda_function.py": (0o644, SOURCE), "bin/tool": (0o755, "#!/bin/sh\r\n")},
+        [],
+        "bin/tool has CRLF line ends",
+    ),
     "no dot": ({"app.py": (0o644, SOURCE)}, ["--handler", "app"], "the handler is 'app'"),
 }
 
@@ -130,6 +141,14 @@ VALID: dict[str, tuple[Entries, list[str]]] = {
     "function with the whole runtime": (
         layer() | {"app.py": (0o644, SOURCE)},
         ["--handler", "app.handler", "--runtime", "provided.al2023"],
+    ),
+    "names with ./": ({"./app.py": (0o644, SOURCE)}, ["--handler", "app.handler"]),
+    "bytecode": ({"app.pyc": (0o644, b"\0")}, ["--handler", "app.handler"]),
+    "extension module": ({"app.cpython-313-x86_64-linux-gnu.so": (0o755, X86)}, ["--handler", "app.handler"]),
+    "newer syntax": ({"app.py": (0o644, "type new syntax\n" + SOURCE)}, ["--handler", "app.handler"]),
+    "CRLF that is not executed": (
+        {"app.py": (0o644, "#!/usr/bin/env python3\r\n" + SOURCE)},
+        ["--handler", "app.handler"],
     ),
     "files of Windows": ({"app.py": (None, SOURCE)}, ["--handler", "app.handler"]),
 }
@@ -357,6 +376,30 @@ def test_a_missing_outdated_or_deleted_layer_is_found(cloud: Cloud) -> None:
     cloud.client().delete_layer_version(LayerName=NAME, VersionNumber=1)
     assert found(cloud, "outdated") == [f"{NAME}:1 is outdated, {NAME}:2 is published", f"{NAME}:1 was deleted"]
     assert cloud.refusal("doctor", "nobody").startswith("the function nobody does not exist in eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("action", "effect", "expected"),
+    [
+        ("lambda:*", "Allow", []),
+        ("Lambda:Invoke*", "Allow", []),
+        ("*", "Deny", ["its policy denies lambda:InvokeFunctionUrl", "its policy denies lambda:InvokeFunction"]),
+        ("lambda:Get*", "Allow", ["its public Function URL lacks", "its public Function URL lacks"]),
+    ],
+)
+def test_wildcards_and_denials_in_a_policy_are_understood(action: str, effect: str, expected: list[str]) -> None:
+    statements = [{"Sid": "all", "Effect": effect, "Principal": {"AWS": "*"}, "Action": [action]}]
+    findings = list(public_url_permissions("hello", "", statements))
+    assert len(findings) == len(expected)
+    assert all(finding.what.startswith(what) for finding, what in zip(findings, expected, strict=True))
+
+
+def test_an_inactive_function_and_one_with_code_signing_are_found(streaming: Cloud) -> None:
+    streaming.standin.faults.states = {"hello": "Inactive"}
+    assert found(streaming) == ["it is inactive"]
+    streaming.standin.faults.states = {}
+    streaming.standin.faults.signing = {"hello"}
+    assert found(streaming) == ["its code signing configuration accepts signed layers alone"]
 
 
 def test_another_layer_with_a_bootstrap_is_found(streaming: Cloud) -> None:

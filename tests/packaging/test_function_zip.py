@@ -86,8 +86,16 @@ def test_a_function_zip_contains_no_hidden_files_and_no_bytecode(checkout: Check
     for name in (".env", ".git/config", "__pycache__/note.txt", "old.pyc", "pkg/.DS_Store"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    checkout.build("function", folder)
+    report = checkout.build("function", folder)
     assert list(contents(checkout.dist / "hello.zip")) == ["app.py"]
+    assert "\nleft out  .env, .git/, old.pyc, pkg/.DS_Store\n" in report
+
+
+def test_bytecode_beside_its_source_is_not_named(checkout: Checkout, folder: Path) -> None:
+    (folder / "app.pyc").touch()
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "app.cpython-313.pyc").touch()
+    assert "left out" not in checkout.build("function", folder)
 
 
 def test_a_text_with_crlf_line_ends_is_packed_unchanged(checkout: Checkout, folder: Path) -> None:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.common.lambda_facts import Limits
+from tools.common.output import shortened
 from tools.packaging import PackagingError
 from tools.packaging.manifest import Manifest
 from tools.packaging.zips import archive, bytecode, function, layer
 from tools.packaging.zips.archive import Entry
 from tools.packaging.zips.bytecode import Bytecode
 from tools.packaging.zips.pythons import InterpreterNotFound
+
+MAX_LEFT_OUT = 10  # names in the report
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,10 @@ class Sources:
 def function_zip(folder: Path, output: Path, limits: Limits) -> Build:
     """Build the function zip of `folder`; raises as `function.function_entries`."""
     function.refuse_overlap(folder, output)
-    return Build({function.zip_name(folder): archive.pack(function.function_entries(folder, limits))})
+    zipped = archive.pack(function.function_entries(folder, limits))
+    missing = function.left_out(folder)
+    remarks = [f"left out  {shortened(missing, MAX_LEFT_OUT)}"] if missing else []
+    return Build({function.zip_name(folder): zipped}, remarks=remarks)
 
 
 def slim_layer_and_sample(sources: Sources, versions: tuple[str, ...] | None) -> Build:
@@ -70,7 +76,7 @@ def slim_layer_and_sample(sources: Sources, versions: tuple[str, ...] | None) ->
     name = manifest.slim.zip_name
     zipped = archive.pack([*entries, *(entry for each in compiled for entry in each.entries)])
     record = bytecode.record(name, compiled)
-    return Build({name: zipped, **sample.zips}, record, list(_slim_remarks(compiled, missing)))
+    return Build({name: zipped, **sample.zips}, record, [*_slim_remarks(compiled, missing), *sample.remarks])
 
 
 # --- Bytecode ---------------------------------------------------------------------------------------------------------

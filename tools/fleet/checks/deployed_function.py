@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tools.common.errors import ToolError
@@ -51,7 +52,12 @@ class DeployedFunction:
             )
             return
         if function.status == "Failed":
-            yield Finding("its last update failed", "invocations use the version before it", f"{self._update} …")
+            yield Finding(
+                f"its last update failed: {function.failure}",
+                "invocations use the version before it",
+                f"{self._update} --description '', once the reason is removed: it repeats the update",
+            )
+        yield from self._state()
         yield from self._runtime()
         yield from check_capacity_provider(function)
         yield from self._layers()
@@ -61,6 +67,28 @@ class DeployedFunction:
         yield from check_http_apis(function.name, statements, self._account.apis.is_http)
 
     # --- Configuration
+
+    def _state(self) -> Iterator[Finding]:
+        """AWS Lambda Developer Guide, functions-states."""
+        function = self._function
+        if function.state == "Inactive":
+            yield Finding(
+                "it is inactive",
+                "it was not invoked for weeks; the first invocation fails while AWS Lambda creates its resources again",
+                f"aws lambda invoke --function-name {function.name} /dev/null",
+            )
+        if function.state == "Failed":
+            yield Finding(
+                f"it cannot be invoked: {function.failure}",
+                "its resources could not be created",
+                f"aws lambda get-function-configuration --function-name {function.name}, which names the reason",
+            )
+        if self._account.code_signing.is_enforced(function.name):
+            yield Finding(
+                "its code signing configuration accepts signed layers alone",
+                "AWS Lambda rejects every update with a layer that is not signed",
+                f"aws lambda delete-function-code-signing-config --function-name {function.name}, or a signed layer",
+            )
 
     def _runtime(self) -> Iterator[Finding]:
         runtime = self._function.runtime
@@ -195,7 +223,7 @@ class DeployedFunction:
                     "--invoke-mode RESPONSE_STREAM",
                 )
             if url.get("AuthType") == "NONE":
-                yield from _permissions(name, option, functions.policy(name, qualifier))
+                yield from public_url_permissions(name, option, functions.policy(name, qualifier))
 
     def _short(self, arn: str) -> str:
         return short(arn, self._account.place)
@@ -208,15 +236,19 @@ _PUBLIC_URL_PERMISSIONS = {
 }
 
 
-def _permissions(name: str, option: str, statements: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    granted = {
-        action
-        for statement in statements
-        if statement.get("Effect", "Allow") == "Allow" and _is_public(statement.get("Principal"))
-        for action in _actions(statement)
-    }
+def public_url_permissions(name: str, option: str, statements: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    """Yield a finding for each permission of a public Function URL that everybody lacks."""
+    public = [statement for statement in statements if _is_public(statement.get("Principal"))]
     for action, options in _PUBLIC_URL_PERMISSIONS.items():
-        if action not in granted:
+        about = [statement for statement in public if _is_about(statement, action)]
+        denials = [statement.get("Sid", "") for statement in about if statement.get("Effect") == "Deny"]
+        if denials:
+            yield Finding(
+                f"its policy denies {action} to everybody",
+                "the client of its public Function URL gets 403 Forbidden",
+                f"aws lambda remove-permission --function-name {name}{option} --statement-id {denials[0]}",
+            )
+        elif not about:
             yield Finding(
                 f"its public Function URL lacks the permission {action}",
                 "the client gets 403 Forbidden",
@@ -228,6 +260,10 @@ def _is_public(principal: Any) -> bool:
     return principal == "*" or (isinstance(principal, dict) and principal.get("AWS") == "*")
 
 
-def _actions(statement: dict[str, Any]) -> list[str]:
+def _is_about(statement: dict[str, Any], action: str) -> bool:
+    """Whether one of the actions of a statement matches; they may contain wildcards, and ignore case (IAM User Guide,
+    reference_policies_elements_action).
+    """
     actions = statement.get("Action", [])
-    return [actions] if isinstance(actions, str) else list(actions)
+    patterns = [actions] if isinstance(actions, str) else actions
+    return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)

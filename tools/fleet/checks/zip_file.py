@@ -7,12 +7,14 @@ be right.
 from __future__ import annotations
 
 import ast
+import posixpath
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.common.archives import open_zip
+from tools.common.archives import Member, open_zip
 from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES, OS_ONLY
 from tools.common.output import shortened
 from tools.fleet.checks.finding import Finding
@@ -74,10 +76,15 @@ def read_zip(name: str, source: Path | bytes) -> Contents:
             name,
             source.stat().st_size if isinstance(source, Path) else len(source),
             archive.unpacked_bytes,
-            {member.path: member.mode for member in archive.files},
-            {member.path: member.mode for member in archive.members if member.is_folder},
-            {} if is_too_large else {member.path: archive.read(member) for member in archive.files},
+            {_path(member): member.mode for member in archive.files},
+            {_path(member): member.mode for member in archive.members if member.is_folder},
+            {} if is_too_large else {_path(member): archive.read(member) for member in archive.files},
         )
+
+
+def _path(member: Member) -> str:
+    """Return the path without `./`, which some tools write in front, and which unpacking removes."""
+    return posixpath.normpath(member.path) + ("/" if member.is_folder else "")
 
 
 def check_layer(contents: Contents, architecture: str | None = None) -> Iterator[Finding]:
@@ -101,6 +108,7 @@ def check_function(contents: Contents, settings: FunctionSettings) -> Iterator[F
     if contents.unpacked > MAX_UNPACKED_BYTES:
         return  # the content was not read
     fix = "./build.sh function FOLDER"
+    yield from _names(contents, fix)
     yield from _conflicting_bootstrap(contents, settings.runtime)
     yield from _reserved_module(contents)
     yield from _handler(contents, settings.handler)
@@ -111,6 +119,17 @@ def check_function(contents: Contents, settings: FunctionSettings) -> Iterator[F
         settings.architecture,
         "python3 -m pip install --platform manylinux2014_… --only-binary=:all: …",
     )
+
+
+def _names(contents: Contents, fix: str) -> Iterator[Finding]:
+    """A backslash is an ordinary character on Linux; some tools for Windows write it between folders."""
+    names = [path for path in contents.modes if "\\" in path]
+    if names:
+        yield Finding(
+            f"{contents.name}: {_listed(names)} contains a backslash",
+            "it becomes a part of the file name and no folder, so the module cannot be imported",
+            fix,
+        )
 
 
 def _layout_of_layer(contents: Contents) -> Iterator[Finding]:
@@ -164,7 +183,9 @@ def _scripts(contents: Contents, fix: str) -> Iterator[Finding]:
         if data.startswith(elf.MAGIC):
             continue
         first = data.split(b"\n", 1)[0]
-        if b"\r\n" in data:
+        mode = contents.modes[path]
+        is_executed = path == "bootstrap" or (mode is not None and mode & _RUN_BY_ALL)
+        if is_executed and b"\r\n" in data:
             yield Finding(
                 f"{contents.name}: {path} has CRLF line ends",
                 "there is no program named /bin/sh\\r, so the script ends with exit status 127",
@@ -258,6 +279,8 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
         return
     path = module.replace(".", "/")
     found = [each for each in (f"{path}.py", f"{path}/__init__.py") if each in contents.files]
+    if not found and _is_compiled(contents, path):
+        return  # it cannot be read here
     if not found:
         below = [each for each in contents.files if each.endswith((f"/{path}.py", f"/{path}/__init__.py"))]
         hint = f"; the zip has {below[0]}, one folder too deep" if below else ""
@@ -281,13 +304,24 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
         )
 
 
+def _is_compiled(contents: Contents, path: str) -> bool:
+    """Whether the module is bytecode or an extension module: `a.pyc`, `a.so` or `a.cpython-313-x86_64-linux-gnu.so`."""
+    name = re.escape(path)
+    pattern = re.compile(rf"{name}(/__init__)?(\.pyc|(\.[^/]+)?\.so)")
+    return any(pattern.fullmatch(each) for each in contents.files)
+
+
 # Functions that make a handler of a web application, which the runtime calls itself: Mangum, and apig-wsgi.
 _ADAPTERS = ("Mangum", "make_lambda_handler")
 
 
 def _adapted_application(source: bytes, name: str) -> tuple[str, str] | None:
     """Return adapter and application if the module's statement `name = adapter(application)` makes the handler."""
-    for node in ast.parse(source).body:
+    try:
+        module = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+    for node in module.body:
         match node:
             case ast.Assign(
                 targets=[ast.Name(id=target)],
@@ -300,11 +334,13 @@ def _adapted_application(source: bytes, name: str) -> tuple[str, str] | None:
 
 
 def _defines(source: bytes, name: str) -> bool:
-    """Whether a module may have `name`; True in doubt, as for `from x import *`."""
+    """Whether a module may have `name`; True in doubt, as for `from x import *`, or for syntax that is newer than the
+    Python that runs this check.
+    """
     try:
         module = ast.parse(source)
     except (SyntaxError, ValueError):
-        return False
+        return True
     for node in ast.walk(module):
         match node:
             case ast.FunctionDef(name=each) | ast.AsyncFunctionDef(name=each) | ast.ClassDef(name=each) if each == name:

@@ -84,6 +84,23 @@ def function_entries(folder: Path, limits: Limits) -> list[Entry]:
     return [_entry(name, path) for name, path in files.items()]
 
 
+def left_out(folder: Path) -> list[str]:
+    """Return what the zip does not contain although somebody may need it, sorted: hidden files and folders, and
+    bytecode without its source. Python compiles other bytecode again.
+    """
+    found = []
+    for where, folders, names in os.walk(folder):
+        place = Path(where).relative_to(folder)
+        found += [f"{(place / name).as_posix()}/" for name in folders if name.startswith(".")]
+        folders[:] = [name for name in folders if not _is_ignored(name)]
+        found += [(place / name).as_posix() for name in names if name.startswith(".") or _lacks_source(name, names)]
+    return sorted(found)
+
+
+def _lacks_source(name: str, names: Collection[str]) -> bool:
+    return name.endswith(".pyc") and name.removesuffix("c") not in names
+
+
 def refuse_overlap(folder: Path, output: Path) -> None:
     """Raise `PackagingError` if one of the two folders contains the other: a build would pack the last one's output.
 
