@@ -95,3 +95,46 @@ def test_more_memory_than_the_memory_size_is_a_warning(make_function: MakeFuncti
     result = run("-e", "{}", "--function", function.path)
     assert re.search(r"^warning: a-function used \d+ MB, and its Memory Size is 128 MB; ", result.err, re.MULTILINE)
     assert "warning" not in run("-e", "{}", "--function", function.path, "--memory", "1024").err
+
+
+def test_the_output_of_concurrent_invocations_is_separated(make_function: MakeFunction) -> None:
+    function = make_function("""
+        def handler(event, context):
+            print(f"begin {context.aws_request_id}")
+            notify("begun")
+            wait()
+            print(f"end {context.aws_request_id}")
+            yield b"x"
+    """)
+    with Server(function.path) as server, server.connect() as one, server.connect() as two:
+        for client in (one, two):
+            client.send_request("GET / HTTP/1.1")
+            assert function.receive() == "begun"
+        for _ in range(2):
+            function.release()
+        one.read_response()
+        two.read_response()
+        while server.errors().count("REPORT") < 2:
+            os.sched_yield()
+        lines = server.errors().splitlines()
+    source = ""
+    for line in lines:
+        if found := re.match(r"(?:START|REPORT|==>) RequestId: (\S+)", line):
+            source = found[1]
+        elif line.startswith(("begin", "end")):
+            assert line.endswith(source), lines
+    assert any(line.startswith("==> ") for line in lines)
+
+
+def test_the_output_of_one_invocation_after_another_is_not_separated(make_function: MakeFunction) -> None:
+    function = make_function("""
+        print("import")
+        def handler(event, context):
+            print("begin")
+            yield b"x"
+            print("end")
+    """)
+    with Server(function.path) as server:
+        for _ in range(3):
+            server.get("/")
+        assert "==>" not in server.errors()

@@ -37,13 +37,26 @@ class Console:
         self._lock = threading.Lock()
         self._log_line_open = False  # the function printed part of a line
         self._response_line_open = False
+        self._source: str | None = None  # the request ID of the last START, REPORT or output
         self._closed = False
         self._held: list[Report] | None = None
 
-    def output(self, data: bytes) -> None:
-        """Write what the function printed. The service uses a carriage return between the lines of one log event."""
+    def output(self, data: bytes, request_id: str | None = None) -> None:
+        """Write what the function printed. The service uses a carriage return between the lines of one log event.
+
+        Concurrent invocations print between each other's lines. A line with the request ID precedes output that does
+        not belong to the START, the REPORT or the output before it.
+
+        Args:
+            request_id: of the invocation that printed it; None: it was printed between invocations.
+        """
         with self._lock:
             start = b"\n" if self._same_output and self._response_line_open else b""
+            if request_id is not None and request_id != self._source and not self._as_json:
+                start = b"\n" if self._log_line_open else start
+                line = f"==> RequestId: {request_id} <==".encode()
+                start += (DIM + line + PLAIN if self._colour else line) + b"\n"
+            self._source = request_id
             self._write_log(start + data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
 
     @contextlib.contextmanager
@@ -78,6 +91,12 @@ class Console:
             if self._same_output:
                 self._log_line_open = False  # the response continues the line
 
+    def start(self, line: str, request_id: str) -> None:
+        """Write the START line of an invocation."""
+        self.platform_line(line)
+        with self._lock:
+            self._source = request_id
+
     def platform_line(self, line: str) -> None:
         """Write a line that the platform adds to the log, such as START."""
         if not self._as_json:
@@ -92,6 +111,7 @@ class Console:
             if self._held is not None:
                 self._held.append(report)
                 return
+            self._source = report.request_id
         if self._as_json:
             self._write_line(report.json())
         else:

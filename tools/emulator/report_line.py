@@ -44,6 +44,10 @@ class Report:
         self._document = None if invocation.error is None else invocation.error.document
 
     @property
+    def request_id(self) -> str:
+        return self._invocation.request_id
+
+    @property
     def _billed(self) -> int:
         """Milliseconds; the init phase, or the restore, is billed too (https://aws.amazon.com/lambda/pricing/)."""
         before = self._init if self._restore is None else self._restore

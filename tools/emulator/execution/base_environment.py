@@ -32,7 +32,8 @@ class Environment:
         self._function = function
         self._console = console
         self._on_idle = on_idle
-        self._log = FunctionLog(console.output)
+        self._log = FunctionLog(self._write_output)
+        self._log_source: str | None = None  # the request ID of the invocation that prints
         self._lock = threading.Lock()
         self._invocation: Invocation | None = None
         self._retired = False  # it serves no further invocation
@@ -92,7 +93,11 @@ class Environment:
         self._log.drain()
         line = start_line(invocation, VERSION)
         self._log.add_to_tail(f"{line}\n")
-        self._console.platform_line(line)
+        self._console.start(line, invocation.request_id)
+        self._log_source = invocation.request_id
+
+    def _write_output(self, data: bytes) -> None:
+        self._console.output(data, self._log_source)
 
     def _end_invocation(self) -> None:
         """Report the invocation and become available, if the runtime is done with it.
@@ -114,6 +119,7 @@ class Environment:
         init, restore = self._take_init_duration(invocation.ended), self._take_restore_duration()
         report = Report(self._function, invocation, init, self._peak_memory(), restore)
         tail = self._log.add_to_tail(report.text())
+        self._log_source = None
         self._console.report(report)
         self._log.clear_tail()
         if usable:
