@@ -44,13 +44,13 @@ def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> in
         discard(sys.stdout)
         return closed_pipe
     except (ToolError, OSError) as error:
-        sys.stderr.write(_line(program, _describe(error)))
+        sys.stderr.write(_line(program, describe(error)))
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _describe(error: ToolError | OSError) -> str:
+def describe(error: ToolError | OSError) -> str:
     """Return the text of an error; that of an operating system error without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -88,6 +88,7 @@ class Output:
         self._err = err
         self._input = input
         self.outlives_reader = False
+        self._has_result = False
 
     @property
     def err(self) -> TextIO:
@@ -96,6 +97,7 @@ class Output:
 
     def result(self, document: Callable[[], Any], lines: Callable[[], Iterable[str]]) -> None:
         """Print the result of the command: the JSON document, or the lines of text."""
+        self._has_result = True
         text = json.dumps(document()) if self.as_json else "\n".join(lines())
         try:
             stream = self._out or sys.stdout
@@ -104,6 +106,11 @@ class Output:
             if not self.outlives_reader:
                 raise
             discard(self._out or sys.stdout)
+
+    def error(self, command: str, text: str) -> None:
+        """Print an error as the JSON document, unless there is one already; nothing without `--json`."""
+        if self.as_json and not self._has_result:
+            _print(json.dumps({"command": command, "error": text}), self._out or sys.stdout)
 
     def show(self, lines: Iterable[str]) -> None:
         """Print text before the result: on stdout, or on stderr if stdout is for JSON."""

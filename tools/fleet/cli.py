@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from tools.common import cli
 from tools.common.cli import Parser
+from tools.common.errors import ToolError
 from tools.common.output import Output
 from tools.common.signals import INTERRUPTED, SIGNALS, SignalPipe, run_interruptible
+from tools.common.urls import redact
 from tools.fleet.commands import doctor, prune, publish, report, rollback, rollout, status, verify
 from tools.fleet.commands.interface import Command, Context, Environment
 from tools.fleet.rollout.ending import END_TIMEOUT
@@ -51,7 +53,16 @@ def main(arguments: Sequence[str], environment: Environment | None = None) -> in
     options = parser().parse_args(arguments)
     command: Command = options.command
     context = Context(environment or Environment(), Output(options.json))
-    return cli.run("./build.sh", lambda: command.run(options, context), closed_pipe=cli.FAILED)
+
+    def work() -> int:
+        try:
+            return command.run(options, context)
+        except (ToolError, OSError) as error:
+            if not isinstance(error, BrokenPipeError):
+                context.output.error(command.name, redact(cli.describe(error)))
+            raise
+
+    return cli.run("./build.sh", work, closed_pipe=cli.FAILED)
 
 
 def parser() -> Parser:

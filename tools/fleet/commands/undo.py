@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 from tools.common.errors import ToolError
 from tools.common.output import count
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import LayerVersion
-from tools.fleet.aws.errors import Interruption
+from tools.fleet.aws.errors import Interruption, NotFound
 from tools.fleet.commands.interface import Context
 from tools.fleet.rollout import rendering
 from tools.fleet.rollout.events import Event, FunctionState
-from tools.fleet.rollout.history import ROLLBACK_REQUESTED, ROLLED_BACK, History
+from tools.fleet.rollout.history import ROLLBACK_REQUESTED, ROLLED_BACK, History, Record
 from tools.fleet.rollout.journal import Journal, read_from, torn_note
 from tools.fleet.rollout.progress import Progress
-from tools.fleet.rollout.rollback import Rollback
+from tools.fleet.rollout.rollback import ChangedByOthers, Rollback, restoration
 from tools.fleet.rollout.steps import Steps
 from tools.fleet.rollout.storage import Location
 
@@ -28,12 +29,10 @@ def roll_back(
     """Roll back the roll-out of a journal. Returns the exit status: 1 if a function remains changed."""
     if dry_run:
         history = read_from(location)
-        if history.changed:
-            _open(context, history, region)
-        document = rendering.rollback_document(history)
-        context.output.result(
-            lambda: document, lambda: rendering.rollback_lines(history, shutil.get_terminal_size().columns)
-        )
+        problems = _problems(context, history, region)
+        document = rendering.rollback_document(history, problems)
+        width = shutil.get_terminal_size().columns
+        context.output.result(lambda: document, lambda: rendering.rollback_lines(history, width, problems))
         return 0
     journal = Journal.resume(location)
     if journal.history.torn:
@@ -42,6 +41,24 @@ def roll_back(
         return _roll_back(context, journal, region, yes)
     finally:
         journal.close()
+
+
+def _problems(context: Context, history: History, region: str | None) -> dict[str, str]:
+    """Read the changed functions, and return why some would be left alone, by ARN."""
+    if not history.changed:
+        return {}
+    functions = _open(context, history, region).functions
+
+    def problem_of(record: Record) -> str:
+        try:
+            restoration(record, functions.get(record.name))
+        except (ChangedByOthers, NotFound) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(context.workers) as pool:
+        found = pool.map(problem_of, history.changed)
+        return {record.arn: problem for record, problem in zip(history.changed, found, strict=True) if problem}
 
 
 def _roll_back(context: Context, journal: Journal, region: str | None, yes: bool) -> int:

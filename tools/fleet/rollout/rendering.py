@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -289,8 +289,13 @@ def _old_alias_lines(old_aliases: OldAliases) -> Iterator[str]:
 # --- Rollbacks --------------------------------------------------------------------------------------------------------
 
 
-def rollback_lines(history: History, width: int) -> Iterator[str]:
-    """Return as lines, of `width` columns where that is possible, what a rollback would do."""
+def rollback_lines(history: History, width: int, problems: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Return as lines, of `width` columns where that is possible, what a rollback would do.
+
+    Args:
+        problems: why functions would be left alone, by ARN.
+    """
+    problems = problems or {}
     place = history.place
     if not place or not history.changed:
         yield "nothing to roll back"
@@ -298,15 +303,27 @@ def rollback_lines(history: History, width: int) -> Iterator[str]:
     yield f"Roll back in {place.region}, account {place.account}, newest change first"
     yield ""
     yield from _table(
-        [_Row(each.name, each.new, each.old, _alias_words(each)) for each in history.changed], place, width
+        [
+            _Row(each.name, each.new, each.old, _alias_words(each))
+            for each in history.changed
+            if each.arn not in problems
+        ],
+        place,
+        width,
     )
+    for record in history.changed:
+        if record.arn in problems:
+            yield f"left alone: {record.name}, {problems[record.arn]}"
 
 
 def _alias_words(record: Record) -> str:
     return f"its alias {record.move.alias} is restored" if record.move else "unchanged"
 
 
-def rollback_document(history: History) -> dict[str, Any]:
-    """Return as an object what a rollback would do."""
-    functions = [{"function": each.arn, "old": each.new, "new": each.old} for each in history.changed]
+def rollback_document(history: History, problems: Mapping[str, str]) -> dict[str, Any]:
+    """Return as an object what a rollback would do; `problems` as for `rollback_lines`."""
+    functions = [
+        {"function": each.arn, "old": each.new, "new": each.old, "leftAlone": problems.get(each.arn)}
+        for each in history.changed
+    ]
     return {"command": "rollback", "dryRun": True, "functions": functions}

@@ -75,7 +75,7 @@ class Rollback:
         try:
             yield from self._restore_alias(record)
             function = self._functions.get(record.name)
-            yield from self._steps.update(record, function, lambda fresh: _restoration(record, fresh), BACKWARDS)
+            yield from self._steps.update(record, function, lambda fresh: restoration(record, fresh), BACKWARDS)
             yield from self._functions.wait(record.name)
         except Interruption:
             raise
@@ -127,17 +127,36 @@ class Rollback:
                 pause_before_retry(error, attempt, patience)
 
 
-def _restoration(record: Record, fresh: Function) -> Change | None:
+def restoration(record: Record, fresh: Function) -> Change | None:
     """Return what to restore; None if the function has it, and no late update can change that.
 
     An update with an unknown outcome may be carried out later. After another update, the function has another revision,
     and the late one fails.
+
+    Raises:
+        ChangedByOthers: somebody else has changed the project's layer or the two variables since.
     """
-    restoration = Change(record.old, record.old_wrappers)
-    if record.has_old(fresh):
-        return restoration if record.is_unconfirmed else None
-    if fresh.layers != record.new:
-        raise ChangedByOthers("somebody else has changed its layers since")
-    if not record.has_new(fresh):
+    layers, wrappers = _old_layers(record, fresh.layers), record.old_wrappers
+    if wrappers is not None and fresh.wrappers not in (wrappers, record.new_wrappers):
         raise ChangedByOthers(f"somebody else has changed {WRAPPER} or {SECOND_WRAPPER} since")
-    return restoration
+    is_old = layers == fresh.layers and wrappers in (None, fresh.wrappers)
+    return Change(layers, wrappers) if record.is_unconfirmed or not is_old else None
+
+
+def _old_layers(record: Record, fresh: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the list of layers in which the change of the roll-out is undone, and those of others are kept.
+
+    Somebody may have added, removed or moved layers of other projects meanwhile.
+    """
+    if fresh in (record.old, record.new):
+        return record.old
+    added = [arn for arn in record.new if arn not in record.old]
+    removed = [arn for arn in record.old if arn not in record.new]
+    if all(arn in fresh for arn in removed) and not any(arn in fresh for arn in added):
+        return fresh
+    if len(added) == len(removed) and all(arn in fresh for arn in added):
+        old_of = dict(zip(added, removed, strict=True))
+        return tuple(old_of.get(arn, arn) for arn in fresh)
+    if not removed and all(arn in fresh for arn in added):
+        return tuple(arn for arn in fresh if arn not in added)
+    raise ChangedByOthers("somebody else has changed its layers since")
