@@ -192,3 +192,12 @@ def without_boto3(cloud: Cloud, *words: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
     )
+
+
+def test_a_download_whose_url_has_expired_gets_another(cloud: Cloud) -> None:
+    cloud.function("f", [])
+    location = cloud.client().get_function(FunctionName="f")["Code"]["Location"]
+    expired = f"{cloud.standin.url}/zip/expired/1/2/3"
+    assert download(expired, lambda: location) == HANDLER
+    with pytest.raises(Exception, match=r"cannot be downloaded \(status 403\)"):
+        download(expired)

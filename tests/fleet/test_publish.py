@@ -436,6 +436,7 @@ def test_each_difference_is_reported(published: Cloud) -> None:
     assert differences(published) == [("us-east-1", "permission")]
     path.write_text(text.replace('"license": "Apache-2.0"', '"license": "MIT"'))
     assert ("eu-central-1", "license") in differences(published)
+    assert "; only a new version changes it" in published.run("verify").stdout
     path.write_text(text.replace('"python3.11", ', "").replace('"x86_64", "arm64"', '"x86_64"'))
     assert {"runtimes", "architectures"} <= {what for _, what in differences(published)}
     path.write_text(text.replace('"size": ', '"size": 1'))

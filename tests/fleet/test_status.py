@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cloud import OURS, Cloud
+from support.cloud import HANDLER, OURS, Cloud
 from support.lambda_standin import Call
 
 ROLL_OUT = ("rollout", "--all-using", "--to", "2", "--yes", "--journal", "journal")
@@ -99,3 +99,13 @@ def test_a_summary_that_cannot_be_written_is_one_line(fleet: Cloud, tmp_path: Pa
     result = fleet.run("report", "--summary", tmp_path / "none" / "summary.md")
     assert result.returncode == 1
     assert result.stderr.endswith("summary.md cannot be written: No such file or directory\n")
+
+
+def test_versions_with_the_same_bytes_are_reported(cloud: Cloud) -> None:
+    client = cloud.client()
+    for number in (1, 2):
+        client.publish_layer_version(LayerName=OURS.split(":")[-1], Content={"ZipFile": HANDLER})
+        cloud.function(f"f-{number}", [f"{OURS}:{number}"])
+    first, second = cloud.json("report")["functions"]
+    assert "same bytes" not in first["problems"] and "same bytes" in second["problems"]
+    assert "same bytes (as version 1)" in cloud.done("report")

@@ -514,6 +514,9 @@ class StandIn:
 
     def _download(self, path: str, start_response: Any) -> list[bytes]:
         _, _, kind, account, region, name, *rest = path.split("/")
+        if kind == "expired":
+            start_response("403 Forbidden", [("Content-Length", "0")])
+            return []
         backend = get_backend(account, region)
         stored = backend.get_layer_version(name, rest[0]) if kind == "layer" else backend.get_function(name)
         data = stored.code_bytes

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -157,8 +158,11 @@ def _grantees(statement: dict[str, Any]) -> Iterator[str]:
             yield PUBLIC if each == "*" else str(each).removesuffix(":root").split(":")[-1]
 
 
-def download(location: str) -> bytes:
+def download(location: str, renew: Callable[[], str] | None = None) -> bytes:
     """Return the zip behind the `Location` of a response; raises `ToolError` if it cannot be downloaded.
+
+    Args:
+        renew: returns another location after the first one has expired, which is the case after ten minutes.
 
     The URL contains a signature, so messages must not contain it.
     """
@@ -170,6 +174,10 @@ def download(location: str) -> bytes:
             with urllib.request.urlopen(location, timeout=DOWNLOAD_TIMEOUT) as response:
                 data: bytes = response.read()
                 return data
+        except urllib.error.HTTPError as error:
+            reason = f"status {error.code}"
+            if error.code == 403 and renew:  # of Amazon S3, for a URL that has expired
+                location = renew() or location
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = redact(" ".join(str(getattr(error, "reason", error)).split()))
     raise ToolError(f"the zip cannot be downloaded ({reason}): check the network and repeat the command")

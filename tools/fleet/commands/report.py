@@ -144,6 +144,7 @@ class Region:
             read = pool.map(lambda version: self._layers.get(version, self._place.account), versions)
             infos = dict(zip(versions, read, strict=True))
         expected = self._expected_numbers()
+        first_of = _first_of_bytes(infos)
         for function in functions:
             for version in self._versions_of(function):
                 yield Row(
@@ -155,7 +156,7 @@ class Region:
                     function.capacity_provider,
                     version,
                     _release(self._manifest.name, infos[version]),
-                    tuple(_problems(function, version, infos[version], expected)),
+                    (*_problems(function, version, infos[version], expected), *_duplicate(version, first_of)),
                 )
 
     def _versions_of(self, function: Function) -> list[LayerVersion]:
@@ -173,6 +174,23 @@ class Region:
             elif numbers := self._layers.numbers(layer):
                 expected[layer] = numbers[0][0]
         return expected
+
+
+def _first_of_bytes(infos: Mapping[LayerVersion, LayerInfo | Unavailable]) -> dict[LayerVersion, LayerVersion]:
+    """Return the oldest version with the same bytes for each version of a layer."""
+    oldest: dict[tuple[Layer, str], LayerVersion] = {}
+    first = {}
+    for version in sorted(infos):
+        info = infos[version]
+        if isinstance(info, LayerInfo) and info.sha256:
+            first[version] = oldest.setdefault((version.layer, info.sha256), version)
+    return first
+
+
+def _duplicate(version: LayerVersion, first_of: Mapping[LayerVersion, LayerVersion]) -> Iterator[tuple[str, str]]:
+    first = first_of.get(version, version)
+    if first != version:
+        yield "same bytes", f"as version {first.number}"
 
 
 def _order(function: Function) -> tuple[str, bool, int]:

@@ -126,17 +126,19 @@ class Verification:
     def _metadata(self, info: LayerInfo) -> Iterator[Difference]:
         entry, variant = self._entry, self._variant
         sha256 = b64encode(bytes.fromhex(entry.sha256)).decode()
-        rows = [("sha256", sha256, info.sha256), ("size", f"{entry.size:,}", f"{info.size:,}")]
+        for what, expected, found in (("sha256", sha256, info.sha256), ("size", f"{entry.size:,}", f"{info.size:,}")):
+            if expected != found:
+                yield self._difference(what, expected, found or "none")
         # The rest of the manifest describes the present version; an older one may have been different.
         if variant and entry.version == self._manifest.version:
-            rows += [
+            rows = [
                 ("runtimes", _listed(variant.compatible_runtimes), _listed(info.runtimes)),
                 ("architectures", _listed(variant.compatible_architectures), _listed(info.architectures)),
                 ("license", self._manifest.license, info.license),
             ]
-        for what, expected, found in rows:
-            if expected != found:
-                yield self._difference(what, expected, found or "none")
+            for what, expected, found in rows:
+                if expected != found:
+                    yield self._difference(what, expected, f"{found or 'none'}; only a new version changes it")
 
     def _permissions(self, grantees: set[str]) -> Iterator[Difference]:
         expected = set(self._entry.sharedWith)
@@ -147,7 +149,7 @@ class Verification:
             yield self._difference("permission", f"not shared with {grantee}", "shared")
 
     def _bytes(self, info: LayerInfo) -> Iterator[Difference]:
-        data = download(info.location)
+        data = download(info.location, self._new_location)
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 != self._entry.sha256:
             yield self._difference("bytes", f"sha256 {self._entry.sha256}", f"sha256 {sha256}")
@@ -161,6 +163,10 @@ class Verification:
             yield self._difference(f"file {path}", expected, found)
         if len(differences) > _MAX_FILES:
             yield self._difference("files", "-", f"{len(differences) - _MAX_FILES} more differ")
+
+    def _new_location(self) -> str:
+        info = self._layers.get(LayerVersion.parse(self._entry.arn), self._account)
+        return info.location if isinstance(info, LayerInfo) else ""
 
     def _expected_files(self) -> tuple[dict[str, _File], bool]:
         """Return the expected files, and whether there may be no others: of the built zip, else of the sources."""
