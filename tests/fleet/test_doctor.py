@@ -402,6 +402,21 @@ def test_an_inactive_function_and_one_with_code_signing_are_found(streaming: Clo
     assert found(streaming) == ["its code signing configuration accepts signed layers alone"]
 
 
+def test_a_handler_in_a_layer_is_no_finding(cloud: Cloud) -> None:
+    cloud.done("publish")
+    (shared,) = cloud.layer("shared", files={"python/shared/app.py": SOURCE})
+    cloud.function("hello", [f"{OURS}:1", shared], Handler="shared/app.handler")
+    assert found(cloud, status=0) == []
+
+
+def test_a_program_that_runs_the_bootstrap_is_no_finding(cloud: Cloud) -> None:
+    cloud.done("publish")
+    (agent,) = cloud.layer("agent", files={"agent/start": '#!/bin/sh\nexec /opt/bootstrap "$@"\n'})
+    variables = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/agent/start"}
+    cloud.function("hello", [f"{OURS}:1", agent], Environment={"Variables": variables})
+    assert found(cloud, status=0) == []
+
+
 def test_another_layer_with_a_bootstrap_is_found(streaming: Cloud) -> None:
     (other,) = streaming.layer("other", files={"bootstrap": BOOTSTRAP})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(other)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from tools.common.errors import ToolError
@@ -15,7 +17,15 @@ from tools.fleet.aws.models import WRAPPER, Function, LayerInfo, Unavailable
 from tools.fleet.checks.capacity_provider import check_capacity_provider
 from tools.fleet.checks.finding import Finding
 from tools.fleet.checks.http_apis import check_http_apis
-from tools.fleet.checks.zip_file import FunctionSettings, check_function, check_layer, check_total_size, read_zip
+from tools.fleet.checks.zip_file import (
+    Contents,
+    FunctionSettings,
+    check_function,
+    check_layer,
+    check_total_size,
+    importable_paths,
+    read_zip,
+)
 from tools.fleet.rollout.target_version import published
 from tools.fleet.rollout.wrappers import BOOTSTRAP
 from tools.packaging.manifest import Manifest
@@ -122,12 +132,18 @@ class DeployedFunction:
                 f"the layer runs on {', '.join(supported)}",
                 f"{self._update} --runtime {supported[-1]}",
             )
-        if self._function.variables.get(WRAPPER) != BOOTSTRAP:
+        if self._function.variables.get(WRAPPER) != BOOTSTRAP and not self._is_chain():
             yield Finding(
                 f"{WRAPPER} is not {BOOTSTRAP}",
                 f"{runtime} runs the handler itself, without the layer, and does not stream",
                 f"./build.sh attach {self._function.name}",
             )
+
+    def _is_chain(self) -> bool:
+        """Whether the program of another layer, such as an agent's, runs the layer's `bootstrap` itself."""
+        path = self._function.variables.get(WRAPPER, "").removeprefix("/opt/")
+        layers, _ = self._layer_contents
+        return any(BOOTSTRAP.encode() in contents.files.get(path, b"") for contents in layers.values())
 
     def _layers(self) -> Iterator[Finding]:
         function = self._function
@@ -168,43 +184,58 @@ class DeployedFunction:
     def _zips(self) -> Iterator[Finding]:
         """Check the function's zip and those of all layers, and the sum of their sizes."""
         function, sizes = self._function, []
+        layers, findings = self._layer_contents
+        importable = frozenset(path for contents in layers.values() for path in importable_paths(contents))
+        settings = replace(self._settings, importable=importable)
         try:
             contents = read_zip("its zip", download(self._account.functions.code_location(function.name)))
             sizes.append(("its zip", contents.unpacked))
-            yield from check_function(contents, self._settings)
+            yield from check_function(contents, settings)
         except ToolError as error:
             yield Finding("its zip cannot be checked", str(error), self._again)
-        versions = self._account.read_versions(function.layers)
-        for arn in function.layers:
-            yield from self._layer_zip(arn, versions.get(arn), sizes)
+        yield from findings
+        for arn, contents in layers.items():
+            sizes.append((self._short(arn), contents.unpacked))
+            yield from self._layer_zip(arn, contents)
         yield from check_total_size(sizes)
 
-    def _layer_zip(
-        self, arn: str, info: LayerInfo | Unavailable | None, sizes: list[tuple[str, int]]
-    ) -> Iterator[Finding]:
+    @cached_property
+    def _layer_contents(self) -> tuple[dict[str, Contents], list[Finding]]:
+        """The zips of all layers by ARN, and findings about those that cannot be read."""
+        contents: dict[str, Contents] = {}
+        findings: list[Finding] = []
+        versions = self._account.read_versions(self._function.layers)
+        for arn in self._function.layers:
+            read = self._read_layer(arn, versions.get(arn))
+            if isinstance(read, Finding):
+                findings.append(read)
+            else:
+                contents[arn] = read
+        return contents, findings
+
+    def _read_layer(self, arn: str, info: LayerInfo | Unavailable | None) -> Contents | Finding:
         name, is_ours = self._short(arn), arn in self._arns
         without_it = f"{self._update} --layers …, without it"
         if info is None or isinstance(info, Unavailable):
             state = "was deleted" if info is None or info.is_deleted else "is not shared with this account"
-            yield Finding(
+            return Finding(
                 f"{name} {state}",
                 "the function keeps running, but AWS Lambda rejects updates that contain the layer version",
                 f"./build.sh rollout {self._function.name}" if is_ours else without_it,
             )
-            return
         try:
-            contents = read_zip(name, download(info.location))
+            return read_zip(name, download(info.location))
         except ToolError as error:
-            yield Finding(f"{name} cannot be checked", str(error), self._again)
-            return
-        sizes.append((name, contents.unpacked))
-        if is_ours:
+            return Finding(f"{name} cannot be checked", str(error), self._again)
+
+    def _layer_zip(self, arn: str, contents: Contents) -> Iterator[Finding]:
+        if arn in self._arns:
             yield from check_layer(contents, self._settings.architecture)
         elif "bootstrap" in contents.modes:
             yield Finding(
-                f"{name} has a bootstrap of its own",
+                f"{self._short(arn)} has a bootstrap of its own",
                 "layers are unpacked one over the other, so the last bootstrap runs",
-                without_it,
+                f"{self._update} --layers …, without it",
             )
 
     # --- Function URLs

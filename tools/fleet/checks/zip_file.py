@@ -10,7 +10,7 @@ import ast
 import posixpath
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,16 @@ _MAX_NAMES = 3  # in a finding
 
 @dataclass(frozen=True)
 class FunctionSettings:
-    """The configuration of the function that a zip is for; None if unknown."""
+    """The configuration of the function that a zip is for; None if unknown.
+
+    Args:
+        importable: the paths of the files of its layers, relative to the folders from which Python imports.
+    """
 
     architecture: str | None = None
     handler: str | None = None
     runtime: str | None = None
+    importable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def check_function(contents: Contents, settings: FunctionSettings) -> Iterator[F
     yield from _names(contents, fix)
     yield from _conflicting_bootstrap(contents, settings.runtime)
     yield from _reserved_module(contents)
-    yield from _handler(contents, settings.handler)
+    yield from _handler(contents, settings.handler, settings.importable)
     yield from _modes(contents, fix)
     yield from _scripts(contents, fix)
     yield from _machines(
@@ -260,7 +265,7 @@ def _reserved_module(contents: Contents) -> Iterator[Finding]:
         )
 
 
-def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
+def _handler(contents: Contents, handler: str | None, importable: frozenset[str]) -> Iterator[Finding]:
     if handler is None:
         if not any(path.endswith(".py") for path in contents.files):
             yield Finding(
@@ -279,7 +284,7 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
         return
     path = module.replace(".", "/")
     found = [each for each in (f"{path}.py", f"{path}/__init__.py") if each in contents.files]
-    if not found and _is_compiled(contents, path):
+    if not found and (_has_compiled(contents.files, path) or _has_module(importable, path)):
         return  # it cannot be read here
     if not found:
         below = [each for each in contents.files if each.endswith((f"/{path}.py", f"/{path}/__init__.py"))]
@@ -304,11 +309,23 @@ def _handler(contents: Contents, handler: str | None) -> Iterator[Finding]:
         )
 
 
-def _is_compiled(contents: Contents, path: str) -> bool:
+def importable_paths(contents: Contents) -> set[str]:
+    """Return the paths of a layer's files, relative to the folders from which Python imports: AWS Lambda Developer
+    Guide, packaging-layers.
+    """
+    folder = re.compile(r"python/(lib/python3\.[0-9]+/site-packages/)?")
+    return {each[match.end() :] for each in contents.modes if (match := folder.match(each))}
+
+
+def _has_module(paths: Collection[str], path: str) -> bool:
+    return f"{path}.py" in paths or f"{path}/__init__.py" in paths or _has_compiled(paths, path)
+
+
+def _has_compiled(paths: Collection[str], path: str) -> bool:
     """Whether the module is bytecode or an extension module: `a.pyc`, `a.so` or `a.cpython-313-x86_64-linux-gnu.so`."""
     name = re.escape(path)
     pattern = re.compile(rf"{name}(/__init__)?(\.pyc|(\.[^/]+)?\.so)")
-    return any(pattern.fullmatch(each) for each in contents.files)
+    return any(pattern.fullmatch(each) for each in paths)
 
 
 # Functions that make a handler of a web application, which the runtime calls itself: Mangum, and apig-wsgi.
