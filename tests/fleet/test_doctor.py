@@ -100,6 +100,21 @@ ZIPS: dict[str, tuple[Entries, list[str], str]] = {
         [],
         "streaming_runtime.py has the reserved name streaming_runtime",
     ),
+    "module for another Python": (
+        {"lambda_function.py": (0o644, SOURCE), "x.cpython-312-x86_64-linux-gnu.so": (0o755, X86)},
+        ["--runtime", "python3.13"],
+        "x.cpython-312-x86_64-linux-gnu.so is for Python 3.12",
+    ),
+    "module for another platform": (
+        {"lambda_function.py": (0o644, SOURCE), "x.cpython-313-darwin.so": (0o755, "")},
+        ["--runtime", "python3.13"],
+        "x.cpython-313-darwin.so is for macOS",
+    ),
+    "module for another libc": (
+        {"lambda_function.py": (0o644, SOURCE), "x.cpython-313-x86_64-linux-musl.so": (0o755, X86)},
+        [],
+        "x.cpython-313-x86_64-linux-musl.so is for Linux with musl",
+    ),
     "backslash": (
         {"lambda_function.py": (0o644, SOURCE), "pkg\\x.py": (0o644, "")},
         [],
@@ -145,6 +160,14 @@ VALID: dict[str, tuple[Entries, list[str]]] = {
     "names with ./": ({"./app.py": (0o644, SOURCE)}, ["--handler", "app.handler"]),
     "bytecode": ({"app.pyc": (0o644, b"\0")}, ["--handler", "app.handler"]),
     "extension module": ({"app.cpython-313-x86_64-linux-gnu.so": (0o755, X86)}, ["--handler", "app.handler"]),
+    "modules for several Pythons": (
+        {
+            "app.py": (0o644, SOURCE),
+            "x.cpython-312-x86_64-linux-gnu.so": (0o755, X86),
+            "x.cpython-313-x86_64-linux-gnu.so": (0o755, X86),
+        },
+        ["--handler", "app.handler", "--runtime", "python3.13"],
+    ),
     "newer syntax": ({"app.py": (0o644, "type new syntax\n" + SOURCE)}, ["--handler", "app.handler"]),
     "CRLF that is not executed": (
         {"app.py": (0o644, "#!/usr/bin/env python3\r\n" + SOURCE)},

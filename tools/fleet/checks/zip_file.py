@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.common.archives import Member, open_zip
-from tools.common.lambda_facts import MAX_UNPACKED_BYTES, MAX_ZIP_BYTES, OS_ONLY
+from tools.common.lambda_facts import MANAGED_PYTHON, MAX_UNPACKED_BYTES, MAX_ZIP_BYTES, OS_ONLY
 from tools.common.output import shortened
 from tools.fleet.checks.finding import Finding
 from tools.packaging.interpreter import elf
@@ -119,11 +119,9 @@ def check_function(contents: Contents, settings: FunctionSettings) -> Iterator[F
     yield from _handler(contents, settings.handler, settings.importable)
     yield from _modes(contents, fix)
     yield from _scripts(contents, fix)
-    yield from _machines(
-        contents,
-        settings.architecture,
-        "python3 -m pip install --platform manylinux2014_… --only-binary=:all: …",
-    )
+    install = _install_command(settings)
+    yield from _machines(contents, settings.architecture, install)
+    yield from _extension_modules(contents, settings.runtime, install)
 
 
 def _names(contents: Contents, fix: str) -> Iterator[Finding]:
@@ -222,6 +220,54 @@ def _machines(contents: Contents, architecture: str | None, fix: str) -> Iterato
             "a function runs on one of them, so the programs for the other fail",
             fix,
         )
+
+
+def _install_command(settings: FunctionSettings) -> str:
+    """Return the command that installs packages for the function."""
+    machine = {"arm64": "aarch64"}.get(settings.architecture or "", "x86_64")
+    runtime = settings.runtime or ""
+    version = f" --python-version {runtime.removeprefix('python')}" if runtime.startswith(MANAGED_PYTHON) else ""
+    return (
+        f"python3 -m pip install --platform manylinux2014_{machine}{version} --only-binary=:all: "
+        "--target FOLDER -r requirements.txt"
+    )
+
+
+# Names of extension modules: PEP 3149, and `sysconfig.get_config_var("EXT_SUFFIX")` of each platform.
+_EXTENSION = re.compile(r".*\.cpython-(?P<digits>[0-9]+)[a-z]*(-(?P<platform>[^/]*))?\.so")
+
+
+def _extension_modules(contents: Contents, runtime: str | None, fix: str) -> Iterator[Finding]:
+    """Yield findings about modules that the function's Python does not import, because of their names."""
+    python = (runtime or "").removeprefix("python").replace(".", "") if (runtime or "").startswith("python3.") else ""
+    reasons: dict[str, list[str]] = {}
+    # A package can contain a module for several Pythons; one that fits is enough.
+    usable = {path.partition(".")[0] for path in contents.modes if path.endswith(".so") and not _unusable(path, python)}
+    for path in contents.modes:
+        if path.partition(".")[0] not in usable and (reason := _unusable(path, python)):
+            reasons.setdefault(reason, []).append(path)
+    for reason, paths in sorted(reasons.items()):
+        yield Finding(
+            f"{contents.name}: {_listed(paths)} is for {reason}",
+            "Python does not find the module: the import fails",
+            fix,
+        )
+
+
+def _unusable(path: str, python: str) -> str:
+    """Return what an extension module is for, if that is not Python `python`, such as 313, on Linux with glibc."""
+    if path.endswith((".pyd", ".dylib")):
+        return "Windows" if path.endswith(".pyd") else "macOS"
+    match = _EXTENSION.fullmatch(path)
+    if not match:
+        return ""
+    platform = match["platform"] or ""
+    if "darwin" in path.rpartition("/")[2]:
+        return "macOS"
+    if "musl" in platform:
+        return "Linux with musl, and the function runs on glibc"
+    digits = match["digits"]
+    return f"Python {digits[0]}.{digits[1:]}" if python and digits != python else ""
 
 
 def elf_machine(data: bytes) -> str:
