@@ -30,8 +30,11 @@ def test_the_fixes_of_doctor_fix_the_function(cloud: Cloud) -> None:
     findings = cloud.json("doctor", "hello", status=1)["findings"]
     assert len(findings) == 4
     for finding in findings:
-        _, *words = shlex.split(finding["fix"])
-        aws(cloud, *words)
+        program, *words = shlex.split(finding["fix"])
+        if program == "aws":
+            aws(cloud, *words)
+        else:
+            cloud.done(*words, "--yes")
     assert "nothing found" in cloud.done("doctor", "hello")
 
 

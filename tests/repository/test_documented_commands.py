@@ -185,6 +185,8 @@ def test_the_server_examples_serve_each_function(clone: Clone, built: Path, comm
     shutil.copytree(built, clone.root / "dist")
     if "--isolate" in command and clone.run("python3 main.py --isolate -e '{}'")[0] != 0:
         pytest.skip("namespaces are not available")
+    if "--debug" in command and clone.run("python3 -c 'import debugpy'")[0] != 0:
+        pytest.skip("debugpy is not installed for this python3; tests/emulator/test_debugging.py uses it")
     names = re.findall(r"--function (\S+)", command) or ["function"]
     with serving(command, clone) as port:
         for name in (Path(name.partition("=")[0]).stem for name in names):

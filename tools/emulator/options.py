@@ -143,7 +143,7 @@ def functions_of(given: argparse.Namespace) -> dict[str, FunctionSettings]:
         name: FunctionSettings(
             code=path,
             layers=tuple(given.layer or [ROOT / "layer"]),
-            handler=given.handler or DEFAULT_HANDLER,
+            handler=DEFAULT_HANDLER if given.handler is None else given.handler,
             timeout=given.timeout or DEFAULT_TIMEOUT,
             memory=given.memory or DEFAULT_MEMORY_MB,
             variables=tuple(variables_of(given).items()),
