@@ -71,6 +71,7 @@ def test_cold_starts_are_reported_as_table_json_chart_and_markdown(tmp_path: Pat
     assert "| cold start, -S: process start to first byte | minimal runtime | ≤ 1.12 | 1.05 | " in table.stdout
 
 
+@pytest.mark.long
 def test_all_other_parts_are_measured(tmp_path: Path) -> None:
     parts = ("prelude", "warm", "throughput", "delay", "url")
     result = bench(ROOT, "--quick", "--runs", "1", *(f"--only={part}" for part in parts), "-o", tmp_path)
@@ -83,6 +84,7 @@ def test_all_other_parts_are_measured(tmp_path: Path) -> None:
     assert all(each["programs"]["layer"]["median"] > 0 for each in measured.values())
 
 
+@pytest.mark.long
 def test_a_missing_compiler_and_package_index_are_reported_and_the_rest_is_measured(
     checkout: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_missing_compiler_and_package_index_are_reported_and_the_rest_is_measu
 COMPARE = ("--quick", "--only", "coldstart")
 
 
+@pytest.mark.long
 def test_the_layer_is_compared_with_a_zip_in_all_parts(tmp_path: Path) -> None:
     subprocess.run([ROOT / "build.sh", "-o", tmp_path], env=ENVIRONMENT, check=True, capture_output=True)
     baseline = tmp_path / "layer-slim.zip"
@@ -121,6 +124,7 @@ def test_the_layer_is_compared_with_a_zip_in_all_parts(tmp_path: Path) -> None:
     assert all(set(each["programs"]) == {"layer", "baseline"} for each in measured.values())
 
 
+@pytest.mark.long
 def test_a_layer_that_is_slower_than_the_baseline_fails(checkout: Path, tmp_path: Path) -> None:
     with (checkout / "layer" / "runtime.py").open("a") as file:
         file.write("\n__import__('time').sleep(0.5)\n")
@@ -134,6 +138,7 @@ def test_a_layer_that_is_slower_than_the_baseline_fails(checkout: Path, tmp_path
     assert comparison["interval"][0] > 1.03
 
 
+@pytest.mark.long
 def test_a_baseline_may_be_a_git_revision(checkout: Path, tmp_path: Path) -> None:
     git = ("git", "-C", checkout, "-c", "user.name=n", "-c", "user.email=e@example.com")
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"], ["tag", "older"]):
@@ -145,6 +150,7 @@ def test_a_baseline_may_be_a_git_revision(checkout: Path, tmp_path: Path) -> Non
     assert status.stdout == ""
 
 
+@pytest.mark.long
 def test_a_baseline_may_consist_of_runtime_py_alone(tmp_path: Path) -> None:
     """As layers were before the package `streaming_runtime`."""
     folder = tmp_path / "opt"

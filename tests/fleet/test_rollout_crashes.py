@@ -150,6 +150,7 @@ def test_eight_threads_may_die_at_any_step(tmp_path: Path, seed: int) -> None:
     assert len(region.updates) == FUNCTIONS
 
 
+@pytest.mark.long
 def test_a_process_may_die_while_it_publishes_and_moves_aliases(tmp_path: Path) -> None:
     steps = number_of_steps(tmp_path, alias="live")
     for fatal in range(3 * FUNCTIONS, steps + 1, 11):

@@ -189,6 +189,7 @@ def test_two_copies_built_under_different_circumstances_give_the_same_bytes(tmp_
     assert one == other
 
 
+@pytest.mark.long
 def test_the_source_of_an_interpreter_does_not_change_the_bytes(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path)
     folder = unpack({**TREE, f"{LIBRARY}/copy.py": TREE[f"{LIBRARY}/os.py"]}, tmp_path / "folder")
@@ -421,6 +422,7 @@ def test_ctrl_c_ends_the_compiler(checkout: Checkout, tmp_path: Path) -> None:
 # INTERPRETERS and SHA256SUMS
 
 
+@pytest.mark.long
 def test_the_lists_cover_all_zips_of_the_folder_until_they_are_removed(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "hello").mkdir()
     (tmp_path / "hello" / "app.py").touch()

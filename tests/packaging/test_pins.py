@@ -84,6 +84,7 @@ def test_a_pinned_archive_is_downloaded_once_and_then_read_from_the_cache(
     assert server.requests == [PATH]
 
 
+@pytest.mark.long
 def test_a_pinned_archive_gives_the_same_zip_as_the_file(
     checkout: Checkout, server: WebServer, tmp_path: Path, cache: Path
 ) -> None:

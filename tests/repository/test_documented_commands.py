@@ -276,6 +276,7 @@ def test_the_readme_deploys_a_function_with_a_streaming_url(shell: Shell) -> Non
 
 
 @needs_the_aws_cli
+@pytest.mark.long
 def test_the_aws_cli_page_deploys_moves_and_removes_functions(shell: Shell) -> None:
     page = "docs/deploy/aws-cli.md"
     assert role_of(shell.cloud) == f"arn:aws:iam::{ACCOUNT}:role/hello-stream"

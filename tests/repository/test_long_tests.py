@@ -22,11 +22,13 @@ def test_a_long_test_is_left_out_and_counted(arguments: list[str]) -> None:
     assert "1 long test was left out: run them with ./build.sh test --long" in output
 
 
+@pytest.mark.long
 def test_the_number_counts_only_what_the_arguments_have_chosen() -> None:
     output = collect("-k", "3000")
     assert not any("left out" in line for line in output)
 
 
+@pytest.mark.long
 def test_with_the_option_all_tests_run() -> None:
     output = collect("--long")
     assert any("[20000]" in line for line in output)

@@ -163,6 +163,7 @@ def test_the_layer_contains_the_licences_of_all_bundled_packages(zips: Zips, arc
     assert set(texts.values()) <= {data for _, data in zips.entries(architecture).values()}
 
 
+@pytest.mark.long
 def test_a_downloaded_interpreter_gives_the_same_bytes(zips: Zips, tmp_path: Path) -> None:
     archive = debian_stand_ins.interpreter(X86_64)
     with web_server.running() as server:
