@@ -132,7 +132,7 @@ def _measure_one(interpreter: Interpreter, workshop: Workshop, options: argparse
 def _workload(options: argparse.Namespace) -> Workload:
     workload = QUICK if options.quick else FULL
     runs: int | None = options.runs
-    return workload if runs is None else replace(workload, pairs=runs, rounds=runs)
+    return workload if runs is None else replace(workload, pairs=runs, rounds=runs, application_pairs=runs)
 
 
 def _show_progress(text: str) -> None:
