@@ -93,21 +93,7 @@ class EventLoop:
         """
         try:
             with AioConnection(response.connection, self._loop) as driver:
-                stream, unsent = AioResponseStream(response, driver), driver.unsent
-                try:
-                    write, write_next = response.write_first, response.write
-                    async for item in items:
-                        write(item)
-                        if unsent:
-                            await stream.drain()
-                        write = write_next
-                        del item  # or two large chunks would exist at a time
-                finally:
-                    if hasattr(items, "aclose"):
-                        try:
-                            await items.aclose()
-                        except Exception as error:
-                            self._log_clean_up(error)
+                await AioResponseStream(response, driver).write_all(items, self._log_clean_up)
         except BaseException as error:
             errors.append(error)
         self.context = self._copy_context()

@@ -25,7 +25,7 @@ from streaming_runtime.http1 import HEAD_READ_BYTES, ProtocolError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
-    from collections.abc import Generator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from streaming_runtime.api import Report, ResponseStream
     from streaming_runtime.connection import Connection
@@ -246,6 +246,28 @@ class AioResponseStream:
         self._response.write(item)
         if self._driver.unsent:
             await self.drain()
+
+    async def write_all(self, items: "AsyncIterator[object]", log_clean_up: "Callable[[Exception], None]") -> None:
+        """Send what the iterator yields, each chunk before it resumes; then close it.
+
+        Args:
+            log_clean_up: is called with an error that the iterator raises while it is closed.
+        """
+        unsent = self._driver.unsent
+        try:
+            write, write_next = self._response.write_first, self._response.write
+            async for item in items:
+                write(item)
+                if unsent:
+                    await self.drain()
+                write = write_next
+                del item  # or two large chunks would exist at a time
+        finally:
+            if hasattr(items, "aclose"):
+                try:
+                    await items.aclose()
+                except Exception as error:
+                    log_clean_up(error)
 
     async def finish(self) -> bool:
         """End the response, and wait for the Runtime API. Return whether it has accepted the response."""

@@ -31,7 +31,6 @@ worker = load("worker")
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Future, Task
-    from collections.abc import AsyncIterator
     from types import ModuleType
     from typing import Any, NoReturn
 
@@ -209,30 +208,14 @@ class Slots:
             else:
                 event, context = self._loaded.arguments(invocation)
                 items = self._loaded.function(event, context)
-                await self._send(items, response, stream, driver)
+                await stream.write_all(items, self._log_clean_up)
             await stream.finish()
         except BaseException as error:
             return error
         return None
 
-    async def _send(
-        self, items: "AsyncIterator[object]", response: "ResponseStream", stream: "Any", driver: SlotDriver
-    ) -> None:
-        unsent = driver.unsent
-        try:
-            write, write_next = response.write_first, response.write
-            async for item in items:
-                write(item)
-                if unsent:
-                    await stream.drain()
-                write = write_next
-                del item  # or two large chunks would exist at a time
-        finally:
-            if hasattr(items, "aclose"):
-                try:
-                    await items.aclose()
-                except Exception as error:
-                    self._log.error(describe(error, "the handler's clean-up"))
+    def _log_clean_up(self, error: Exception) -> None:
+        self._log.error(describe(error, "the handler's clean-up"))
 
     async def _fail(self, error: BaseException, response: "ResponseStream", stream: "Any", driver: SlotDriver) -> None:
         """Log the error, and report it to the caller."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import pytest
 from support.function_process import Gate, source
 from support.http_events import DOMAIN, REST_DOMAIN, function_url, rest_api
+from support.http_responses import parse
 
 VARIABLES = {"_HANDLER": "app.app"}
 
@@ -19,27 +19,6 @@ def start(runtime):
         return runtime(code if isinstance(code, dict) else {"app.py": code}, variables=variables, **options)
 
     return start
-
-
-@dataclass
-class HttpResponse:
-    """The HTTP response that the caller of a Function URL gets."""
-
-    status: int
-    headers: dict[str, str]
-    cookies: list[str]
-    chunks: list[bytes]
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.chunks)
-
-
-def parse(response):
-    prelude, end, *chunks = response.chunks
-    assert end == bytes(8)
-    head = json.loads(prelude)
-    return HttpResponse(head["statusCode"], head["headers"], head["cookies"], chunks)
 
 
 def request(function, *arguments, event=function_url, **options):
