@@ -54,7 +54,7 @@ class HttpRequest:
         scheme: `http` or `https`, as the caller used it.
         http_version: such as `1.1`.
         client: address and port of the caller; the port is 0, because events do not contain it. None if unknown.
-        server: name and port that the caller used. None if unknown.
+        server: the domain name in the event, otherwise the header `host`, and a port. None if unknown.
     """
 
     __slots__ = (

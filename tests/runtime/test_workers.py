@@ -8,7 +8,8 @@ import signal
 import time
 
 import pytest
-from support.function_process import TIMEOUT, Gate
+from support.emulator import until
+from support.function_process import Gate
 
 WAITS = """
 import os
@@ -21,13 +22,6 @@ def handler(event, context):
         open(event["gate"]).close()
         yield b"after"
 """
-
-
-def until(condition):
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_each_slot_is_a_process_of_the_same_group_that_imports_the_function_itself(concurrent, tmp_path):

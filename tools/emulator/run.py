@@ -150,15 +150,7 @@ def make_pool(
         from tools.emulator.debugging import check_debugpy  # only --debug needs it
 
         check_debugpy(configuration.python)
-    if configuration.bundled_python is not None and not configuration.os_only:
-        console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
-    if configuration.replaces_bootstrap:
-        console.note(
-            f"{name}: AWS_LAMBDA_EXEC_WRAPPER names {configuration.wrapper or 'no file'}; as on Lambda, it is started "
-            "instead of the layer's bootstrap. To run a wrapper with the layer, set STREAMING_RUNTIME_EXEC_WRAPPER"
-        )
-    if options.snapstart:
-        note_snapstart_limits(configuration, console)
+    note_start(configuration, options.snapstart, console)
     init_timeout = long_init_timeout(settings.timeout) if configuration.has_long_init_phase else INIT_TIMEOUT
     pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
@@ -169,6 +161,20 @@ def make_pool(
     if reload:
         code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
     return pool
+
+
+def note_start(configuration: FunctionConfiguration, snapstart: bool, console: Console) -> None:
+    """Print what a developer may not expect about the start of a function."""
+    name = configuration.name
+    if configuration.bundled_python is not None and not configuration.os_only:
+        console.note(f"the interpreter in the layer cannot start here; {name} runs on {PYTHON} (try --isolate)")
+    if configuration.replaces_bootstrap:
+        console.note(
+            f"{name}: AWS_LAMBDA_EXEC_WRAPPER names {configuration.wrapper or 'no file'}; as on Lambda, it is started "
+            "instead of the layer's bootstrap. To run a wrapper with the layer, set STREAMING_RUNTIME_EXEC_WRAPPER"
+        )
+    if snapstart:
+        note_snapstart_limits(configuration, console)
 
 
 def long_init_timeout(timeout: float) -> float:

@@ -38,15 +38,7 @@ def select(
         UsageError: a function is named twice, or named and excluded.
         ToolError: a named function does not exist, or no function is selected.
     """
-    exclusion = Exclusion(options.exclude, place)
-    if options.functions:
-        names = _names(options.functions, place)
-        exclusion.refuse(names)
-    else:
-        listed = sorted(each.name for each in functions.all() if _is_selected(each, options, layers, origin))
-        names = [name for name in listed if not exclusion.contains(name)]
-    for text in exclusion.without_effect:
-        note(f"--exclude {text} matches none of the functions that are selected otherwise")
+    names = _selected_names(options, functions, layers, place, note, origin)
     reading = Reading(len(names), "function", note, functions.pace.clock)
 
     def read(name: str) -> Function | None:
@@ -65,6 +57,27 @@ def select(
             f"no function{condition} in {place.region} is selected: ./build.sh report lists those with the layer"
         )
     return chosen
+
+
+def _selected_names(
+    options: Options,
+    functions: Functions,
+    layers: Collection[Layer],
+    place: Place,
+    note: Callable[[str], None],
+    origin: LayerVersion | None,
+) -> list[str]:
+    """Return the names that are given, or those of the list of all functions, without those of `--exclude`."""
+    exclusion = Exclusion(options.exclude, place)
+    if options.functions:
+        names = _names(options.functions, place)
+        exclusion.refuse(names)
+    else:
+        listed = sorted(each.name for each in functions.all() if _is_selected(each, options, layers, origin))
+        names = [name for name in listed if not exclusion.contains(name)]
+    for text in exclusion.without_effect:
+        note(f"--exclude {text} matches none of the functions that are selected otherwise")
+    return names
 
 
 def _names(texts: Sequence[str], place: Place) -> list[str]:
