@@ -108,6 +108,7 @@ def interrupt_once(folder: FunctionFolder, temporary: Path, seed: int) -> None:
             traffic.join()
     assert result.code in STATUSES, (seed, phase, result)
     assert "Traceback" not in result.err and "Exception ignored" not in result.err, (seed, phase, result)
+    assert "was killed" not in result.err, "an end that was requested is no failure"
     until(lambda: not processes_that_mention(os.fsencode(temporary)))
     until(lambda: not list(temporary.iterdir()))
     temporary.rmdir()

@@ -65,7 +65,7 @@ def serve(
     if options.snapstart or options.debug_port is not None:
         for pool in pools.values():
             pool.prepare()
-    supervisor.gone.wait()
+    supervisor.wait_until_lost()
     raise ToolError("the process that starts the execution environments was killed; start main.py again")
 
 

@@ -78,6 +78,7 @@ class Supervisor:
         self._number = 0
         self._processes: dict[int, Process] = {}  # by number
         self._closed = False
+        self._end_requested = False
         self._problem: OSError | None = None  # why there is no scratch folder
         self._ready = threading.Event()
         self.gone = threading.Event()
@@ -145,6 +146,12 @@ class Supervisor:
         if self.gone.wait(timeout) and self.scratch.exists():
             remove_folder(self.scratch)
 
+    def wait_until_lost(self) -> None:
+        """Wait until somebody else ends the supervisor. After `close` or `kill` this waits for the exit of main.py."""
+        self.gone.wait()
+        if self._end_requested:
+            threading.Event().wait()
+
     def make_folder(self, name: str) -> Path:
         """Make a folder that is removed at the end. Raises OSError."""
         self.wait_until_ready()
@@ -156,6 +163,7 @@ class Supervisor:
         return socket.socketpair()
 
     def _request_end(self) -> None:
+        self._end_requested = True
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
 
