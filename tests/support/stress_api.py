@@ -42,9 +42,12 @@ class StressApi:
     Args:
         events: of all invocations.
         faults: the probability of a fault of the server at each step.
+        crowd: how many invocations run at a time before the server reads the first response.
     """
 
-    def __init__(self, events: list[dict[str, Any]], faults: float, seed: int = 1) -> None:
+    def __init__(self, events: list[dict[str, Any]], faults: float, crowd: int = 0, seed: int = 1) -> None:
+        self._crowd = crowd
+        self._is_crowded = asyncio.Event()
         self.invocations = [Invocation(number, event) for number, event in enumerate(events)]
         self.by_id = {invocation.request_id: invocation for invocation in self.invocations}
         self.violations: list[str] = []
@@ -101,6 +104,7 @@ class StressApi:
         invocation = self.by_id[request_id]
         if fields.get("lambda-runtime-invocation-id") != invocation.invocation_id:
             self.violations.append(f"{path} with the invocation id {fields.get('lambda-runtime-invocation-id')}")
+        await self._is_crowded.wait()
         if kind == "error":
             body = await reader.readexactly(int(fields["content-length"]))
         else:
@@ -141,6 +145,8 @@ class StressApi:
         invocation = self._waiting.pop()
         self.running += 1
         self.most_running = max(self.most_running, self.running)
+        if self.running >= self._crowd:
+            self._is_crowded.set()
         body = json.dumps(invocation.event).encode()
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

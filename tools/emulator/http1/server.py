@@ -88,8 +88,11 @@ class Server:
             self._change.wait_for(lambda: not self._connections, drain_timeout)
 
     def close_connections(self, besides: Connection) -> None:
-        """Shut down every connection except one; continue to accept new ones."""
+        """Shut down every connection except one, also those that wait in the backlog; continue to accept new ones."""
         with self._change:
+            with contextlib.suppress(OSError):  # none waits any more
+                while True:
+                    self._listener.accept()[0].close()
             for connection in self._connections - {besides}:
                 with contextlib.suppress(OSError):
                     connection.socket.shutdown(socket.SHUT_RDWR)
@@ -107,28 +110,29 @@ class Server:
                 poller.poll()
                 if self._closed:
                     break
-                sock, address = self._listener.accept()
+                self._accept_next()
             except (BlockingIOError, ConnectionAbortedError):  # the client has gone meanwhile
                 continue
             except Exception:  # out of descriptors or memory, for example; only the end of another connection helps
                 time.sleep(ACCEPT_PAUSE)
-                continue
+        self._release()
+
+    def _accept_next(self) -> None:
+        with self._change:  # a connection is in the backlog or in `_connections`, as `close_connections` expects
+            sock, address = self._listener.accept()
             try:
                 self._start(sock, address)
             except Exception:  # reset by the client, or the system allows no more threads
                 sock.close()
-        self._release()
 
     def _start(self, sock: socket.socket, address: Any) -> None:
         sock.setblocking(True)  # on BSD and macOS an accepted socket is non-blocking like its listener
         peer = address[0] if address else ""  # macOS has no address for a connection that was reset
         connection = Connection(sock, peer)
-        thread = threading.Thread(target=self._run, args=(connection,), daemon=True)
-        with self._change:
-            if self._closed:
-                connection.socket.shutdown(socket.SHUT_RDWR)
-            thread.start()
-            self._connections.add(connection)
+        if self._closed:
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+        self._connections.add(connection)
 
     def _run(self, connection: Connection) -> None:
         try:
