@@ -7,8 +7,9 @@ Developer Guide, lambda-managed-instances-python and runtimes-custom: the log co
   them (`os.write`, C code, child processes) reaches the log unchanged.
 - Each process has log descriptors of its own: two connections to the socket that the service provides. If there is no
   socket, or it closes, the log goes to the descriptors that the runtime was started with.
-- The invocation of a record is that of the process, or, with many invocations on one event loop, a context variable:
-  tasks and `asyncio.to_thread` inherit it. If it is unknown, the record has no id.
+- The invocation of a record is a context variable: tasks and `asyncio.to_thread` inherit it. In a process with one
+  invocation at a time, code of that invocation need not have the variable: see `invocation_threads` for the threads
+  that belong to it. If the invocation is unknown, the record has no id.
 - On an event loop, a thread writes, because a log that is read slowly would stop all invocations. See `log_writer`.
 """
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from streaming_runtime.invocation import Invocation
+    from streaming_runtime.invocation_threads import InvocationThreads
 
 VERSION = "0.1.0"
 
@@ -40,6 +42,7 @@ MAX_LINE_BYTES = 256 * 1024  # a longer line becomes several records
 NAMES = {1: "stdout", 2: "stderr"}
 
 io = import_standard("io")
+invocation_threads = load("invocation_threads")
 
 
 class ConcurrentLog(Log):
@@ -50,6 +53,7 @@ class ConcurrentLog(Log):
     def __init__(self) -> None:
         self._current: Invocation | None = None
         self._variable: Any = None
+        self._threads: InvocationThreads | None = None
         self._writer: Any = None
         super().__init__()
         self.is_json = True
@@ -61,26 +65,25 @@ class ConcurrentLog(Log):
 
     @property
     def invocation(self) -> "Invocation | None":
-        if self._variable is not None:
-            found: Invocation | None = self._variable.get()
-            return found
-        return self._current
+        found: Invocation | None = self._variable.get() if self._variable is not None else None
+        current = self._current
+        if found is None and current is not None and (self._threads is None or self._threads.belongs_to(current)):
+            found = current
+        return found
 
     @invocation.setter
     def invocation(self, invocation: "Invocation | None") -> None:
-        if self._variable is not None:
-            self._variable.set(invocation)
-        else:
-            self._current = invocation
+        """Set the one invocation that this process serves."""
+        self._current = invocation
 
-    def set_invocation(self, invocation: "Invocation") -> None:
+    def enter_context(self, invocation: "Invocation | None") -> None:
         """Set the invocation of the current context."""
-        self.invocation = invocation
+        self._variable.set(invocation)
 
-    def use_context_variable(self) -> None:
-        """From now on, each context has an invocation of its own; there is none outside of the contexts that set it."""
-        self._current = None
+    def separate_contexts(self) -> None:
+        """From now on, each context can have an invocation of its own, and each thread belongs to one."""
         self._variable = import_standard("contextvars").ContextVar("invocation", default=None)
+        self._threads = invocation_threads.InvocationThreads(self)
 
     def identity(self) -> "dict[str, str]":
         """Return the fields of a record that identify its invocation; none if that is unknown."""
@@ -152,9 +155,22 @@ class ConcurrentLog(Log):
             except OSError:
                 self._leave_provider()
 
+    def write_at_once(self, descriptor: int, data: bytes) -> bytes:
+        """Write what the service's socket takes without a wait. Return the rest, which is all of it for other files."""
+        number = self._outputs[descriptor].number()
+        if not self._provider or number is None:
+            return data
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
+        try:
+            return data[connection.send(data, socket.MSG_DONTWAIT) :]
+        except OSError:  # it is full or closed
+            return data
+        finally:
+            connection.detach()  # the number belongs to the output
+
     def start_writer(self) -> "Any":
-        """Let a thread write from now on. Return it."""
-        self._writer = load("log_writer").LogWriter(self.write_now)
+        """Let a thread write from now on what has to wait. Return it."""
+        self._writer = load("log_writer").LogWriter(self.write_now, self.write_at_once)
         return self._writer
 
     def stop_writer(self) -> None:

@@ -1,8 +1,10 @@
 """The thread that writes the log of an event loop.
 
 A pipe or a socket that is read slowly blocks whoever writes to it. On an event loop, that would stop all invocations of
-the process. So records are put into a queue, and a thread writes them, in their order. Nothing is dropped: with
-MAX_WAITING_BYTES in the queue, the log call itself blocks, until the thread has written enough.
+the process. So what cannot be written at once is put into a queue, and a thread writes it, in its order. Nothing is
+dropped: with MAX_WAITING_BYTES in the queue, the log call itself blocks, until the thread has written enough.
+
+The service's socket usually takes a record at once. A process that is killed then loses only what nobody has read.
 """
 
 from streaming_runtime import import_standard
@@ -25,10 +27,12 @@ class LogWriter:
 
     Args:
         write: writes one record to a descriptor.
+        write_at_once: writes what the descriptor takes without a wait, and returns the rest.
     """
 
-    def __init__(self, write: "Callable[[int, bytes], None]") -> None:
+    def __init__(self, write: "Callable[[int, bytes], None]", write_at_once: "Callable[[int, bytes], bytes]") -> None:
         self._write = write
+        self._write_at_once = write_at_once
         # Reentrant: a signal handler, or a destructor, of the main thread can log while that thread is in `put`.
         self._change = threading.Condition(threading.RLock())
         deque = import_standard("collections").deque
@@ -37,8 +41,12 @@ class LogWriter:
         threading.Thread(target=self._run, name="log-writer", daemon=True).start()
 
     def put(self, descriptor: int, record: bytes) -> None:
-        """Add a record. Block while MAX_WAITING_BYTES wait."""
+        """Write a record, or add it to the queue. Block while MAX_WAITING_BYTES wait."""
         with self._change:
+            if not self._waiting:
+                record = self._write_at_once(descriptor, record)
+            if not record:
+                return
             while self._waiting and self._waiting + len(record) > MAX_WAITING_BYTES:
                 self._change.wait()
             self._records.append((descriptor, record))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 BLOCKED_SECONDS = 1.0
+LIBRARY = os.path.dirname(os.__file__)
 
 threading = import_standard("threading")
 
@@ -49,7 +50,7 @@ def watch(loop: "Any", log: "ConcurrentLog", running: "dict[Task[Any], Invocatio
         if not sign.wait(BLOCKED_SECONDS):
             place = place_of(sys._current_frames().get(thread))
             task = import_standard("asyncio").current_task(loop)
-            log.invocation = running.get(task) if task is not None else None
+            log.enter_context(running.get(task) if task is not None else None)
             log.note(
                 f"the handler {variable('_HANDLER')} blocks the event loop: {place} has not returned for "
                 f"{BLOCKED_SECONDS:.0f} second, and all invocations of this process wait for it; call it with "
@@ -61,11 +62,20 @@ def watch(loop: "Any", log: "ConcurrentLog", running: "dict[Task[Any], Invocatio
 
 def place_of(frame: "FrameType | None") -> str:
     """Return file, line and function of the innermost frame that belongs to the function and not to a library."""
-    library = os.path.dirname(os.__file__)
-    found = frame
-    while found is not None and found.f_code.co_filename.startswith((library, FOLDER, "<frozen")):
-        found = found.f_back
-    found = found or frame
+    found = outside_of((LIBRARY, FOLDER, "<frozen"), frame) or frame
     if found is None:
         return "code of the function"
     return f"{found.f_code.co_filename}, line {found.f_lineno}, in {found.f_code.co_name},"
+
+
+def is_in_function(frame: "FrameType | None") -> bool:
+    """Return whether code of the function runs, or code of a library that it has called."""
+    found = outside_of((LIBRARY, "<frozen"), frame)
+    return found is not None and not found.f_code.co_filename.startswith(FOLDER)
+
+
+def outside_of(places: "tuple[str, ...]", frame: "FrameType | None") -> "FrameType | None":
+    """Return the innermost frame whose file is in none of the places."""
+    while frame is not None and frame.f_code.co_filename.startswith(places):
+        frame = frame.f_back
+    return frame

@@ -56,11 +56,13 @@ def choose(loaded: "Handler", requested: "str | None") -> str:
     if is_async(loaded):
         return ASYNC
     if requested == ASYNC:
-        raise ContractError(
-            "InvalidConcurrency",
-            f"{CONCURRENCY} is async, but the handler is not: make it an async generator function (async def with "
-            f"yield) or an ASGI application, or remove the variable",
+        problem = (
+            "but a tracing agent calls the handler, and needs a process for each invocation: remove one of the two"
+            if loaded.is_observed
+            else "but the handler is not: make it an async generator function (async def with yield) or an ASGI "
+            "application, or remove the variable"
         )
+        raise ContractError("InvalidConcurrency", f"{CONCURRENCY} is async, {problem}")
     return PROCESS
 
 

@@ -15,6 +15,7 @@ task with a connection of its own. What can go wrong, and how each case is handl
   from which `os.environ` takes the trace id: see `trace_variable`. The task and the work after the response use the
   same context.
 - An invocation that has arrived is recorded before it is read, as in `worker`.
+- At the shutdown, a handler can block the loop. Then no task can be cancelled, so the exit is raised in its code.
 """
 
 from streaming_runtime import MinimalReport, NotDelivered, RuntimeApiError, Terminated, import_standard, load
@@ -25,13 +26,14 @@ asyncio = import_standard("asyncio")
 CancelledError: type[BaseException] = asyncio.CancelledError
 signal = import_standard("signal")
 AioConnection, AioResponseStream = load("aio_connection").AioConnection, load("aio_connection").AioResponseStream
+loop_watch = load("loop_watch")
 timeouts = load("timeouts")
 worker = load("worker")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Future, Task
-    from types import ModuleType
+    from asyncio import AbstractEventLoop, Future, Task
+    from types import FrameType, ModuleType
     from typing import Any, NoReturn
 
     from streaming_runtime.api import ResponseStream
@@ -45,12 +47,12 @@ VERSION = "0.1.0"
 CANCELLATION_TIMEOUT = 1.0  # seconds that a cancelled task gets before its error is sent
 REPORT_TIMEOUT = 5.0  # seconds to send an error
 SHUTDOWN_TIMEOUT = 1.5  # seconds; the parent waits for 2
+REACTION_TIMEOUT = 0.2  # seconds that the loop may be blocked after SIGTERM
 MAX_RETRY_PAUSE = 5.0  # seconds before a slot asks again that was refused while others work
 
 
 def serve(runtime: "ModuleType", apis: "list[WorkerApi]", loaded: "Handler", log: "ConcurrentLog") -> "NoReturn":
     """Serve invocations on one event loop. Ends only with an exception."""
-    log.use_context_variable()
     load("trace_variable").install(log)
     writer = log.start_writer()
     import_standard("atexit").register(log.stop_writer)
@@ -97,8 +99,8 @@ class Slots:
         """Serve until SIGTERM. Raises Terminated then, and RuntimeApiError if no slot gets invocations any more."""
         loop = asyncio.get_running_loop()
         terminated = loop.create_future()
-        loop.add_signal_handler(signal.SIGTERM, self._terminate, terminated)
-        load("loop_watch").start(loop, self._log, self._running)
+        self._follow_sigterm(loop, terminated)
+        loop_watch.start(loop, self._log, self._running)
         slots = [loop.create_task(self._serve_slot(api)) for api in self._apis]
         await asyncio.wait([terminated, *slots], return_when=asyncio.FIRST_COMPLETED)
         if self._exit is not None:
@@ -111,10 +113,25 @@ class Slots:
             if slot.done():
                 slot.result()
 
-    def _terminate(self, terminated: "Future[None]") -> None:
-        if self._exit is None:  # the service signals the group, and the parent forwards the signal
-            self._exit = Terminated(128 + signal.SIGTERM)
+    def _follow_sigterm(self, loop: "AbstractEventLoop", terminated: "Future[None]") -> None:
+        def terminate(signum: int, _: object) -> None:
+            if (
+                self._exit is None and not loop.is_closed()
+            ):  # the service signals the group, and the parent forwards the signal
+                self._exit = Terminated(128 + signum)
+                signal.signal(signal.SIGALRM, interrupt)
+                signal.setitimer(signal.ITIMER_REAL, REACTION_TIMEOUT, REACTION_TIMEOUT)
+                loop.call_soon_threadsafe(react)
+
+        def react() -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             terminated.set_result(None)
+
+        def interrupt(_: int, frame: "FrameType | None") -> None:
+            if loop_watch.is_in_function(frame):  # not within the sending of a chunk
+                raise self._exit or Terminated
+
+        signal.signal(signal.SIGTERM, terminate)
 
     # Asking for invocations
 
@@ -164,8 +181,7 @@ class Slots:
         """Serve one invocation, in a context of its own."""
         loop = asyncio.get_running_loop()
         context = self._loaded.new_context()
-        context.run(self._log.set_invocation, invocation)
-        response = api.response_class(api, invocation, self._log)
+        response = context.run(api.response_class, api, invocation, self._log)
         stream = AioResponseStream(response, driver)
         limit = timeouts.TimeLimit(invocation)
         task = loop.create_task(self._stream(invocation, response, stream, driver), context=context)

@@ -203,6 +203,7 @@ def with_deadline(base: "type[ResponseStream]") -> "type[ResponseStream]":
 
         def __init__(self, api: WorkerApi, invocation: Invocation, log: "Any") -> None:
             super().__init__(api, invocation, log)
+            log.enter_context(invocation)  # a response is made in the context of its invocation
             api.has_timed_out = False
             self._worker_api = api
             self._limit = timeouts.TimeLimit(invocation)
@@ -271,6 +272,7 @@ def serve(parent: "Parent", worker: "Worker") -> "NoReturn":
     """Serve invocations in a process that was just forked. Ends only with an exception."""
     runtime, log = parent.runtime, parent.log
     log.connect()
+    log.separate_contexts()
     channel = Channel(worker.child_channel)
     api = make_api(parent, worker.slots[0], channel)
     api.extension = parent.api.extension

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from support import documents, package_environments
 from support.collector import Collector
+from support.concurrent_function import ConcurrentFunction, one_process
 from support.function_process import FunctionProcess, Gate, source
 
 ENVIRONMENT = package_environments.AGENTS
@@ -506,3 +507,45 @@ def test_sentry_records_an_init_error(
     [envelope] = collector.bodies("/envelope/")
     [error] = [json.loads(line)["exception"]["values"] for line in envelope.split(b"\n") if b'"exception"' in line]
     assert error[0]["value"] == "no configuration"
+
+
+# Several invocations on one event loop: each one has its own trace
+
+CONCURRENT_OPENTELEMETRY = """
+import asyncio
+
+from opentelemetry.propagators.aws.aws_xray_propagator import AwsXRayLambdaPropagator
+from opentelemetry.sdk.trace import TracerProvider
+
+tracer = TracerProvider().get_tracer("app")
+running = []
+both = asyncio.Event()
+
+async def handler(event, context):
+    running.append(event)
+    if len(running) == 2:
+        both.set()
+    await both.wait()  # now both are in this process
+    with tracer.start_as_current_span("outer", AwsXRayLambdaPropagator().extract({})) as outer:
+        await asyncio.sleep(0.01)
+        with tracer.start_as_current_span("inner") as inner:
+            await asyncio.sleep(0.01)
+            is_child = inner.parent == outer.get_span_context()
+    yield f"{outer.context.trace_id:032x} {outer.parent.span_id:016x} {is_child}".encode()
+"""
+
+
+def test_opentelemetry_finds_the_trace_of_each_of_several_invocations(
+    concurrent: Callable[..., ConcurrentFunction],
+) -> None:
+    variables = {"PYTHONPATH": str(ENVIRONMENT.packages)}
+    arguments = [str(ENVIRONMENT.python), "/var/runtime/bootstrap.py"]
+    function = one_process(concurrent, CONCURRENT_OPENTELEMETRY, 2, variables=variables, arguments=arguments)
+    slots = function.waiting_slots(2)
+    ids = {}
+    for slot, name in zip(slots, "ab", strict=True):
+        trace = f"Root=1-5759e988-bd862e3fe1be46a99427279{name};Parent=53995c3f42cd8ad{name};Sampled=1"
+        ids[slot.send_invocation(name, {"Lambda-Runtime-Trace-Id": trace})] = slot, name
+    for request_id, (slot, name) in ids.items():
+        expected = f"5759e988bd862e3fe1be46a99427279{name} 53995c3f42cd8ad{name} True"
+        assert slot.read_response(request_id).body.decode() == expected

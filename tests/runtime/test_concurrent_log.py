@@ -54,6 +54,95 @@ def check(log, request_id):
     assert len(lines) == len(records) + 2
 
 
+THREADS = """
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+logging.getLogger().setLevel("INFO")
+pool = ThreadPoolExecutor(1)
+first_invocation_is_over = threading.Event()
+leftovers = []
+
+def leave():
+    logging.info("before the end")
+    first_invocation_is_over.wait()
+    logging.info("left over")
+    print("left over")
+    other = threading.Thread(target=logging.info, args=["started by what is left over"])
+    other.start()
+    other.join()
+
+def handler(event, context):
+    thread = threading.Thread(target=logging.info, args=["thread of %s", event])
+    thread.start()
+    thread.join()
+    pool.submit(logging.info, "pool in %s", event).result()
+    if event == "first":
+        leftovers.append(threading.Thread(target=leave))
+        leftovers[0].start()
+    else:
+        first_invocation_is_over.set()
+        leftovers[0].join()
+    yield b""
+"""
+
+
+def test_a_thread_that_is_left_over_logs_without_the_id_of_the_current_invocation(concurrent):
+    function = concurrent(THREADS, 1)
+    (slot,) = function.waiting_slots(1)
+    ids = []
+    for name in ("first", "second"):
+        ids.append(slot.send_invocation(name))
+        assert slot.read_response(ids[-1]).body == b""
+        slot.accept()
+        slot.expect_next()
+    found = {(record["message"], record.get("requestId")) for record in function.records}
+    assert found == {
+        ("thread of first", ids[0]),
+        ("pool in first", ids[0]),
+        ("before the end", ids[0]),
+        ("thread of second", ids[1]),
+        ("pool in second", None),
+        ("left over", None),
+        ("started by what is left over", None),
+    }
+
+
+def test_a_task_that_is_left_over_logs_with_the_id_of_its_own_invocation(concurrent):
+    code = """
+        import asyncio
+        import logging
+
+        logging.getLogger().setLevel("INFO")
+        tasks = []
+        second = asyncio.Event()
+
+        async def leave(event):
+            await second.wait()
+            await asyncio.to_thread(logging.info, "thread of %s", event)
+            logging.info("task of %s", event)
+
+        async def handler(event, context):
+            tasks.append(asyncio.create_task(leave(event)))
+            if event == "second":
+                second.set()
+                await asyncio.gather(*tasks)
+            yield b""
+        """
+    function = concurrent(code, 1, variables={"STREAMING_RUNTIME_CONCURRENCY": "process"})
+    (slot,) = function.waiting_slots(1)
+    ids = {}
+    for name in ("first", "second"):
+        ids[name] = slot.send_invocation(name)
+        assert slot.read_response(ids[name]).body == b""
+        slot.accept()
+        slot.expect_next()
+    records = [record for record in function.records if " of " in record["message"]]
+    expected = {(f"{kind} of {name}", request_id) for kind in ("thread", "task") for name, request_id in ids.items()}
+    assert {(record["message"], record.get("requestId")) for record in records} == expected
+
+
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_lines_and_records_are_json_and_the_rest_is_unchanged(concurrent, log_format):
     function = concurrent(HANDLER, 1, variables={"AWS_LAMBDA_LOG_FORMAT": log_format})
@@ -184,6 +273,24 @@ async def handler(event, context):
         print(f"{n:05} " + 1000 * "x")
     yield b"done"
 """
+
+
+def test_a_process_that_is_killed_loses_no_record_that_the_socket_takes(concurrent, tmp_path, provider):
+    code = """
+        import os
+        import signal
+
+        async def handler(event, context):
+            for n in range(1000):
+                print(f"record {n}")
+            os.kill(os.getpid(), signal.SIGKILL)
+            yield b""
+        """
+    function = concurrent(code, 1, variables=variables(tmp_path))
+    (slot,) = function.waiting_slots(1)
+    slot.send_invocation()
+    function.slot().request()  # of the parent, which reports the death
+    provider.wait_for(b'"record 999"')
 
 
 def test_a_log_that_is_read_slowly_does_not_stop_the_loop_and_loses_nothing(concurrent, tmp_path):

@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+from support.concurrent_function import one_process
 from support.function_process import Gate
 from support.http_events import function_url
 from support.http_responses import parse
@@ -36,6 +37,12 @@ async def handler(event, context):
         sys.exit(3)
     if action == "exit in a child task":
         await asyncio.create_task(end())
+    if action == "exit in a callback":
+        asyncio.get_running_loop().call_soon(sys.exit, 5)
+        await asyncio.sleep(0.01)
+    if action == "exit in a task of its own":
+        events["task"] = asyncio.create_task(end())
+        await asyncio.sleep(0.01)
     if action == "stop the loop":
         asyncio.get_running_loop().stop()
     if action == "large":
@@ -47,16 +54,6 @@ async def handler(event, context):
 async def end():
     sys.exit(4)
 """
-
-
-def one_process(concurrent, code, slots, variables=None):
-    """Start an environment with one CPU, so that all slots share one event loop."""
-    cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cpus)})
-    try:
-        return concurrent(code, slots, variables=variables)
-    finally:
-        os.sched_setaffinity(0, cpus)
 
 
 def test_the_slots_share_as_many_processes_as_there_are_cpus(concurrent):
@@ -73,7 +70,19 @@ def test_the_slots_share_as_many_processes_as_there_are_cpus(concurrent):
     assert len(counts) == expected and counts[-1] - counts[0] <= 1
 
 
-@pytest.mark.parametrize("action", ["fail", "cancel", "exit", "exit in a child task", "stop the loop", "large"])
+@pytest.mark.parametrize(
+    "action",
+    [
+        "fail",
+        "cancel",
+        "exit",
+        "exit in a child task",
+        "exit in a callback",
+        "exit in a task of its own",
+        "stop the loop",
+        "large",
+    ],
+)
 def test_what_happens_in_one_slot_leaves_the_others_running(concurrent, action):
     function = one_process(concurrent, HANDLER, 2)
     first, second = function.waiting_slots(2)
@@ -96,7 +105,7 @@ def test_what_happens_in_one_slot_leaves_the_others_running(concurrent, action):
         "exit in a child task": "Runtime.ExitError",
     }
     assert error == types.get(action)
-    assert chunks == {"stop the loop": [b"done"], "large": [bytes(20_000_000), b"done"]}.get(action, [])
+    assert chunks == ([] if error else [bytes(20_000_000), b"done"] if action == "large" else [b"done"])
     assert function.workers() == [int(pid)]
 
 
@@ -319,6 +328,37 @@ def test_sigterm_runs_clean_up_and_reports_each_invocation(concurrent):
         "cleaned up",
         "at exit",
     ]
+
+
+def test_sigterm_ends_a_handler_that_blocks_the_loop_and_each_other_invocation(concurrent, tmp_path):
+    gate = Gate(tmp_path)
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        async def handler(event, context):
+            try:
+                yield b"part"
+                if event:
+                    open(event["gate"]).close()  # nobody opens it
+                await asyncio.Event().wait()
+            finally:
+                print("cleaned up")
+        """,
+        2,
+    )
+    slots = function.waiting_slots(2)
+    for slot, event in zip(slots, [{}, {"gate": gate.path}], strict=True):
+        slot.expect_response(slot.send_invocation(event))
+        slot.peer.read_chunk()
+    os.killpg(function.process.pid, signal.SIGTERM)
+    for slot in slots:
+        assert slot.peer.read_chunk() == b""
+        assert slot.peer.read_trailers()["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+        slot.accept()
+    assert function.wait() == 128 + signal.SIGTERM
+    assert [record.get("message") for record in function.records].count("cleaned up") == 2
 
 
 def test_each_invocation_of_a_killed_process_is_accounted_for(concurrent):

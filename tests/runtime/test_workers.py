@@ -45,6 +45,33 @@ def test_each_slot_is_a_process_of_the_same_group_that_imports_the_function_itse
     assert imports == set(pids)
 
 
+def test_tracing_agents_select_processes(concurrent):
+    code = """
+        import asyncio
+        import os
+
+        running = []
+
+        async def inner(event, context):
+            yield b"%d" % os.getpid()
+            await asyncio.sleep(0)
+
+        def handler(event, context):
+            return inner(event, context)
+        """
+    variables = {"STREAMING_RUNTIME_INNER_HANDLER": "lambda_function.inner"}
+    function = concurrent(code, 3, variables=variables)
+    slots = function.waiting_slots(3)
+    pids = {int(slot.read_response(slot.send_invocation()).body) for slot in slots}
+    assert pids == set(function.workers()) and len(pids) == 3
+
+    function = concurrent(code, 3, variables={**variables, "STREAMING_RUNTIME_CONCURRENCY": "async"})
+    _, document = function.read_init_error()
+    assert document["errorType"] == "Runtime.InvalidConcurrency"
+    assert "a tracing agent calls the handler" in document["errorMessage"]
+    assert function.wait() == 1
+
+
 # The death of a worker
 
 

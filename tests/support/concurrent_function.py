@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,17 @@ class ConcurrentFunction(FunctionProcess):
         for slot in self._slots:
             assert slot.peer is not None
             slot.peer.close()
+
+
+def one_process(start: Callable[..., ConcurrentFunction], code: str, slots: int, **options: Any) -> ConcurrentFunction:
+    """Start an environment with one CPU, so that all slots share one event loop.
+
+    Args:
+        start: the fixture `concurrent`.
+    """
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        return start(code, slots, **options)
+    finally:
+        os.sched_setaffinity(0, cpus)
