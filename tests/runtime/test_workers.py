@@ -10,6 +10,7 @@ import time
 import pytest
 from support.emulator import until
 from support.function_process import Gate
+from support.http_events import function_url
 
 WAITS = """
 import os
@@ -45,24 +46,34 @@ def test_each_slot_is_a_process_of_the_same_group_that_imports_the_function_itse
     assert imports == set(pids)
 
 
-def test_tracing_agents_select_processes(concurrent):
-    code = """
-        import asyncio
-        import os
+INNER_GENERATOR = """
+import os
 
-        running = []
+async def inner(event, context):
+    yield b"%d" % os.getpid()
 
-        async def inner(event, context):
-            yield b"%d" % os.getpid()
-            await asyncio.sleep(0)
+def handler(event, context):
+    return inner(event, context)
+"""
+INNER_APPLICATION = """
+import os
 
-        def handler(event, context):
-            return inner(event, context)
-        """
+async def inner(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"%d" % os.getpid()})
+
+def handler(event, context):
+    return inner(event, context)
+"""
+
+
+@pytest.mark.parametrize("code", [INNER_GENERATOR, INNER_APPLICATION], ids=["async generator", "ASGI application"])
+def test_a_tracing_agent_selects_processes(concurrent, code):
     variables = {"STREAMING_RUNTIME_INNER_HANDLER": "lambda_function.inner"}
     function = concurrent(code, 3, variables=variables)
     slots = function.waiting_slots(3)
-    pids = {int(slot.read_response(slot.send_invocation()).body) for slot in slots}
+    pids = {int(slot.read_response(slot.send_invocation(function_url())).chunks[-1]) for slot in slots}
     assert pids == set(function.workers()) and len(pids) == 3
 
     function = concurrent(code, 3, variables={**variables, "STREAMING_RUNTIME_CONCURRENCY": "async"})

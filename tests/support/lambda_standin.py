@@ -2,7 +2,7 @@
 
 It is not the service. Its additions follow the API Reference and the Developer Guide: the optimistic lock
 (`RevisionId`, 412), updates that take time (`LastUpdateStatus`, 409), pages of 50, limits, invalid zips, shared layers
-of other accounts, and a `Location` that can be downloaded. It can produce faults: 429, 5xx, and connections that break
+of other accounts, capacity providers, and a `Location` that can be downloaded. It can produce faults: 429, 5xx, and connections that break
 before or after the request was carried out. Its error messages are its own, so tests compare codes.
 """
 
@@ -108,6 +108,7 @@ class StandIn:
         self.looks_until_done = 1  # the number of reads that see an update in progress
         self.invoked: list[tuple[str, bytes]] = []
         self.layers: dict[tuple[str, str, str, str], list[str]] = {}  # by function and version
+        self.capacity_providers: dict[tuple[str, str, str], Any] = {}  # the CapacityProviderConfig of functions
         self.revisions: dict[tuple[str, str, str], str] = defaultdict(lambda: str(uuid.uuid4()))
         self.pending: dict[tuple[str, str, str], int] = {}
         self.failed: set[tuple[str, str, str]] = set()
@@ -252,6 +253,8 @@ class StandIn:
         stored = self.layers.get((*key, version), [])
         configuration["Layers"] = [{"Arn": arn, "CodeSize": 1000} for arn in stored]
         configuration["RevisionId"] = self.revisions[key] if version == "$LATEST" else f"revision-of-{version}"
+        if key in self.capacity_providers:
+            configuration["CapacityProviderConfig"] = self.capacity_providers[key]
         configuration["State"] = self.faults.states.get(name, "Active")
         configuration["LastUpdateStatus"] = "Successful"
         if version == "$LATEST" and key in self.pending:
@@ -289,11 +292,14 @@ class StandIn:
     def on_CreateFunction(self, environ: Environ, call: Call, query: Any) -> tuple[int, Any]:
         body = dict(call.body)
         layers = body.pop("Layers", [])
+        capacity_provider = body.pop("CapacityProviderConfig", None)
         self._check_layers(call, layers)
         if "ZipFile" in body.get("Code", {}):
             _check_zip(body["Code"]["ZipFile"])
         status, response = self._moto_json(environ, body)
         self.layers[(*self._key(call, body["FunctionName"]), "$LATEST")] = layers
+        if capacity_provider is not None:
+            self.capacity_providers[self._key(call, body["FunctionName"])] = capacity_provider
         return status, self._complete(call, response)
 
     def on_ListFunctions(self, environ: Environ, call: Call, query: dict[str, str]) -> tuple[int, Any]:
