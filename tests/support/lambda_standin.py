@@ -2,8 +2,9 @@
 
 It is not the service. Its additions follow the API Reference and the Developer Guide: the optimistic lock
 (`RevisionId`, 412), updates that take time (`LastUpdateStatus`, 409), pages of 50, limits, invalid zips, shared layers
-of other accounts, capacity providers, and a `Location` that can be downloaded. It can produce faults: 429, 5xx, and connections that break
-before or after the request was carried out. Its error messages are its own, so tests compare codes.
+of other accounts, capacity providers, and a `Location` that can be downloaded. It can produce faults: 429, 5xx, and
+connections that break before or after the request was carried out. Its error messages are its own, so tests compare
+codes.
 """
 
 from __future__ import annotations
