@@ -92,12 +92,19 @@ RULES = {
     "extension modules for these": (
         [
             f"{LIB}/lib-dynload/{name}.so"
-            for name in ("_tkinter.x", "_testcapi.x", "_test", "_ctypes_test", "xxlimited")
+            for name in ("_tkinter.x", "_testcapi.x", "_test", "_ctypes_test", "xxlimited", "_xxtestfuzz.x")
         ],
         [f"{LIB}/lib-dynload/{name}.so" for name in ("_ctypes", "_struct.x", "select", "_xxinterp", "pyexpat", "zlib")],
     ),
+    "files for developers": (
+        [f"{LIB}/{name}" for name in ("email/architecture.rst", "_pyrepl/mypy.ini", "mypy.ini", "lib-dynload/.empty")],
+        [f"{LIB}/email/architecture.py", f"{LIB}/LICENSE.txt", f"{LIB}/not-mypy.ini"],
+    ),
     "installers": (
-        [f"{LIB}/{name}/x.py" for name in ("lib2to3", "ensurepip", "venv", "site-packages", "msilib")],
+        [
+            *(f"{LIB}/{name}/x.py" for name in ("lib2to3", "ensurepip", "venv", "site-packages", "msilib")),
+            f"{LIB}/EXTERNALLY-MANAGED",
+        ],
         [f"{LIB}/{name}" for name in ("site.py", "venv.py", "zipapp.py", "importlib/metadata/x.py")],
     ),
     "documentation": ([f"{LIB}/pydoc_data/topics.py"], [f"{LIB}/pydoc.py"]),
@@ -109,8 +116,12 @@ RULES = {
         [
             *(f"{LIB}/_{name}_support.py" for name in ("aix", "android", "apple", "ios", "osx")),
             *(f"{LIB}/{name}.py" for name in ("ctypes/macholib/dyld", "asyncio/windows_events", "nturl2path")),
+            f"{LIB}/multiprocessing/popen_spawn_win32.py",
         ],
-        [f"{LIB}/{name}.py" for name in ("ctypes/util", "asyncio/unix_events", "_bsd_support", "ntpath")],
+        [
+            *(f"{LIB}/{name}.py" for name in ("ctypes/util", "asyncio/unix_events", "_bsd_support", "ntpath")),
+            f"{LIB}/multiprocessing/popen_spawn_posix.py",
+        ],
     ),
     "stand-ins for C modules": (
         [f"{LIB}/_py{name}.py" for name in ("datetime", "decimal", "io")],
@@ -188,6 +199,25 @@ def test_an_interpreter_in_a_library_is_kept() -> None:
     tree = cpython({f"lib/{LIBPYTHON}": library, f"lib/libpython{VERSION}.so": Link(LIBPYTHON)}, needed=[LIBPYTHON])
     files = bundled(distribution.from_archive("a.tar", archive(tree)))
     assert {path: data for path, data in files.items() if "libpython" in path} == {f"lib/{LIBPYTHON}": library}
+
+
+# ld.so(8), "Dynamic string tokens"; older builds of python-build-standalone contain the first one.
+ORIGINS = ["$ORIGIN/../lib/", "${ORIGIN}/../lib/", "/opt/cpython/lib/"]
+
+
+@pytest.mark.parametrize("folder", ORIGINS)
+def test_an_interpreter_in_a_library_that_is_needed_by_its_path_is_kept(folder: str) -> None:
+    library = module(data=b"the interpreter")
+    tree = cpython({f"lib/{LIBPYTHON}": library}, needed=[f"{folder}{LIBPYTHON}", "libc.so.6"])
+    files = bundled(distribution.from_archive("a.tar", archive(tree)))
+    assert files[f"lib/{LIBPYTHON}"] == library
+
+
+@pytest.mark.parametrize("folder", ["$ORIGIN/", "$ORIGIN/../../lib/", "/usr/lib/"])
+def test_a_library_that_is_needed_by_another_path_is_missing(folder: str) -> None:
+    tree = cpython({f"lib/{LIBPYTHON}": module()}, needed=[f"{folder}{LIBPYTHON}"])
+    with pytest.raises(PackagingError, match=rf"bin/python3 needs .*{LIBPYTHON}, which is neither in it"):
+        bundled(distribution.from_archive("a.tar", archive(tree)))
 
 
 LEFT_OUT = {

@@ -155,12 +155,12 @@ def _drop_copies(files: dict[str, bytes], folder: str) -> None:
 
 
 def _needed(contents: Iterable[bytes]) -> set[str]:
-    """Return the names of the shared libraries that the ELF files among `contents` need."""
+    """Return the names of the shared libraries that the ELF files among `contents` need, without their folders."""
     needed: set[str] = set()
     for data in contents:
         if data.startswith(elf.MAGIC):
             with suppress(InvalidElf):  # compatibility.check reports it, with the path
-                needed.update(elf.parse(data).needed)
+                needed.update(map(posixpath.basename, elf.parse(data).needed))
     return needed
 
 

@@ -121,8 +121,7 @@ def _check_loader(name: str, path: str, program: Elf, files: Mapping[str, bytes]
 
 def _check_search_path(name: str, path: str, program: Elf, libc: str) -> None:
     needed = posixpath.dirname(posixpath.join(PREFIX, libc))
-    origin = posixpath.dirname(posixpath.join(PREFIX, path))
-    searched = (program.rpath or "").replace("${ORIGIN}", origin).replace("$ORIGIN", origin).split(":")
+    searched = _without_origin(program.rpath or "", path).split(":")
     if program.runpath is not None or needed not in map(posixpath.normpath, searched):
         through = "DT_RUNPATH" if program.runpath is not None else f"no DT_RPATH of {needed}"
         raise PackagingError(
@@ -135,8 +134,19 @@ def _missing_libraries(files: Mapping[str, Elf], has_own_libc: bool) -> Iterator
     bundled = {posixpath.basename(path) for path in files}
     for path, file in files.items():
         for library in file.needed:
-            if library not in bundled and (has_own_libc or not _SYSTEM_LIBRARIES.fullmatch(library)):
+            if "/" in library:
+                # The loader takes a name with a slash for a path, and does not search for it (ld.so(8)).
+                is_present = posixpath.normpath(_without_origin(library, path)).removeprefix(f"{PREFIX}/") in files
+            else:
+                is_present = library in bundled or (not has_own_libc and bool(_SYSTEM_LIBRARIES.fullmatch(library)))
+            if not is_present:
                 yield path, library
+
+
+def _without_origin(text: str, path: str) -> str:
+    """Replace $ORIGIN by the folder in which the file at `path` will be (ld.so(8), "Dynamic string tokens")."""
+    origin = posixpath.dirname(posixpath.join(PREFIX, path))
+    return text.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
 
 
 def _is_essential(path: str) -> bool:

@@ -12,15 +12,17 @@ _KEPT_OUTSIDE_LIB = re.compile(r"LICENSE[^/]*|licenses/[^/]+")
 _LEFT_OUT = re.compile(
     r"""
       .*\.a | .*/__pycache__/.* | .*\.py[co]                # static libraries; bytecode, which the build writes itself
+    | .*\.rst | (.*/)?(mypy\.ini|\.empty|EXTERNALLY-MANAGED)   # for developers and installers
     | pkgconfig/.* | cmake/.*
     | (lib)?(tcl|tk|itcl|tdbc|thread)\d.* | libtcl.* | libtk.*
     | python/ (
           (.*/)? (test|tests|idle_test)/ .*                 # tests, also in packages
         | idlelib/.* | tkinter/.* | turtledemo/.* | turtle\.py
-        | lib-dynload/ (_tkinter|_test|_ctypes_test|xx) .*
+        | lib-dynload/ (_tkinter|_test|_ctypes_test|xx|_xxtestfuzz) .*
         | lib2to3/.* | ensurepip/.* | venv/.* | site-packages/.*
         | pydoc_data/.* | msilib/.* | __phello__.* | config-\d.*
         | _(aix|android|apple|ios|osx)_support\.py | ctypes/macholib/.* | asyncio/windows_\w+\.py | nturl2path\.py
+        | multiprocessing/popen_spawn_win32\.py
         | _py(datetime|decimal|io)\.py                        # fallbacks for C modules that are present
       )
     """,
