@@ -8,6 +8,8 @@
 #        ./build.sh pin [-n] [--versions FILE]       update the Pythons for it in layer-manifest.json
 #        ./build.sh test [--long] [PYTEST ARGUMENTS] run the tests; --long adds those that take
 #                                                    minutes; the first run creates .venv
+#        ./build.sh mutate MODULE [OPTIONS]          change a module of the layer, and find the changes that
+#                                                    no test notices
 #        ./build.sh bench [OPTIONS]                  run the benchmark; see ./build.sh bench --help
 #        ./build.sh -h | --help                      print this text
 #
@@ -165,6 +167,18 @@ run_fleet() {
   exec "$fleet_venv/bin/python" -P -X utf8 -m tools.fleet "$@"
 }
 
+run_mutations() {
+  if asks_for_help "$@"; then run_tool tools.mutation "$@"; fi
+  cd -- "$root"
+  python=$(find_python)
+  if ! test_stamp | venv_is_ready .venv 'boto3, moto, pytest'; then
+    new_venv .venv "the test requirements" .venv
+    install_test_requirements
+  fi
+  export PYTHONPATH="$root"
+  exec .venv/bin/python -P -X utf8 -m tools.mutation "$@"
+}
+
 run_tests() {
   cd -- "$root"
   python=$(find_python)
@@ -185,6 +199,7 @@ run_tests() {
 
 case ${1--} in # no command, or options only: build
   test) shift && run_tests "$@" ;; # its -h is that of pytest
+  mutate) shift && run_mutations "$@" ;;
   bench) shift && run_tool tools.bench "$@" ;;
   publish | verify | report | rollout | attach | detach | rollback | status | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import examples
+from support import examples, function_process
 from support.checkout import Checkout
 from support.cloud import Cloud
 from support.concurrent_function import ConcurrentFunction
@@ -44,8 +44,10 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 
 @pytest.fixture(scope="session")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The slim layer, built by `./build.sh` and unpacked with its modes, like on Lambda."""
+def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slim layer, built by `./build.sh` and unpacked with its modes, like on Lambda; or that of --layer."""
+    if given := request.config.getoption("layer"):
+        return Path(given)
 
     def make(folder: Path) -> None:
         subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
@@ -129,6 +131,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests with the marker `long` too")
+    parser.addoption("--patience", type=float, metavar="SECONDS", help="until a test gives up an event (default: 30)")
+    parser.addoption("--layer", metavar="FOLDER", help="test this unpacked layer instead of a newly built one")
 
 
 left_out = pytest.StashKey[int]()
@@ -137,6 +141,8 @@ left_out = pytest.StashKey[int]()
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[left_out] = 0
     examples.configure(config.getoption("long"))
+    if patience := config.getoption("patience"):
+        function_process.TIMEOUT = patience  # before the tests import it
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

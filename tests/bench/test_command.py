@@ -221,3 +221,12 @@ def command_lines() -> list[bytes]:
         except OSError:
             continue  # the process has ended
     return lines
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # not even root can write below it
+    result = bench(ROOT, "--quick", "-o", tmp_path / "file" / "bench")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"build.sh: error: cannot write to {tmp_path}/file/bench: Not a directory; choose another with --output\n"
+    )

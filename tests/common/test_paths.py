@@ -77,3 +77,23 @@ paths.write_atomically(Path(sys.argv[1]), b"new")
     result = subprocess.run([sys.executable, "-c", program, path], cwd=ROOT)
     assert result.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
+
+
+def test_the_content_is_on_the_disk_before_the_rename_and_the_name_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut cannot be made here, so the system calls are observed."""
+    steps = []
+    replace = os.replace
+
+    def flush(descriptor: int) -> None:
+        steps.append("flush folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "flush file")
+
+    def rename(old: Path, new: Path) -> None:
+        steps.append("rename")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    write_all_atomically({tmp_path / "first": b"1", tmp_path / "second": b"2"})
+    assert steps == ["flush file", "flush file", "rename", "rename", "flush folder"]

@@ -127,3 +127,20 @@ def test_pyenv_root_is_the_folder_of_pyenv(monkeypatch: pytest.MonkeyPatch, tmp_
     python = fake(tmp_path / "versions" / "3.99.1" / "bin" / "python3.99")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert interpreters.find("3.99").path == str(python)
+
+
+def test_a_pyenv_of_another_user_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sudo and CI systems keep PYENV_ROOT of the user who has called them."""
+    fake(tmp_path / "versions" / "3.99.1" / "bin" / "python3.99")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    user, mode = os.geteuid(), tmp_path.stat().st_mode
+    tmp_path.chmod(0)
+    if user == 0:  # root may read every folder
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PackagingError, match=r"no final release of CPython 3\.99"):
+            interpreters.find("3.99")
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(mode)

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "tools/emulator": {"tools/common", "tools/packaging"},
     "tools/fleet": {"tools/common", "tools/packaging"},
     "tools/bench": {"tools/common", "tools/packaging", "tools/emulator"},
+    "tools/mutation": {"tools/common", "tools/bench"},
     "main.py": {"tools/emulator"},
 }
 
@@ -74,6 +75,7 @@ LATE_IMPORTS = {
     ("tools/packaging/interpreter/download.py", "http.client"): SLIM,
     ("tools/packaging/interpreter/download.py", "urllib.error"): SLIM,
     ("tools/packaging/interpreter/download.py", "urllib.request"): SLIM,
+    ("tools/mutation/cli.py", "tools.mutation.session"): "the help text works without pytest",
     ("tools/fleet/aws/session.py", "boto3"): NO_AWS,
     ("tools/fleet/aws/session.py", "botocore.config"): NO_AWS,
     ("tools/fleet/aws/session.py", "botocore.exceptions"): NO_AWS,

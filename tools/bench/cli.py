@@ -24,7 +24,7 @@ from tools.bench.programs import Workshop
 from tools.bench.report import Part, Report
 from tools.common.cli import DONE, Parser, run
 from tools.common.errors import ToolError
-from tools.common.paths import ROOT, write_all_atomically
+from tools.common.paths import ROOT, shown, write_all_atomically
 
 PROGRAM = "./build.sh bench"
 EPILOG = f"""\
@@ -90,14 +90,23 @@ def _run(options: argparse.Namespace) -> int:
     if options.markdown:
         print(markdown_table(options.markdown))
         return DONE
+    _make_folder(options.output)  # first: a failure after the measurements would lose them
     report = _measure(options)
-    options.output.mkdir(parents=True, exist_ok=True)
     files = {"bench.json": report.json(), "bench.svg": svg(report)}
     write_all_atomically({options.output / name: text.encode() for name, text in files.items()})
     print(report.text(), flush=True)
     if report.baseline and report.failures:
         raise ToolError(f"slower than {report.baseline}: {'; '.join(report.failures)}")
     return DONE
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ToolError(f"cannot write to {shown(folder)}: {error.strerror}; choose another with --output") from error
 
 
 def _measure(options: argparse.Namespace) -> Report:

@@ -139,7 +139,11 @@ def _on_path(name: str) -> Iterator[str]:
 
 
 def _in_pyenv(version: str) -> Iterator[str]:
-    root = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))
-    patches = [re.fullmatch(rf"{re.escape(version)}\.(\d+)", folder.name) for folder in root.glob("versions/*")]
+    folder = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")) / "versions"
+    try:
+        names = os.listdir(folder)
+    except OSError:  # there is no pyenv, or it belongs to another user
+        return
+    patches = [re.fullmatch(rf"{re.escape(version)}\.(\d+)", name) for name in names]
     for patch in sorted((int(match[1]) for match in patches if match), reverse=True):
-        yield str(root / "versions" / f"{version}.{patch}" / "bin" / f"python{version}")
+        yield str(folder / f"{version}.{patch}" / "bin" / f"python{version}")
