@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -13,7 +14,9 @@ import termios
 from pathlib import Path
 
 import pytest
-from support.emulator import BARE_ENVIRONMENT, ECHO, ROOT, MakeFunction, Server, run
+from support.emulator import BARE_ENVIRONMENT, ECHO, ROOT, MakeFunction, Server, run, until
+
+from tools.emulator.console import Console
 
 
 def lines_about(server: Server, method: str) -> list[str]:
@@ -72,8 +75,11 @@ def on_terminal(columns: int, *arguments: str | Path) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_the_report_fits_the_terminal(make_function: MakeFunction, columns: int) -> None:
+def test_start_and_report_fit_the_terminal(make_function: MakeFunction, columns: int) -> None:
     lines = on_terminal(columns, "-e", "{}", "--function", make_function(ECHO).path)
+    start = lines[: next(number for number, line in enumerate(lines) if line.startswith("END"))]
+    assert "\n".join(start).endswith(" Version: $LATEST" if columns > 70 else "\n  Version: $LATEST")
+    assert max(map(len, start)) <= columns
     report = lines[next(number for number, line in enumerate(lines) if line.startswith("REPORT")) :]
     assert max(map(len, report)) <= columns
     assert (len(report) == 1) == (columns == 200)
@@ -124,6 +130,60 @@ def test_the_output_of_concurrent_invocations_is_separated(make_function: MakeFu
         elif line.startswith(("begin", "end")):
             assert line.endswith(source), lines
     assert any(line.startswith("==> ") for line in lines)
+
+
+def test_a_print_with_several_arguments_is_one_line_among_concurrent_invocations(make_function: MakeFunction) -> None:
+    function = make_function("""
+        def handler(event, context):
+            for number in range(200):
+                print("line", number, context.aws_request_id, "end")
+            yield b"x"
+    """)
+    with Server(function.path) as server, contextlib.ExitStack() as clients:
+        crowd = [clients.enter_context(server.connect()) for _ in range(3)]
+        for client in crowd:
+            client.send_request("GET / HTTP/1.1")
+        for client in crowd:
+            client.read_response()
+        until(lambda: server.errors().count("REPORT") == 3)
+        lines = server.errors().splitlines()
+    printed = [line for line in lines if re.search(r"line|\bend\b", line)]
+    assert len(printed) == 600
+    assert all(re.fullmatch(r"line \d+ [0-9a-f-]{36} end", line) for line in printed)
+
+
+# The environments in turn
+
+
+def test_others_wait_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    console, one, two, three = Console(line_timeout=3600), object(), object(), object()
+    console.output(b"one ", one, "1")
+    console.output(b"two ", two, "2")
+    console.start(("START RequestId: 3", "Version: 1"), three, "3")
+    console.output(b"two\n", two, "2")
+    console.output(b"three", three, "3")
+    console.output(b"one\none\n", one, "1")
+    console.output(b" three\n", three, "3")
+    assert capfd.readouterr().err.splitlines() == [
+        "==> RequestId: 1 <==",
+        "one one",
+        "one",
+        "==> RequestId: 2 <==",
+        "two two",
+        "START RequestId: 3 Version: 1",
+        "three three",
+    ]
+
+
+def test_others_do_not_wait_long_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    console, one, two, three = Console(line_timeout=0), object(), object(), object()
+    for source, request_id in ((one, "1"), (two, "2"), (three, "3")):
+        console.output(request_id.encode() * 3, source, request_id)
+    shown = ""
+    while not shown.endswith("333"):
+        shown += capfd.readouterr().err
+    lines = ["==> RequestId: 1 <==", "111", "==> RequestId: 2 <==", "222", "==> RequestId: 3 <==", "333"]
+    assert shown.splitlines() == lines
 
 
 def test_the_output_of_one_invocation_after_another_is_not_separated(make_function: MakeFunction) -> None:

@@ -14,16 +14,18 @@ import pytest
 from support.emulator import ECHO, ROOT, WAIT, Server, Serving, event_of, run
 
 
-def test_the_first_line_has_the_url_and_a_curl_command(echo: Server) -> None:
-    assert re.search(r" (http://127\.0\.0\.1:\d+/) .*curl -X POST \1 ", echo.first_line)
+def test_the_first_lines_have_the_url_and_a_curl_command_and_fit_a_narrow_terminal(echo: Server) -> None:
+    assert re.fullmatch(r"Function URL http://127\.0\.0\.1:\d+/ \(Ctrl-C to stop\)\n", echo.first_line)
+    assert echo.curl_command.startswith(f"curl -N {echo.url} -d ")
+    assert max(len(echo.first_line), len(echo.curl_command)) <= 61  # with the line end
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on PATH")
 def test_the_printed_curl_command_works() -> None:
     with Server(ROOT / "function") as server:
-        command = shlex.split(server.first_line[server.first_line.index("curl ") :])
+        command = shlex.split(server.curl_command)
         result = subprocess.run(command, capture_output=True, timeout=WAIT, env={**os.environ, "no_proxy": "127.0.0.1"})
-    assert (result.returncode, result.stdout) == (0, b"Test streaming response ")
+    assert (result.returncode, result.stdout) == (0, b"Hello ")
 
 
 def test_host_sets_the_address(serving: Serving) -> None:

@@ -107,8 +107,7 @@ class TemplateServer(Server):
 
     def __init__(self, template: Path, *arguments: str) -> None:
         Program.__init__(self, "--serve", "-p", "0", "--template", template, *arguments)
-        self.first_line = self.read_through(b"\n").decode()
-        self.url = self.first_line.split()[2] if self.first_line else ""
+        self._read_first_lines()
 
 
 def invoke(server: Server, name: str) -> dict[str, Any]:

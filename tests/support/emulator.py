@@ -230,8 +230,12 @@ class Server(Program):
 
     def __init__(self, task_root: Path, *arguments: str | Path, **options: Any) -> None:
         super().__init__("--serve", "-p", "0", "--function", task_root, *arguments, **options)
+        self._read_first_lines()
+
+    def _read_first_lines(self) -> None:
         self.first_line = self.read_through(b"\n").decode()
         self.url = self.first_line.split()[2] if self.first_line else ""
+        self.curl_command = self.read_through(b"\n").decode() if self.first_line else ""
 
     def connect(self) -> Client:
         assert self.url, self.errors()

@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tools.emulator.deployment.configuration import VERSION, FunctionConfiguration
 from tools.emulator.execution.invocation import Invocation
 
 
-def start_line(invocation: Invocation, version: str) -> str:
-    return f"START RequestId: {invocation.request_id} Version: {version}"
+def start_fields(invocation: Invocation) -> tuple[str, ...]:
+    return f"START RequestId: {invocation.request_id}", f"Version: {VERSION}"
+
+
+def fitted(fields: Sequence[str], columns: int, separator: str = "  ") -> str:
+    """The fields on one line, or on several lines if they do not fit."""
+    lines = [fields[0]]
+    for field in fields[1:]:
+        if len(lines[-1]) + len(separator) + len(field) <= columns:
+            lines[-1] += f"{separator}{field}"
+        else:
+            lines.append(f"  {field}")
+    return "\n".join(lines)
 
 
 class Report:
@@ -70,13 +82,7 @@ class Report:
 
     def fitted(self, columns: int) -> str:
         """The same for a terminal: the fields of REPORT are on several lines, if they do not fit on one."""
-        lines = [self._fields[0]]
-        for field in self._fields[1:]:
-            if len(lines[-1]) + 2 + len(field) <= columns:
-                lines[-1] += f"  {field}"
-            else:
-                lines.append(f"  {field}")
-        return "\n".join([self._end_line, *lines, ""])
+        return f"{self._end_line}\n{fitted(self._fields, columns)}\n"
 
     @property
     def memory_warning(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def serve(
     )
     at_end(router.close)
     router.start()
-    announce(first_lines(router, pools, options.stage))
+    announce(first_lines(router, pools, options))
     if temporary is not None:
         announce_variables(next(iter(pools.values())).configuration, router.authority, temporary, console)
     if options.open_page:
@@ -94,15 +95,13 @@ def announce_variables(
     announce(env_file_lines(variables))
 
 
-def first_lines(router: Router, pools: dict[str, EnvironmentPool], stage: str | None) -> Iterator[str]:
-    """The URLs, and a command to try."""
-    endpoint, path = ("Function URL", "") if stage is None else ("REST API", f"{stage}/")
+def first_lines(router: Router, pools: dict[str, EnvironmentPool], options: Options) -> Iterator[str]:
+    """The URLs, and a command to try, on lines that fit a narrow terminal."""
+    endpoint, path = ("Function URL", "") if options.stage is None else ("REST API", f"{options.stage}/")
     url = f"{router.url}{path}"
-    yield (
-        f"{endpoint} {url} (Ctrl-C to stop), try: "
-        f"curl -X POST {url} -H 'Content-Type: application/json' "
-        """-d '{"sentence": "Test streaming response"}' --no-buffer"""
-    )
+    yield f"{endpoint} {url} (Ctrl-C to stop)"
+    if not options.api_only:  # there, a process has to be started first
+        yield f"""curl -N {shlex.quote(url)} -d '{{"sentence": "Hello"}}'"""
     if len(pools) > 1:
         width = max(map(len, pools))
         yield from (f"{name:{width}}  {router.url}lambda-url/{name}/{path}" for name in pools)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tools.emulator.console import Console
-from tools.emulator.deployment.configuration import VERSION, FunctionConfiguration
+from tools.emulator.deployment.configuration import FunctionConfiguration
 from tools.emulator.execution.function_log import FunctionLog
 from tools.emulator.execution.invocation import Invocation
-from tools.emulator.report_line import Report, start_line
+from tools.emulator.report_line import Report, start_fields
 
 if TYPE_CHECKING:
     from tools.emulator.execution.runtime_api import RuntimeApiServer
@@ -91,13 +91,13 @@ class Environment:
 
     def _write_start(self, invocation: Invocation) -> None:
         self._log.drain()
-        line = start_line(invocation, VERSION)
-        self._log.add_to_tail(f"{line}\n")
-        self._console.start(line, invocation.request_id)
+        fields = start_fields(invocation)
+        self._log.add_to_tail(f"{' '.join(fields)}\n")
+        self._console.start(fields, self, invocation.request_id)
         self._log_source = invocation.request_id
 
     def _write_output(self, data: bytes) -> None:
-        self._console.output(data, self._log_source)
+        self._console.output(data, self, self._log_source)
 
     def _end_invocation(self) -> None:
         """Report the invocation and become available, if the runtime is done with it.
@@ -120,7 +120,7 @@ class Environment:
         report = Report(self._function, invocation, init, self._peak_memory(), restore)
         tail = self._log.add_to_tail(report.text())
         self._log_source = None
-        self._console.report(report)
+        self._console.report(report, self)
         self._log.clear_tail()
         if usable:
             self._on_idle(self)

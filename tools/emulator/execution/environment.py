@@ -285,7 +285,7 @@ class ExecutionEnvironment(Environment):
         self._log.drain()
         for extension in self._api.extensions.registered:
             events = ",".join(extension.subscriptions)
-            self._console.platform_line(f"EXTENSION\tName: {extension.name}\tState: Ready\tEvents: [{events}]")
+            self._console.platform_line(f"EXTENSION\tName: {extension.name}\tState: Ready\tEvents: [{events}]", self)
 
     def _set_deadline(self, seconds: float, callback: Callable[[], None]) -> None:
         with self._lock:
@@ -321,7 +321,8 @@ class ExecutionEnvironment(Environment):
         self._process.ended.wait()
         self._log.drain()
         duration_ms = self._init_timeout * 1000
-        self._console.platform_line(f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\tStatus: timeout")
+        line = f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\tStatus: timeout"
+        self._console.platform_line(line, self)
         repeat(invocation)
 
     def _invocation_timed_out(self, invocation: Invocation) -> None:

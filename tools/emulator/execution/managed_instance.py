@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.emulator.deployment.configuration import VERSION
 from tools.emulator.execution.concurrent_api import ConcurrentApiServer
 from tools.emulator.execution.deadlines import Deadline
 from tools.emulator.execution.environment import ExecutionEnvironment
@@ -28,7 +27,7 @@ from tools.emulator.execution.function_log import TAIL_BYTES
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.execution.log_provider import MAX_PATH_BYTES, VARIABLE, LogProvider
 from tools.emulator.execution.runtime_api import RuntimeApiServer
-from tools.emulator.report_line import Report, start_line
+from tools.emulator.report_line import Report, start_fields
 
 SOCKET_NAME = "log.sock"
 
@@ -73,7 +72,7 @@ class ManagedInstance(ExecutionEnvironment):
     def on_start(self, invocation: Invocation) -> None:
         self._cancel_deadline()  # of the init phase
         self._report_extensions()
-        self._write_line(invocation, start_line(invocation, VERSION))
+        self._write_start(invocation)
         deadline = self._deadlines.set(invocation.timeout, lambda: self._time_out(invocation))
         with self._lock:
             self._running[invocation] = deadline
@@ -96,10 +95,10 @@ class ManagedInstance(ExecutionEnvironment):
             deadline.cancel()
         invocation.ended = time.monotonic()
         if invocation.started is None:
-            self._write_line(invocation, start_line(invocation, VERSION))
+            self._write_start(invocation)
         self._drain()
         report = Report(self._function, invocation, self._take_init_duration(invocation.ended), self._peak_memory())
-        self._console.report(report)
+        self._console.report(report, self)
         if usable:
             self._on_idle(self)
         elif is_last:
@@ -126,10 +125,11 @@ class ManagedInstance(ExecutionEnvironment):
 
     # The log
 
-    def _write_line(self, invocation: Invocation, line: str) -> None:
+    def _write_start(self, invocation: Invocation) -> None:
         self._drain()
-        self._tails[invocation.request_id] = f"{line}\n".encode()
-        self._console.platform_line(line)
+        fields = start_fields(invocation)
+        self._tails[invocation.request_id] = f"{' '.join(fields)}\n".encode()
+        self._console.start(fields, self, invocation.request_id)
 
     def _drain(self) -> None:
         self._log.drain()
@@ -143,7 +143,7 @@ class ManagedInstance(ExecutionEnvironment):
             with self._lock:
                 if request_id in self._tails:
                     self._tails[request_id] = (self._tails[request_id] + line)[-TAIL_BYTES:]
-        self._console.output(lines)
+        self._console.output(lines, self)
 
     # Parts that differ from those of other environments
 

@@ -218,7 +218,7 @@ class SnapStartEnvironment(ExecutionEnvironment):
         return duration
 
     def _write_phase(self, name: str, seconds: float, rest: str) -> None:
-        self._console.platform_line(f"{name}: {seconds * 1000:.2f} ms\t{rest}")
+        self._console.platform_line(f"{name}: {seconds * 1000:.2f} ms\t{rest}", self)
 
     # Time limits
 
