@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.emulator import (
+    ECHO,
     HANDLER_HELPERS,
     FunctionFolder,
     MakeFunction,
@@ -197,6 +198,25 @@ def test_an_external_extension_receives_invoke_and_shutdown(make_function: MakeF
     assert result.code == 0, result.err
     assert recorded(function) == [f"INVOKE {result.out.decode()}", "SHUTDOWN SPINDOWN"]
     assert "EXTENSION\tName: watcher\tState: Ready\tEvents: [INVOKE,SHUTDOWN]\nSTART " in result.err
+
+
+def test_a_snapshot_contains_the_extensions(serving: Serving, make_layer: MakeLayer, tmp_path: Path) -> None:
+    source = """
+        identifier = register(NAME, "INVOKE")
+        notify(str(os.getpid()))
+        while True:
+            next_event(identifier)
+        """
+    layer = make_layer(tmp_path / "a-function", watcher=source)
+    server, function = serving(ECHO, "--snapstart", "--layer", layer)
+    status = Path(f"/proc/{int(function.receive())}/stat")
+
+    def state() -> str:
+        return status.read_text().rpartition(")")[2].split()[0]
+
+    until(lambda: state() == "T")
+    assert server.get().status == 200
+    until(lambda: state() != "T")
 
 
 def test_the_runtime_starts_when_all_extensions_have_registered(

@@ -207,3 +207,31 @@ def test_concurrent_requests_have_environments_of_their_own(serving: Serving) ->
         assert server.get().body != pid
         function.release()
         assert slow.read(15) == b"5\r\n done\r\n0\r\n\r\n"
+
+
+# Tenants
+
+
+def pid_for(server: Server, tenant_id: str | None) -> str:
+    """Invoke the function for a tenant. Return the number of the process that has served it."""
+    headers = [f"X-Amz-Tenant-Id: {tenant_id}"] if tenant_id else []
+    line = "POST /2015-03-31/functions/a-function/invocations HTTP/1.1"
+    response = server.request(line, *headers, body=b"{}")
+    assert response.status == 200, response.body
+    return response.body.decode()
+
+
+def test_tenants_do_not_share_environments(serving: Serving) -> None:
+    server, _ = serving(PID)
+    tenants = ["one", "two", None]
+    pids = [pid_for(server, tenant) for tenant in tenants]
+    assert len(set(pids)) == 3
+    assert [pid_for(server, tenant) for tenant in tenants] == pids
+
+
+def test_at_the_concurrency_limit_an_idle_environment_of_another_tenant_is_replaced(serving: Serving) -> None:
+    server, _ = serving(PID, "--concurrency", "2")
+    one, two, three = (pid_for(server, tenant) for tenant in ("one", "two", "three"))
+    assert len({one, two, three}) == 3
+    assert pid_for(server, "two") == two  # that of the first tenant was idle for longer
+    assert pid_for(server, "one") not in (one, two, three)

@@ -16,6 +16,8 @@ class AttachedEnvironment(Environment):
     The process can exit and start again at any time. An invocation waits until there is one.
     """
 
+    has_tenant = False
+
     def __init__(
         self, function: FunctionConfiguration, console: Console, on_idle: Callable[[Environment], None]
     ) -> None:

@@ -22,8 +22,12 @@ class Environment:
 
     Args:
         on_idle: called when the environment can serve another invocation.
+
+    Attributes:
+        has_tenant: from its first invocation on, it serves the tenant of that one only.
     """
 
+    has_tenant = True
     _api: RuntimeApiServer  # made by the subclasses
 
     def __init__(
@@ -36,6 +40,8 @@ class Environment:
         self._log_source: str | None = None  # the request ID of the invocation that prints
         self._lock = threading.Lock()
         self._invocation: Invocation | None = None
+        self._tenant_id: str | None = None  # of its first invocation
+        self._has_served = False
         self._retired = False  # it serves no further invocation
         self._between = False  # it has ended an invocation, and was assigned no other one yet
 
@@ -59,9 +65,14 @@ class Environment:
         invocation = self._invocation
         return self._between or not self.usable or (invocation is not None and invocation.finished)
 
+    def serves(self, tenant_id: str | None) -> bool:
+        """Whether it may serve an invocation of the tenant; None: one without a tenant."""
+        return not (self.has_tenant and self._has_served) or self._tenant_id == tenant_id
+
     def invoke(self, invocation: Invocation) -> None:
         """Assign an invocation; the response comes through it."""
         with self._lock:
+            self._tenant_id, self._has_served = invocation.tenant_id, True
             self._invocation = invocation
             self._between = False
         self._api.hand_over(invocation)

@@ -65,6 +65,7 @@ class ExternalExtensions:
         self._server: Server | None = None
         self._processes: dict[str, Process] = {}
         self._shutting_down = False
+        self._suspended = False
         self.ended = threading.Event()
 
     def start(self, names: list[str], root: Path, temporary: Path, log: int, timeout: float) -> None:
@@ -94,11 +95,15 @@ class ExternalExtensions:
     def shut_down(self, reason: ShutdownReason, begun: float, timeout: float) -> None:
         """Send SHUTDOWN events and wait for the end of the processes; kill those that remain.
 
+        Suspended processes are killed at once.
+
         Args:
             begun: time.monotonic() of the begin of the end of the environment.
             timeout: seconds from then.
         """
         self._shutting_down = True
+        if self._suspended:
+            return self.kill()
         remaining = max(0.0, begun + timeout - time.monotonic())
         subscribed = self._api.shut_down(reason, int((time.time() + remaining) * 1000))
         for name, process in self._processes.items():
@@ -107,6 +112,17 @@ class ExternalExtensions:
         for process in self._processes.values():
             process.ended.wait(max(0.0, begun + timeout - time.monotonic()))
         self.kill()
+
+    def suspend(self) -> None:
+        """Stop the processes: they are a part of a snapshot."""
+        self._suspended = True
+        for process in self._processes.values():
+            process.suspend()
+
+    def resume(self) -> None:
+        self._suspended = False
+        for process in self._processes.values():
+            process.resume()
 
     def kill(self) -> None:
         """Kill the processes and wait for their end."""

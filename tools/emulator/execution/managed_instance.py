@@ -39,6 +39,8 @@ class ManagedInstance(ExecutionEnvironment):
         arguments: those of ExecutionEnvironment.
     """
 
+    has_tenant = False
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._running: dict[Invocation, Deadline | None] = {}
         self._tails: dict[str, bytes] = {}

@@ -1,19 +1,21 @@
 """The execution environments of one function: they are reused, and new ones are started up to a limit.
 
 Theory of operation. `_change` protects the lists of environments. It is held for lookups only; starting and killing
-processes happens outside of it, so that a slow start does not stop the other callers. Three situations need care:
+processes happens outside of it, so that a slow start does not stop the other callers. Four situations need care:
 
 * *An environment is almost free.* A client that has read the last byte of a response can send its next request before
   the runtime has called `next`. A new environment for it would be a cold start that the service would not make. So a
   caller waits a moment for an environment that is about to be free, and longer at the concurrency limit, where the
   alternative is a refusal.
+* *An environment belongs to another tenant.* Tenants do not share environments. At the concurrency limit, an idle
+  environment of another tenant is replaced: on the service, idle environments do not count.
 * *A place is reserved before the process exists.* `_starting` counts these places, so that concurrent callers cannot
   exceed the limit together.
 * *The code changes while an environment starts.* It is not in the list yet when `retire_environments` marks those that
   have old code, but it can have read old files. So each new environment is compared with the current layout once it is
   in the list: whichever of the two comes second sees the other.
 
-https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html and tenant-isolation.html
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ class EnvironmentPool:
         if self._code is not None:
             self._code.check_for_changes()
         invocation = Invocation(event, self.configuration.timeout, **details)
-        environment = self._take_idle(wait) or self._start()
+        environment = self._take_idle(invocation.tenant_id, wait) or self._start()
         environment.invoke(invocation)
         return invocation
 
@@ -182,28 +184,44 @@ class EnvironmentPool:
         for environment in environments:
             environment.kill()
 
-    def _take_idle(self, wait: bool) -> Environment | None:
+    def _take_idle(self, tenant_id: str | None, wait: bool) -> Environment | None:
         """Return an idle environment, or None after reserving the place of a new one. Raises Throttled."""
         arrived = time.monotonic()
         with self._change:
             while True:
                 if self._closed:
                     raise InvocationFailed.of_type("Runtime.Unavailable", ENDING)
-                while self._idle:
-                    environment = self._idle.pop()
-                    if environment.usable:
-                        return environment
+                self._idle = [environment for environment in self._idle if environment.usable]
+                environment = self._pop_idle(tenant_id)
+                if environment is not None:
+                    return environment
                 below_limit = self._is_below_limit()
-                soon = self._preparing or any(environment.about_to_be_free for environment in self._all)
-                soon = soon or bool(self._starting and self.configuration.max_concurrency)
-                timeout = FREE_TIMEOUT if below_limit else FREE_TIMEOUT_AT_LIMIT
-                remaining = arrived + timeout - time.monotonic() if soon else 0
+                if self._idle and not below_limit:
+                    self._starting += 1
+                    other = self._idle.pop(0)
+                    break
+                remaining = self._time_to_wait(arrived, FREE_TIMEOUT if below_limit else FREE_TIMEOUT_AT_LIMIT)
                 if remaining <= 0 and below_limit:
                     self._starting += 1
                     return None
                 if remaining <= 0 and not wait:
                     self._refuse()
                 self._change.wait(remaining if remaining > 0 else FREE_TIMEOUT_AT_LIMIT)
+        other.kill()
+        return None
+
+    def _pop_idle(self, tenant_id: str | None) -> Environment | None:
+        """Take the environment that was used last from the idle ones that serve the tenant."""
+        for index in reversed(range(len(self._idle))):
+            if self._idle[index].serves(tenant_id):
+                return self._idle.pop(index)
+        return None
+
+    def _time_to_wait(self, arrived: float, timeout: float) -> float:
+        """Seconds to wait for an environment that is about to be free; none is if they are not positive."""
+        soon = self._preparing or any(environment.about_to_be_free for environment in self._all)
+        soon = soon or bool(self._starting and self.configuration.max_concurrency)
+        return arrived + timeout - time.monotonic() if soon else 0
 
     def _is_below_limit(self) -> bool:
         """Whether another environment may be started. Instead of a managed instance that is retired, one may."""

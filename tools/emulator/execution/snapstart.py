@@ -165,16 +165,20 @@ class SnapStartEnvironment(ExecutionEnvironment):
 
     Args:
         restore_timeout: seconds from the restore to `next`.
-        options: the arguments of ExecutionEnvironment.
+        function, arguments, options: those of ExecutionEnvironment.
     """
 
-    def __init__(self, *arguments: Any, restore_timeout: float, **options: Any) -> None:
+    def __init__(
+        self, function: FunctionConfiguration, *arguments: Any, restore_timeout: float, **options: Any
+    ) -> None:
         self._restore_timeout = restore_timeout
         self._phase = Phase.INIT
         self._phase_started = time.monotonic()
         self._init_duration: float | None = None
         self._restore_duration: float | None = None
-        super().__init__(*arguments, **options)  # last: it starts the process
+        variables = function.environment("", "")
+        self._credentials = Credentials({name: variables[name] for name in CREDENTIAL_VARIABLES if name in variables})
+        super().__init__(function, *arguments, **options)  # last: it starts the process
 
     def on_snapshot(self) -> None:
         self._cancel_deadline()
@@ -182,9 +186,13 @@ class SnapStartEnvironment(ExecutionEnvironment):
         self._log.drain()
         self._write_phase("INIT_REPORT Init Duration", self._init_duration, "Phase: init\tStatus: success")
         self._process.suspend()
+        if self._external is not None:
+            self._external.suspend()
 
     def on_restore(self) -> None:
         self._end_phase(Phase.RESTORE)
+        if self._external is not None:
+            self._external.resume()
         self._process.resume()
         self._set_deadline(self._restore_timeout, self._restore_timed_out)
 
@@ -247,8 +255,8 @@ class SnapStartEnvironment(ExecutionEnvironment):
 
     def _variables(self, runtime_api: str, temporary: str) -> dict[str, str]:
         variables = super()._variables(runtime_api, temporary)
-        given = {name: variables.pop(name) for name in CREDENTIAL_VARIABLES if name in variables}
-        self._credentials = Credentials(given)
+        for name in CREDENTIAL_VARIABLES:
+            variables.pop(name, None)
         for name in ("AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME"):  # configuration-envvars
             del variables[name]
         return variables | {
