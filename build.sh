@@ -6,12 +6,17 @@
 #        ./build.sh layer --python VERSION --arch x86_64|arm64 [-n] [-o DIR] [--interpreter FILE|DIR|URL]
 #                 [--sha256 HASH] [--target RUNTIME] build the layer that contains Python, for provided.*
 #        ./build.sh pin [-n] [--versions FILE]       update the Pythons for it in layer-manifest.json
+#        ./build.sh release VERSION [-n] [-o DIR]    build all zips of a version, with SBOMs and provenance
+#        ./build.sh verify-build ZIP [OPTIONS]       build a released zip again, and compare the two
+#        ./build.sh arn --region R [--variant NAME]  print the ARNs of the published layer versions
+#        ./build.sh layers-page                      write docs/layers.md from layer-manifest.json
 #        ./build.sh test [--long] [PYTEST ARGUMENTS] run the tests; --long adds those that take
 #                                                    minutes; the first run creates .venv
 #        ./build.sh mutate MODULE [OPTIONS]          change a module of the layer, and find the changes that
 #                                                    no test notices
 #        ./build.sh bench [OPTIONS]                  run the benchmark; see ./build.sh bench --help
 #        ./build.sh -h | --help                      print this text
+#        ./build.sh --version                        print the version of the layer
 #
 #        ./build.sh publish [OPTIONS]                publish the layer, once in each region
 #        ./build.sh verify [OPTIONS]                 compare the published versions with the manifest
@@ -125,7 +130,8 @@ start_preparation() {
   trap 'kill $preparation 2>/dev/null || :' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  for words in "debian_stand_ins.py" "package_environments.py agents" "package_environments.py frameworks"; do
+  for words in "debian_stand_ins.py" "package_environments.py agents" "package_environments.py frameworks" \
+    "package_environments.py sbom"; do
     # shellcheck disable=SC2086 # a file and its argument
     .venv/bin/python tests/support/$words &
     preparation="$preparation $!"
@@ -201,6 +207,7 @@ case ${1--} in # no command, or options only: build
   test) shift && run_tests "$@" ;; # its -h is that of pytest
   mutate) shift && run_mutations "$@" ;;
   bench) shift && run_tool tools.bench "$@" ;;
+  release | verify-build | arn | layers-page) run_tool tools.packaging.release "$@" ;;
   publish | verify | report | rollout | attach | detach | rollback | status | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;
   function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;

@@ -193,6 +193,7 @@ def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
         "python tests/support/debian_stand_ins.py",
         "python tests/support/package_environments.py agents",
         "python tests/support/package_environments.py frameworks",
+        "python tests/support/package_environments.py sbom",
     ]
 
 

@@ -40,6 +40,7 @@ LATE_IMPORTS = {
     ("tools/emulator/serving.py", "tools.emulator.debugging"): "only --api-only needs it",
     ("tools/emulator/options.py", "tools.emulator.deployment.template"): "only --template needs it",
     ("tools/emulator/deployment/template_values.py", "yaml"): "only templates in YAML need it",
+    ("tools/emulator/arguments.py", "tools.packaging.manifest"): "only --version needs it",
     ("tools/emulator/arguments.py", "tools.emulator.endpoints.cors"): "only --cors needs it",
     ("tools/emulator/arguments.py", "tools.emulator.profile"): "only --profile needs it",
     ("tools/emulator/profile.py", "botocore.session"): "not everyone has it",

@@ -1,5 +1,6 @@
-"""Environments of packages that tests run functions with: tracing agents in `.venv/agents`, web frameworks in
-`.venv/frameworks`. Their dependencies do not meet those of the tests, and no other function can import them.
+"""Environments of packages that the tests use: tracing agents in `.venv/agents` and web frameworks in
+`.venv/frameworks`, with which functions run, and validators of SBOMs in `.venv/sbom`. Their dependencies do not meet
+those of the tests, and no other function can import them.
 
 Run as a program with the name of an environment, it makes that one, once for each set of requirements. Without a
 package index it reports why the tests of these packages are skipped, and exits with 0: the other tests do not need
@@ -114,12 +115,13 @@ def pyenv_programs(version: str) -> list[str]:
 
 
 AGENTS = PackageEnvironment("agents", "tracing agents")
+SBOM = PackageEnvironment("sbom", "validators of SBOMs")
 FRAMEWORKS = PackageEnvironment("frameworks", "web frameworks", ("3.14", "3.13", "3.12"), tested="starlette")
 
 
 def main(name: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # subprocess.run then ends pip
-    [environment] = (each for each in (AGENTS, FRAMEWORKS) if each.name == name)
+    [environment] = (each for each in (AGENTS, FRAMEWORKS, SBOM) if each.name == name)
     if environment.is_prepared:
         return 0
     print(f"build.sh: installing {environment.content} into .venv/{environment.name} (once)", file=sys.stderr)

@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.common.errors import ToolError
 from tools.common.lambda_facts import MAX_TIMEOUT
+from tools.common.paths import ROOT
 from tools.emulator.deployment.configuration import RESERVED, function_name
 
 if TYPE_CHECKING:
@@ -21,6 +23,19 @@ STAGE = re.compile(r"[a-zA-Z0-9_-]{1,128}")  # API_CreateStage
 MAX_CONCURRENCY = 1000
 MAX_SLOTS = 1600  # PerExecutionEnvironmentMaxConcurrency (API_LambdaManagedInstancesCapacityProviderConfig)
 MIN_MEMORY_MB, MAX_MEMORY_MB = 128, 10240  # API_CreateFunction: MemorySize
+
+
+class PrintVersion(argparse.Action):
+    """Print name and version of the layer, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        from tools.packaging import manifest  # a run does not read the manifest
+
+        try:
+            print(manifest.load(ROOT / manifest.FILE_NAME).title)
+        except ToolError as error:
+            parser.exit(1, f"{parser.prog}: error: {error}\n")
+        parser.exit()
 
 
 def function_source(text: str) -> tuple[str, Path]:

@@ -12,6 +12,7 @@ from tools.common.cli import Parser
 from tools.common.errors import UsageError
 from tools.common.paths import ROOT
 from tools.emulator.arguments import (
+    PrintVersion,
     concurrency,
     cors,
     debug_port,
@@ -196,6 +197,7 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--version", action=PrintVersion, nargs=0, help="print the version of the layer")
     add_event_options(add)
     add("--json", action="store_true", help="write one JSON object per invocation instead of START, END and REPORT")
     add_code_options(parser.add_argument_group("code").add_argument)

@@ -44,6 +44,7 @@ def _parse(arguments: Sequence[str], root: Path) -> argparse.Namespace:
     common.add_argument("-o", "--output", metavar="DIR", type=_folder)
     common.add_argument("--bytecode", metavar="LIST", type=_version_list(root))
     parser = cli.Parser(_PROGRAM, add_help=False, parents=[common])
+    parser.add_argument("--version", action="store_true")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
 
     def add_command(name: str) -> argparse.ArgumentParser:
@@ -106,6 +107,8 @@ def _manifest(root: Path) -> manifest.Manifest:
 
 
 def _run(options: argparse.Namespace, root: Path, limits: Limits) -> list[str]:
+    if options.version:
+        return [_manifest(root).title]
     if options.command == "pin":
         from tools.packaging.interpreter import pins  # see `builds`
 

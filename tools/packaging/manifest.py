@@ -168,6 +168,11 @@ class Manifest:
     published: tuple[Published, ...]
 
     @property
+    def title(self) -> str:
+        """Name and version, as `--version` prints them."""
+        return f"{self.name} {self.version}"
+
+    @property
     def variants(self) -> tuple[Variant, ...]:
         """The slim layer, then the self-contained ones."""
         return (self.slim, *(self.self_contained(pin.python, pin.architecture) for pin in self.pins))

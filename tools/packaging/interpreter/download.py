@@ -78,14 +78,14 @@ def from_url(url: str, max_bytes: int = MAX_BYTES) -> bytes:
     except urllib.error.HTTPError as error:
         raise PackagingError(f"cannot fetch {name}: status {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise PackagingError(f"cannot fetch {name}: {redact(_reason(error.reason))}; {_NEXT_STEP}") from error
+        raise PackagingError(f"cannot fetch {name}: {redact(_reason(error.reason))}; {NEXT_STEP}") from error
     except http.client.IncompleteRead as error:
-        raise PackagingError(f"cannot fetch {name}: the connection ended too early; {_NEXT_STEP}") from error
+        raise PackagingError(f"cannot fetch {name}: the connection ended too early; {NEXT_STEP}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise PackagingError(f"cannot fetch {name}: {redact(_reason(error))}; {_NEXT_STEP}") from error
+        raise PackagingError(f"cannot fetch {name}: {redact(_reason(error))}; {NEXT_STEP}") from error
 
 
-_NEXT_STEP = "try again, or fetch it another way and use --interpreter"
+NEXT_STEP = "try again, or fetch it another way and use --interpreter"
 
 
 def _reason(error: object) -> str:
@@ -106,7 +106,7 @@ def _pieces(name: str, response: IO[bytes], length: str, max_bytes: int) -> Iter
             yield piece
     if total is not None and size < total:
         raise PackagingError(
-            f"cannot fetch {name}: the connection ended after {size:,} of {total:,} bytes; {_NEXT_STEP}"
+            f"cannot fetch {name}: the connection ended after {size:,} of {total:,} bytes; {NEXT_STEP}"
         )
 
 

@@ -1,0 +1,114 @@
+"""What the manifest lists as published: the ARNs, and the page `docs/layers.md` for users of the layer."""
+
+from collections.abc import Iterator, Sequence
+
+from tools.common.errors import UsageError
+from tools.packaging import PackagingError
+from tools.packaging.manifest import PUBLIC, Manifest, Published
+
+PAGE = "docs/layers.md"
+
+
+def arns(manifest: Manifest, region: str, variant: str | None) -> list[Published]:
+    """Return what is published in `region`, in the order of the variants.
+
+    Args:
+        variant: the name of one variant (None: all of them).
+
+    Raises:
+        UsageError: there is no such variant.
+        PackagingError: nothing is published there.
+    """
+    names = [each.name for each in manifest.variants]
+    known = [*names, *sorted({entry.variant for entry in manifest.published} - set(names))]
+    if variant is not None and variant not in known:
+        raise UsageError(f"--variant {variant!r} is unknown, use one of {', '.join(known)}")
+    entries = [entry for entry in manifest.published if entry.region == region]
+    found = [entry for entry in entries if variant in (None, entry.variant)]
+    if not found:
+        regions = sorted({entry.region for entry in manifest.published if variant in (None, entry.variant)})
+        where = f"it is published in {', '.join(regions)}" if regions else "publish it with ./build.sh publish"
+        what = f"the variant {variant}" if variant else "the layer"
+        raise PackagingError(f"layer-manifest.json lists nothing published in {region} for {what}: {where}")
+    return sorted(found, key=lambda entry: (known.index(entry.variant), entry.account))
+
+
+def page(manifest: Manifest) -> bytes:
+    """Return the page `docs/layers.md`."""
+    parts = [_HEAD.format(name=manifest.name), _variants(manifest), _ARNS, *_tables(manifest), _PARAMETERS, _CHECKS]
+    return "\n\n".join(part.strip("\n") for part in parts).encode() + b"\n"
+
+
+_HEAD = """\
+<!-- Written by ./build.sh layers-page from layer-manifest.json. -->
+
+# Published layers
+
+The layer `{name}` has these variants. Attach exactly one of them."""
+
+_ARNS = """\
+## ARNs
+
+`./build.sh arn` prints an ARN from `layer-manifest.json`, and needs no AWS account:
+
+```sh
+./build.sh arn --region eu-central-1 --variant slim
+```"""
+
+_PARAMETERS = """\
+## The latest version
+
+`./build.sh publish --ssm PREFIX` also writes parameters of AWS Systems Manager into the account that publishes:
+`/PREFIX/VARIANT/VERSION`, which never changes, and `/PREFIX/VARIANT/latest`. With the prefix `layers/streaming`, for
+example:
+
+```sh
+aws ssm get-parameter --name /layers/streaming/slim/latest --query Parameter.Value --output text
+```
+
+In a template of CloudFormation, `{{resolve:ssm:/layers/streaming/slim/latest}}` is the same ARN, read at each
+deployment. Other accounts cannot read these parameters unless they are shared; use the ARN of a version there."""
+
+_CHECKS = """\
+## How to verify a layer
+
+The SHA-256 in the tables is that of the zip of a release. Lambda reports that of its copy, in base64:
+
+```sh
+# The ARN stands for one of the table.
+aws lambda get-layer-version-by-arn --arn "$LAYER" --query Content.CodeSha256 --output text | base64 -d | xxd -p -c 32
+```
+
+`./build.sh verify` does this for all entries, and compares names, permissions and content of each file.
+`./build.sh verify-build layer-slim.zip` builds a zip of a release again from its commit, and compares the two: see
+[releasing](releasing.md#verify-a-release). A signed layer has the hash in the column *signed* instead, because a
+signature becomes part of the zip."""
+
+
+def _variants(manifest: Manifest) -> str:
+    rows = [
+        f"| `{each.name}` | {_joined(each.compatible_runtimes)} | {_joined(each.compatible_architectures)} |"
+        for each in manifest.variants
+    ]
+    return "\n".join(["| variant | runtimes | architectures |", "|---|---|---|", *rows])
+
+
+def _joined(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _tables(manifest: Manifest) -> Iterator[str]:
+    if not manifest.published:
+        yield "No version is published yet."
+    order = {each.name: place for place, each in enumerate(manifest.variants)}
+    variants = sorted({entry.variant for entry in manifest.published}, key=lambda name: (order.get(name, 99), name))
+    for variant in variants:
+        entries = [entry for entry in manifest.published if entry.variant == variant]
+        rows = map(_row, sorted(entries, key=lambda entry: entry.place))
+        head = ["| region | version | ARN | shared with | SHA-256 |", "|---|---|---|---|---|"]
+        yield "\n".join([f"### {variant}", "", *head, *rows])
+
+
+def _row(entry: Published) -> str:
+    shared = "everybody" if PUBLIC in entry.sharedWith else ", ".join(entry.sharedWith) or "nobody"
+    return f"| {entry.region} | {entry.version} | `{entry.arn}` | {shared} | `{entry.sha256}` |"

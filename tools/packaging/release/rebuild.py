@@ -1,0 +1,104 @@
+"""Builds a zip of a release again, from the provenance beside it, and compares the two.
+
+The commit is exported from the repository of this checkout, and its own build programs build it: the programs are an
+input of the zip like the sources. What cannot be exported are the interpreters and zlib. If this machine has others
+than the release, the files can differ for that reason, so the report names them.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tools.common.paths import read, shown
+from tools.packaging import PackagingError
+from tools.packaging.manifest import Manifest
+from tools.packaging.release import comparison, git, provenance
+from tools.packaging.release.provenance import Provenance
+from tools.packaging.zips import archive, output
+
+_CACHE_TAG = re.compile(r"cpython-(3)(\d+)")
+_SELF_CONTAINED = re.compile(r"layer-python(3\.\d+)-(x86_64|arm64)\.zip")
+
+
+def verify_build(root: Path, manifest: Manifest, path: Path, statement: Path) -> tuple[list[str], bool]:
+    """Build the zip at `path` again, and return the report and whether the zips are equal.
+
+    Args:
+        root: the checkout, whose repository contains the commit.
+        manifest: of the checkout.
+        statement: the path of the provenance.
+
+    Raises:
+        ToolError: a file cannot be read, the provenance does not list the zip, or the build fails.
+    """
+    data = read(path)
+    made = provenance.load(statement)
+    if path.name not in made.sha256:
+        raise PackagingError(f"{shown(statement)} does not list {path.name}: it lists {', '.join(made.sha256)}")
+    lines = [f"{path.name} of {manifest.name} {made.version}, commit {made.commit}"]
+    with (
+        git.exported(root, made.commit) as sources,
+        tempfile.TemporaryDirectory(prefix="rebuilt-") as folder,
+    ):
+        _build(sources, made, path.name, Path(folder))
+        rebuilt = read(Path(folder, path.name))
+        record = Path(folder, output.INTERPRETERS_NAME)
+        here = provenance.interpreters(read(record)) if record.is_file() else {}
+    lines += _unlisted(path.name, data, made)
+    lines += _other_inputs(made.interpreters.get(path.name, {}), here.get(path.name, {}))
+    compared, is_equal = _compare(path.name, data, rebuilt, made)
+    return lines + compared, is_equal and hashlib.sha256(data).hexdigest() == made.sha256[path.name]
+
+
+def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None:
+    """Run the build of the exported commit."""
+    arguments = _arguments(zip_name, made.interpreters.get(zip_name, {}))
+    command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", *arguments, "-o", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2].removeprefix("build.sh: error: ")
+        raise PackagingError(f"{zip_name} cannot be built again: {reason or f'status {done.returncode}'}")
+    if not (folder / zip_name).is_file():
+        raise PackagingError(f"the build of commit {made.commit} writes no {zip_name}: check the provenance")
+
+
+def _arguments(zip_name: str, interpreters: Mapping[str, str]) -> list[str]:
+    """Return the command line that builds a zip. It consists of known words alone, whatever the statement contains."""
+    if match := _SELF_CONTAINED.fullmatch(zip_name):
+        return ["layer", "--python", match[1], "--arch", match[2]]
+    tags = filter(None, map(_CACHE_TAG.fullmatch, interpreters))
+    return ["--bytecode", ",".join(f"{tag[1]}.{tag[2]}" for tag in tags) or "none"]
+
+
+# --- The report -------------------------------------------------------------------------------------------------------
+
+
+def _unlisted(zip_name: str, data: bytes, made: Provenance) -> Iterator[str]:
+    found = hashlib.sha256(data).hexdigest()
+    if found != made.sha256[zip_name]:
+        yield f"{zip_name} is not the released zip: its sha256 is {found}"
+        yield f"the provenance lists {made.sha256[zip_name]}"
+
+
+def _other_inputs(released: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
+    for key in sorted({*released, *here}):
+        if released.get(key) != here.get(key):
+            yield f"{key} was  {released.get(key, 'not used')}"
+            yield f"{key} here {here.get(key, 'not used')}"
+
+
+def _compare(zip_name: str, data: bytes, rebuilt: bytes, made: Provenance) -> tuple[list[str], bool]:
+    if data == rebuilt:
+        return [f"equal: both have the sha256 {hashlib.sha256(data).hexdigest()}"], True
+    given, again = comparison.files(zip_name, data), comparison.files(f"the rebuilt {zip_name}", rebuilt)
+    if different := comparison.differences(given, again):
+        return different, False
+    if comparison.has_equal_headers(given, again) and made.zlib != archive.deflater():
+        return [f"equal files: {made.zlib} compressed them to other bytes than {archive.deflater()} here"], True
+    return ["the files are equal, but not their order, times, attributes or compression in the zip"], False
