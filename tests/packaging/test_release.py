@@ -1,0 +1,485 @@
+"""`./build.sh release`: what it refuses, the files of a release, and that they are the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.built_zips import FILES, Pythons, contents, pycs
+from support.fake_cpython import ELSEWHERE, HERE, NAMES, PATCH, VERSION
+from support.package_environments import SBOM
+from support.release_checkout import CHANGES, NAME, RELEASED, Release
+
+from tools.common.errors import ToolError
+from tools.packaging import PackagingError
+from tools.packaging.release import changelog, comparison
+
+LAYERS = ["layer-slim.zip", *(f"layer-python{VERSION}-{NAMES[machine]}.zip" for machine in (HERE, ELSEWHERE))]
+ZIPS = [*LAYERS, "function.zip"]
+BUNDLED = LAYERS[1]
+WORKFLOW = "owner/name/.github/workflows/release.yml@refs/tags/v0.1.0"
+SAMPLE = [BUNDLED, "function.zip"]
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None or not HERE, reason="needs git, on x86_64 or aarch64")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory, pythons: Pythons) -> Release:
+    """A release, built once. The tests change nothing in it."""
+    made = Release(tmp_path_factory.mktemp("release"), pythons)
+    done = made.run("release", RELEASED)
+    assert (done.returncode, done.stderr) == (0, "")
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, pythons: Pythons) -> Release:
+    return Release(tmp_path_factory.mktemp("ready"), pythons)
+
+
+@pytest.fixture
+def ready(shared: Release) -> Iterator[Release]:
+    """A checkout that is ready for a release. A test may change it."""
+    yield shared
+    shared.reset()
+
+
+def document(release: Release, name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((release.dist / name).read_bytes())
+    return value
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# What a release consists of
+
+
+def test_a_release_contains_every_variant_with_two_sboms_each(release: Release) -> None:
+    stems = [name.removesuffix(".zip") for name in ZIPS]
+    expected = {f"{stem}{suffix}" for stem in stems for suffix in (".zip", ".spdx.json", ".cdx.json")}
+    expected |= {"provenance.json", "RELEASE_NOTES.md", "INTERPRETERS", "SHA256SUMS"}
+    assert {path.name for path in release.dist.iterdir()} == expected
+
+
+def test_the_checksums_are_those_of_all_files(release: Release) -> None:
+    lines = (release.dist / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    assert listed == {path.name: sha256(path) for path in release.dist.iterdir() if path.name != "SHA256SUMS"}
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=release.dist, check=True)
+
+
+def test_the_slim_layer_has_bytecode_for_every_supported_python(release: Release) -> None:
+    expected = {*FILES, *(path for version in release.versions for path in pycs(version))}
+    assert set(contents(release.dist / "layer-slim.zip")) == expected
+
+
+def test_the_release_notes_contain_the_section_of_the_changelog_and_all_zips(release: Release) -> None:
+    text = (release.dist / "RELEASE_NOTES.md").read_text()
+    assert text.startswith(f"# {NAME} {RELEASED}\n\n{CHANGES}\n") and "Old." not in text
+    assert all(f"| `{name}` |" in text and sha256(release.dist / name) in text for name in ZIPS)
+
+
+@pytest.fixture(scope="module")
+def second(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a release that a workflow has built elsewhere, from a clone with a password in its configuration."""
+    folder = tmp_path_factory.mktemp("deeper") / "clone"
+    release.git("clone", "--quiet", str(release.root), str(folder))
+    release.git("-C", str(folder), "remote", "set-url", "origin", "https://user:secret@example.com/name.git")
+    workflow = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_WORKFLOW_REF": WORKFLOW}
+    environment = release.checkout_environment | workflow | {"TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    command = [folder / "build.sh", "release", RELEASED, "-o", folder.parent / "out"]
+    subprocess.run(command, check=True, capture_output=True, umask=0o077, env=environment)
+    return folder.parent / "out"
+
+
+def test_another_machine_writes_the_same_zips_and_the_same_sboms(release: Release, second: Path) -> None:
+    differing = [path.name for path in release.dist.iterdir() if path.read_bytes() != (second / path.name).read_bytes()]
+    assert sorted(differing) == ["SHA256SUMS", "provenance.json"]  # which names the workflow and the remote
+
+
+@pytest.mark.long
+def test_a_dry_run_builds_everything_and_writes_nothing(ready: Release) -> None:
+    before = ready.checkout.files()
+    done = ready.run("release", RELEASED, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"would write dist/{name}  " in done.stdout for name in ZIPS)
+    assert ready.checkout.files() == before
+
+
+# What is refused
+
+
+def refusal(release: Release, *words: str, **environment: str) -> list[str]:
+    """The lines on stderr of a release that is refused, without the name of the program."""
+    before = release.checkout.files()
+    done = release.run("release", *(words or [RELEASED]), **environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert release.checkout.files() == before
+    *problems, last = done.stderr.splitlines()
+    prefix = "build.sh: error: 0.1.0 cannot be released: ".replace("0.1.0", words[0] if words else RELEASED)
+    assert last.startswith(prefix)
+    return problems or [last.removeprefix(prefix)]
+
+
+def test_changed_files_and_those_that_git_does_not_know_are_refused(ready: Release) -> None:
+    ready.write("function/other.py", "")
+    ready.write("function/lambda_function.py", "def handler(event, context):\n    yield b'x'\n")
+    assert refusal(ready) == [
+        "uncommitted changes of function/lambda_function.py, function/other.py: commit or remove them"
+    ]
+
+
+def test_another_version_than_that_of_the_manifest_is_refused(ready: Release) -> None:
+    [first, second] = refusal(ready, "9.9.9")
+    assert (
+        first == f"layer-manifest.json has the version {RELEASED}: set the version of the release there and in layer/"
+    )
+    assert second == "CHANGELOG.md has no section 9.9.9: add the heading '## 9.9.9 - YYYY-MM-DD'"
+
+
+def test_a_file_of_the_layer_with_another_version_is_refused(ready: Release) -> None:
+    text = (ready.root / "layer" / "runtime.py").read_text()
+    ready.write("layer/runtime.py", text.replace(f'VERSION = "{RELEASED}"', 'VERSION = "9.9.9"'))
+    ready.commit()
+    [problem] = refusal(ready)
+    assert problem.startswith('layer/runtime.py has VERSION = "9.9.9"') or 'has VERSION = "9.9.9"' in problem
+
+
+def test_a_changelog_without_a_date_for_the_version_is_refused(ready: Release) -> None:
+    ready.write("CHANGELOG.md", f"## {RELEASED} - unreleased\n\nText.\n")
+    ready.commit()
+    [found] = refusal(ready)
+    assert found == f"CHANGELOG.md: the section {RELEASED} has no date: write '## {RELEASED} - YYYY-MM-DD'"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("## 1.0.0\n\nText.\n", "the section 1.0.0 has no date"),
+        ("## 1.0.0 - 2026-13-01\n\nText.\n", "the section 1.0.0 has no date"),
+        ("## 1.0.0 - 2026-11-28\n\n## 0.0.1 - 2026-01-01\n", "lists no change for 1.0.0"),
+        ("## 1.0.01 - 2026-11-28\n\nText.\n", "has no section 1.0.0"),
+        ("## 1x0.0 - 2026-11-28\n\nText.\n", "has no section 1.0.0"),
+        ("### 1.0.0 - 2026-11-28\n\nText.\n", "has no section 1.0.0"),
+    ],
+)
+def test_a_section_needs_a_date_and_a_change(text: str, problem: str) -> None:
+    with pytest.raises(PackagingError, match=re.escape(problem)):
+        changelog.section(text, "1.0.0")
+
+
+def test_a_section_ends_at_the_next_version() -> None:
+    text = "# Changelog\n\n## [1.0.0] - 2026-11-28\n\n### Added\n\n- One.\n\n## 0.9.0 - 2026-01-01\n\n- Two.\n"
+    assert changelog.section(text, "1.0.0").text == "### Added\n\n- One."
+
+
+def test_a_tag_of_the_version_at_another_commit_is_refused(ready: Release) -> None:
+    ready.git("tag", f"v{RELEASED}")
+    first = ready.git("rev-parse", "HEAD")
+    ready.commit()
+    assert refusal(ready) == [f"the tag v{RELEASED} is at another commit, {first}: increase the version"]
+
+
+def test_a_checkout_without_git_is_refused(ready: Release) -> None:
+    (ready.root / ".git").rename(ready.root.parent / "git")
+    try:
+        [problem] = refusal(ready)
+    finally:
+        (ready.root.parent / "git").rename(ready.root / ".git")
+    assert "not a git repository" in problem
+
+
+def test_everything_that_is_missing_is_listed_before_anything_is_built(ready: Release) -> None:
+    gone = {**ready.pins[1], "url": "file:///nonexistent/cpython.tar.gz", "sha256": "0" * 64}
+    ready.edit_manifest(
+        compatibleRuntimes=["python3.98", "python3.99"],
+        selfContained={"compatibleRuntimes": ["provided.al2023"], "interpreters": [ready.pins[0], gone]},
+    )
+    ready.commit()
+    first, second, third = refusal(ready)
+    assert first.startswith("layer-slim.zip needs bytecode for Python 3.98: no final release of CPython 3.98")
+    assert second.startswith("layer-slim.zip needs bytecode for Python 3.99: no final release of CPython 3.99")
+    assert third.startswith(f"{LAYERS[2]} needs CPython {PATCH} for {NAMES[ELSEWHERE]}: cannot fetch file:///nonexist")
+
+
+# The SBOMs
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_spdx_lists_all_files_of_the_zip_with_their_hashes(release: Release, name: str) -> None:
+    inside = contents(release.dist / name)
+    found = document(release, name.replace(".zip", ".spdx.json"))
+    hashes = {
+        file["fileName"]: {each["algorithm"]: each["checksumValue"] for each in file["checksums"]}
+        for file in found["files"]
+    }
+    assert hashes == {
+        f"./{path}": {"SHA1": hashlib.sha1(data).hexdigest(), "SHA256": hashlib.sha256(data).hexdigest()}
+        for path, data in inside.items()
+    }
+    assert found["packages"][0]["checksums"] == [{"algorithm": "SHA256", "checksumValue": sha256(release.dist / name)}]
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_cyclonedx_lists_all_files_of_the_zip_with_their_hashes(release: Release, name: str) -> None:
+    inside = contents(release.dist / name)
+    found = document(release, name.replace(".zip", ".cdx.json"))
+    files = {each["name"]: each["hashes"][1]["content"] for each in found["components"] if each["type"] == "file"}
+    assert files == {path: hashlib.sha256(data).hexdigest() for path, data in inside.items()}
+    assert found["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": sha256(release.dist / name)}]
+
+
+def test_both_formats_name_the_interpreter_and_the_libraries_with_version_licence_purl_and_cpe(
+    release: Release,
+) -> None:
+    spdx = {each["name"]: each for each in document(release, BUNDLED.replace(".zip", ".spdx.json"))["packages"][1:]}
+    cyclonedx = {
+        each["name"]: each
+        for each in document(release, BUNDLED.replace(".zip", ".cdx.json"))["components"]
+        if each["type"] == "library"
+    }
+    assert set(spdx) == set(cyclonedx)
+    expected = {
+        "CPython": (PATCH, "Python-2.0", "pkg:generic/python", "cpe:2.3:a:python:python"),
+        "openssl": ("3.5.7", "Apache-2.0", "pkg:generic/openssl", "cpe:2.3:a:openssl:openssl"),
+        "zlib": ("1.3.2", "Zlib", "pkg:generic/zlib", "cpe:2.3:a:zlib:zlib"),
+        "sqlite": ("3.53.1", "blessing", "pkg:generic/sqlite", "cpe:2.3:a:sqlite:sqlite"),
+        "expat": ("2.8.3", "MIT", "pkg:generic/expat", "cpe:2.3:a:libexpat_project:libexpat"),
+        "libffi": ("3.4.8", "MIT", "pkg:generic/libffi", "cpe:2.3:a:libffi_project:libffi"),
+        "xz": ("5.8.3", "0BSD", "pkg:generic/xz", "cpe:2.3:a:tukaani:xz"),
+    }
+    for name, (version, licence, purl, cpe) in expected.items():
+        references = {each["referenceType"]: each["referenceLocator"] for each in spdx[name]["externalRefs"]}
+        assert (spdx[name]["versionInfo"], spdx[name]["licenseDeclared"]) == (version, licence)
+        assert references == {"purl": f"{purl}@{version}", "cpe23Type": f"{cpe}:{version}:*:*:*:*:*:*:*"}
+        assert (cyclonedx[name]["version"], cyclonedx[name]["licenses"]) == (version, [{"license": {"id": licence}}])
+        assert {"purl": cyclonedx[name]["purl"], "cpe23Type": cyclonedx[name]["cpe"]} == references
+
+
+def test_identifiers_and_times_come_from_the_commit_and_the_zip(release: Release) -> None:
+    spdx = {name: document(release, name.replace(".zip", ".spdx.json")) for name in ZIPS}
+    cyclonedx = {name: document(release, name.replace(".zip", ".cdx.json")) for name in ZIPS}
+    assert {each["creationInfo"]["created"] for each in spdx.values()} == {"2026-11-28T12:00:00Z"}
+    assert {each["metadata"]["timestamp"] for each in cyclonedx.values()} == {"2026-11-28T12:00:00Z"}
+    assert len({each["documentNamespace"] for each in spdx.values()}) == len(ZIPS)
+    assert len({each["serialNumber"] for each in cyclonedx.values()}) == len(ZIPS)
+
+
+VALIDATOR = """
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+for path in sys.argv[1:]:
+    if path.endswith(".spdx.json"):
+        print(*validate_full_spdx_document(parse_file(path), "SPDX-2.3"), sep="\\n", end="")
+    else:
+        print(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(path).read()) or "", end="")
+"""
+
+
+@pytest.mark.skipif(not SBOM.is_prepared, reason=SBOM.reason_to_skip)
+@pytest.mark.parametrize("names", [SAMPLE, pytest.param(ZIPS, marks=pytest.mark.long)])
+def test_the_sboms_are_valid_to_spdx_tools_and_to_cyclonedx(release: Release, names: list[str]) -> None:
+    sboms = [release.dist / f"{Path(name).stem}{suffix}" for name in names for suffix in (".spdx.json", ".cdx.json")]
+    done = subprocess.run([SBOM.python, "-c", VALIDATOR, *sboms], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+
+
+# The provenance
+
+
+def test_the_provenance_is_a_statement_about_all_zips(release: Release) -> None:
+    found = document(release, "provenance.json")
+    assert found["_type"] == "https://in-toto.io/Statement/v1"
+    assert found["predicateType"] == "https://slsa.dev/provenance/v1"
+    subjects = {each["name"]: each["digest"]["sha256"] for each in found["subject"]}
+    assert subjects == {name: sha256(release.dist / name) for name in ZIPS}
+    definition = found["predicate"]["buildDefinition"]
+    source, *archives = definition["resolvedDependencies"]
+    assert source["digest"] == {"gitCommit": release.git("rev-parse", "HEAD")}
+    assert [(each["uri"], each["digest"]) for each in archives] == [
+        (pin["url"], {"sha256": pin["sha256"]}) for pin in release.pins
+    ]
+    interpreters = definition["internalParameters"]["interpreters"]
+    assert set(interpreters["layer-slim.zip"]) == {
+        f"cpython-{version.replace('.', '')}" for version in release.versions
+    }
+    assert interpreters[BUNDLED]["deflated"] == definition["internalParameters"]["zlib"]
+    assert found["predicate"]["runDetails"]["builder"]["id"].endswith("#build.sh")
+
+
+def test_the_provenance_names_workflow_and_repository_without_a_password(second: Path) -> None:
+    predicate = json.loads((second / "provenance.json").read_bytes())["predicate"]
+    assert predicate["runDetails"]["builder"] == {"id": f"https://github.com/{WORKFLOW}"}
+    source = predicate["buildDefinition"]["resolvedDependencies"][0]
+    assert source["uri"] == "git+https://example.com/name.git"
+
+
+# Building a zip again
+
+
+@pytest.fixture
+def published(release: Release, tmp_path: Path) -> Path:
+    """A folder with what somebody has downloaded: the zips and the provenance."""
+    for name in (*ZIPS, "provenance.json"):
+        shutil.copy(release.dist / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == BUNDLED else pytest.param(name, marks=pytest.mark.long) for name in ZIPS]
+)
+def test_a_released_zip_is_equal_to_the_one_that_is_built_again(release: Release, published: Path, name: str) -> None:
+    done = release.run("verify-build", published / name)
+    assert (done.returncode, done.stderr) == (0, "")
+    commit = release.git("rev-parse", "HEAD")
+    assert done.stdout.splitlines() == [
+        f"{name} of {NAME} {RELEASED}, commit {commit}",
+        f"equal: both have the sha256 {sha256(published / name)}",
+    ]
+
+
+def changed(path: Path, **edits: bytes | None) -> None:
+    """Write the zip at `path` again with other files; None removes one."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in entries:
+            if edits.get(info.filename, data) is not None:
+                archive.writestr(info, edits.pop(info.filename, data) or b"")
+        for name, added in edits.items():
+            if added is not None:
+                archive.writestr(zipfile.ZipInfo(name), added)
+
+
+def report(release: Release, path: Path) -> str:
+    """The report about a zip that differs."""
+    done = release.run("verify-build", path)
+    assert (done.returncode, done.stderr) == (1, "")
+    return done.stdout
+
+
+def test_a_changed_line_is_shown_as_a_difference(release: Release, published: Path) -> None:
+    path = published / "function.zip"
+    source = contents(path)["lambda_function.py"]
+    changed(path, **{"lambda_function.py": source + b"import evil\n"})
+    text = report(release, path)
+    assert "function.zip is not the released zip: its sha256 is " in text
+    assert "different  lambda_function.py\n" in text and "  -import evil\n" in text
+
+
+def in_memory(entries: dict[str, bytes], *when: int) -> bytes:
+    """A zip with `entries` of the time `when`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, data in entries.items():
+            info = zipfile.ZipInfo(path, (*(when or (1980, 1, 1)), 0, 0, 0))
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def compared(given: bytes, rebuilt: bytes) -> tuple[list[str], bool]:
+    """The differences between two zips, and whether everything besides the compressed bytes is equal."""
+    one, other = comparison.files("a.zip", given), comparison.files("b.zip", rebuilt)
+    return comparison.differences(one, other), comparison.has_equal_headers(one, other)
+
+
+def test_missing_additional_and_binary_files_are_listed() -> None:
+    given = in_memory({"added.py": b"pass\n", "program": b"\xff\0\1", "same.py": b""})
+    rebuilt = in_memory({"gone.py": b"", "program": b"\xff\0\2", "same.py": b""})
+    lines, _ = compared(given, rebuilt)
+    assert [line for line in lines if not line.startswith(("  zip", "  rebuilt"))] == [
+        f"additional added.py  (0644  5 bytes  sha256 {hashlib.sha256(b'pass' + bytes([10])).hexdigest()[:16]})",
+        f"missing    gone.py  (rebuilt: 0644  0 bytes  sha256 {hashlib.sha256(b'').hexdigest()[:16]})",
+        "different  program",
+        "  the first different byte is at position 2",
+    ]
+
+
+def test_an_appended_byte_is_found_behind_the_common_part() -> None:
+    lines, _ = compared(in_memory({"program": b"\xff\0\1"}), in_memory({"program": b"\xff\0"}))
+    assert lines[-1] == "  the first different byte is at position 2"
+
+
+def test_long_differences_are_shortened() -> None:
+    given = in_memory({f"{number:03}.py": b"a\n" * 100 for number in range(50)})
+    lines, _ = compared(given, in_memory({f"{number:03}.py": b"b\n" * 100 for number in range(50)}))
+    assert lines[-1] == "and 30 more files"
+    assert len(lines) < 600
+
+
+@pytest.mark.parametrize(
+    "other",
+    [in_memory({"b.py": b"", "a.py": b""}), in_memory({"a.py": b"", "b.py": b""}, 2026, 11, 28)],
+    ids=["order", "time"],
+)
+def test_another_order_and_another_time_are_a_difference_of_the_zips(other: bytes) -> None:
+    assert compared(in_memory({"a.py": b"", "b.py": b""}), other) == ([], False)
+
+
+def test_a_path_that_a_zip_contains_twice_is_an_error() -> None:
+    twice = in_memory({"a.py": b"1", "b.py": b"2"}).replace(b"b.py", b"a.py")
+    with pytest.raises(ToolError, match=r"a\.zip contains a\.py twice"):
+        comparison.files("a.zip", twice)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda path: path.unlink(), "cannot read "),
+        (lambda path: path.write_text("[]"), " is not the provenance of a release "),
+        (lambda path: path.write_text("{"), " is not the provenance of a release "),
+        (
+            lambda path: path.write_text(path.read_text().replace("layer-slim.zip", "x.zip")),
+            " does not list layer-slim",
+        ),
+    ],
+)
+def test_a_zip_without_its_provenance_is_an_error(release: Release, published: Path, edit: Any, message: str) -> None:
+    edit(published / "provenance.json")
+    done = release.run("verify-build", published / "layer-slim.zip")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_commit_that_the_clone_does_not_have_is_an_error(release: Release, published: Path) -> None:
+    path = published / "provenance.json"
+    commit = release.git("rev-parse", "HEAD")
+    path.write_text(path.read_text().replace(commit, "0" * 40))
+    done = release.run("verify-build", published / "layer-slim.zip")
+    assert done.returncode == 1
+    assert f"this repository has no commit {'0' * 40}: fetch it with git" in done.stderr
+
+
+@pytest.mark.long
+def test_another_interpreter_than_the_one_of_the_release_is_named(release: Release, published: Path) -> None:
+    path = published / "provenance.json"
+    value = json.loads(path.read_bytes())
+    [tag, *_] = value["predicate"]["buildDefinition"]["internalParameters"]["interpreters"]["layer-slim.zip"]
+    value["predicate"]["buildDefinition"]["internalParameters"]["interpreters"]["layer-slim.zip"][tag] = "3.0.0 (old)"
+    path.write_text(json.dumps(value))
+    done = release.run("verify-build", published / "layer-slim.zip")
+    assert done.returncode == 0
+    assert f"{tag} was  3.0.0 (old)\n{tag} here 3." in done.stdout
+
+
+def test_the_provenance_cannot_make_git_run_an_option(release: Release, published: Path) -> None:
+    path = published / "provenance.json"
+    path.write_text(path.read_text().replace(release.git("rev-parse", "HEAD"), "--output=/tmp/x"))
+    done = release.run("verify-build", published / "layer-slim.zip")
+    assert done.returncode == 1 and "is not the provenance of a release" in done.stderr
