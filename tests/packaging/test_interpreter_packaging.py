@@ -74,6 +74,8 @@ FILES = {
     "cpython/LICENSE.txt",
     "cpython/VARIANT",
     "cpython/bin/python3",
+    f"cpython/lib/libpython{VERSION}.so.1.0",
+    f"lib/libpython{VERSION}.so.1.0",
     "cpython/lib/libz.so.1",
     "cpython/licenses/LICENSE.zlib.txt",
     f"cpython/{LIBRARY}/LICENSE.txt",

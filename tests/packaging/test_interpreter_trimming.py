@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -199,6 +201,50 @@ def test_an_interpreter_in_a_library_is_kept() -> None:
     tree = cpython({f"lib/{LIBPYTHON}": library, f"lib/libpython{VERSION}.so": Link(LIBPYTHON)}, needed=[LIBPYTHON])
     files = bundled(distribution.from_archive("a.tar", archive(tree)))
     assert {path: data for path, data in files.items() if "libpython" in path} == {f"lib/{LIBPYTHON}": library}
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+
+# Opens the extension module that is its argument, as Python does.
+OPENER = """
+#include <dlfcn.h>
+#include <stdio.h>
+
+int main(int count, char **arguments) {
+    if (dlopen(arguments[1], RTLD_NOW) == NULL) puts(dlerror());
+    return 0;
+}
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("tags", "variables"),
+    [("--disable-new-dtags", {}), ("--enable-new-dtags", {"LD_LIBRARY_PATH": "/opt/lib"})],
+    ids=["DT_RPATH", "DT_RUNPATH"],
+)
+def test_extension_modules_that_are_linked_to_libpython_can_be_loaded(
+    tmp_path: Path, tags: str, variables: dict[str, str]
+) -> None:
+    own = distribution.find(distribution.from_archive("a.tar", archive(cpython())), VERSION)
+    entries = {each.path: each.data for each in self_contained.bundle(own, NAMES[HERE], "provided.al2023").entries()}
+    name = f"libpython{VERSION}.so.1.0"
+    layer = tmp_path / "opt"
+    for path in (f"cpython/lib/{name}", f"lib/{name}"):
+        (layer / path).parent.mkdir(parents=True)
+        (layer / path).write_bytes(entries[path])
+    (tmp_path / "module.c").write_text("int x;\n")
+    (tmp_path / "opener.c").write_text(OPENER)
+    linked = ["-shared", "-fPIC", "-Wl,--no-as-needed", f"-L{layer / 'lib'}", f"-l:{name}"]
+    rpath = f"-Wl,{tags},-rpath,{layer / 'cpython' / 'lib'}"
+    for command in (
+        ["cc", "module.c", "-o", "module.so", *linked],
+        ["cc", "opener.c", "-o", "opener", rpath, "-ldl"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    places = {key: value.replace("/opt", str(layer)) for key, value in variables.items()}
+    result = subprocess.run([tmp_path / "opener", tmp_path / "module.so"], env=places, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "")
 
 
 # ld.so(8), "Dynamic string tokens"; older builds of python-build-standalone contain the first one.

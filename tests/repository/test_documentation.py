@@ -93,8 +93,8 @@ def known_options(words: list[str]) -> set[str]:
         return options("main.py")
     if words[1:2] and words[1] in FLEET_COMMANDS:
         return options("-m", "tools.fleet", words[1])
-    if words[1:2] == ["bench"]:
-        return options("-m", "tools.bench")
+    if words[1:2] in (["bench"], ["mutate"]):
+        return options("-m", {"bench": "tools.bench", "mutate": "tools.mutation"}[words[1]])
     return options_of_build_sh()
 
 
@@ -118,6 +118,7 @@ FOREIGN_OPTIONS = {"--no-buffer", "--cors", "--guided", "--query", "--layers", "
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_in_the_text_exists(page: str) -> None:
     known = options("main.py") | options("-m", "tools.bench") | options_of_build_sh() | FOREIGN_OPTIONS
+    known |= options("-m", "tools.mutation")
     known = known.union(*(options("-m", "tools.fleet", command) for command in FLEET_COMMANDS))
     named = {option for span in documents.code_spans(page) for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)}
     foreign = {span for span in documents.code_spans(page) if span.startswith(("aws ", "curl ", "sam ", "sysctl "))}

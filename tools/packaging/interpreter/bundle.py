@@ -20,6 +20,7 @@ from tools.packaging import PackagingError
 from tools.packaging.interpreter import compatibility, elf, trim
 from tools.packaging.interpreter.compatibility import Fit
 from tools.packaging.interpreter.elf import InvalidElf
+from tools.packaging.interpreter.empty_library import empty_library
 from tools.packaging.interpreter.source_tree import Distribution
 from tools.packaging.zips import pythons
 from tools.packaging.zips.archive import PLAIN, PROGRAM, Entry, check_unpacked_size
@@ -31,6 +32,8 @@ VARIANT_FILE = f"{FOLDER}/VARIANT"  # bootstrap and runtime.py name the variant 
 
 _PROGRAM = "bin/python3"
 _SHARED_OBJECT = re.compile(r"lib/[^/]+\.so(\.[^/]*)?")
+_LIBRARIES = "lib"
+_EMPTY_BYTES = 1024  # more than those of an empty library
 _EXTENSION_MODULES = "lib-dynload"
 _PLACEHOLDER = b"All extension modules are built into the interpreter, which warns if this folder is missing.\n"
 _LICENSES = {  # of the libraries in python-build-standalone, whose stripped archives contain none
@@ -74,6 +77,10 @@ class Bundle:
         """Yield all files as entries of the layer, without bytecode."""
         for path, data in self.files.items():
             yield Entry(f"{FOLDER}/{path}", PROGRAM if path in self.programs else PLAIN, data)
+            if trim.is_library_of_python(path) and len(data) < _EMPTY_BYTES:
+                # For programs that find their libraries by DT_RUNPATH, which is not used for what they open (ld.so(8)).
+                # LD_LIBRARY_PATH contains /opt/lib (AWS Lambda Developer Guide, configuration-envvars).
+                yield Entry(path, PLAIN, data)
 
 
 def bundle(distribution: Distribution, architecture: str, runtime: str, limits: Limits = LIMITS) -> Bundle:
@@ -93,6 +100,9 @@ def bundle(distribution: Distribution, architecture: str, runtime: str, limits: 
     fit = compatibility.check(distribution.name, _PROGRAM, files, architecture, runtime)
     for path, _ in fit.unusable:
         del files[path]
+    if not any(map(trim.is_library_of_python, files)):
+        name = f"libpython{distribution.python}.so.1.0"
+        files[f"{_LIBRARIES}/{name}"] = empty_library(name, architecture)
     modules = f"{distribution.library}/{_EXTENSION_MODULES}"
     if not any(path.startswith(f"{modules}/") for path in files):
         files[f"{modules}/README"] = _PLACEHOLDER
