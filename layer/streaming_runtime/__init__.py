@@ -1,10 +1,10 @@
 """The parts of the runtime that `runtime.py` puts together. The only module name that the layer reserves.
 
     start modules, in reading order    log, invocation, http1, connection, api, handler
-    loaded on first use                prelude, errors, log_records, json_text, aio, client_context, pickling,
-                                       extension, agents, snapstart, stream_log, path_files, wrapper_watch,
-                                       interface, http_event, http_response, wsgi, after_response, aio_connection,
-                                       asgi, lifespan
+    loaded on first use                prelude, errors, source_lines, log_records, json_text, standard_imports, aio,
+                                       client_context, pickling, extension, agents, snapstart, stream_log, path_files,
+                                       wrapper_watch, interface, http_event, http_response, wsgi, after_response,
+                                       aio_connection, asgi, lifespan
     on managed instances               workers, worker, worker_state, slot_kinds, timeouts, concurrent_log,
                                        log_writer, slots, loop_watch, trace_variable, lost_invocations
 
@@ -180,25 +180,14 @@ def conflict(file: str, found: str) -> str:
 def import_standard(name: str) -> "Any":
     """Import a module of the standard library, even if the function contains or has imported one of the same name."""
     known = sys.modules.get(name)
-    library = standard_library()
-    if known is not None and _is_standard(known, library):
+    if known is not None and is_standard(known, standard_library()):
         return known
-    own = [library, f"{library}/lib-dynload"]
-    sys.path[:0] = own
-    try:
-        sys.modules.pop(name, None)
-        __import__(name)
-        return sys.modules[name]
-    finally:
-        for path in own:
-            sys.path.remove(path)
-        if known is not None:
-            sys.modules[name] = known
+    return load("standard_imports").import_standard(name)
 
 
-def _is_standard(module: "Any", library: str) -> bool:
+def is_standard(module: "Any", library: str) -> bool:
     file = getattr(module, "__file__", None)
-    return file is None or (file.startswith(f"{library}/") and "site-packages" not in file)
+    return not isinstance(file, str) or (file.startswith(f"{library}/") and "site-packages" not in file)
 
 
 def standard_library() -> str:

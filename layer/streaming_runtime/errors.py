@@ -6,6 +6,7 @@ passes a guard: it comes from SIGTERM, not from the exception.
 """
 
 import posix
+import sys
 
 from streaming_runtime import (
     FOLDER,
@@ -35,10 +36,11 @@ VERSION = "0.1.0"
 
 # Loaded with this module: if one fails, `describe` makes a minimal report. A failure on use would lose the report.
 to_json = load("json_text").to_json
+SourceLines = load("source_lines").SourceLines
 binascii = import_standard("binascii")
 
 MAX_RELATED_ERRORS = 8  # causes, contexts and members of groups that are reported with an error
-MAX_FRAMES_WITHOUT_SOURCE = 100
+MAX_REPEATED_FRAMES = 3  # as in `traceback`: more of the same are counted
 MAX_BODY_BYTES = 256 * 1024
 MAX_XRAY_CAUSE_BYTES = 64 * 1024  # the service drops a longer cause
 
@@ -177,36 +179,40 @@ def chain_of(error: BaseException) -> "list[BaseException]":
 
 def user_frames(error: BaseException) -> "list[StackFrame]":
     """Return the user's frames of a traceback, outermost first; those of the runtime and its callers are left out."""
-    try:
-        extracted = import_standard("traceback").extract_tb(error.__traceback__)
-        frames = [(frame.filename, frame.lineno or 0, frame.name, frame.line or "") for frame in extracted]
-    except Terminated:
-        raise
-    except BaseException:  # the module cannot be imported, or it cannot read the source
-        frames = frames_without_source(error)
+    frames = all_frames(error)
     ours = (f"{LAYER_FOLDER}/runtime.py", f"{FOLDER}/")
     library = standard_library()
     callers = (f"{library}/asyncio/", f"{library}/selectors.py", "<frozen importlib")
     frames = [frame for frame in frames if not frame[0].startswith(ours)]
     while frames and frames[0][0].startswith(callers):
         del frames[0]
-    return frames
+    limit = getattr(sys, "tracebacklimit", None)
+    return frames[: max(0, limit)] if isinstance(limit, int) else frames
 
 
-def frames_without_source(error: BaseException) -> "list[StackFrame]":
+def all_frames(error: BaseException) -> "list[StackFrame]":
+    """Return what `traceback.extract_tb` returns, whose module takes longer to import than the rest of a report."""
+    sources = SourceLines()
     frames: list[StackFrame] = []
     trace = error.__traceback__
-    while trace is not None and len(frames) < MAX_FRAMES_WITHOUT_SOURCE:
-        code = trace.tb_frame.f_code
-        frames.append((code.co_filename, trace.tb_lineno, code.co_name, ""))
+    while trace is not None:
+        code, number = trace.tb_frame.f_code, trace.tb_lineno or 0  # None: generated code without line numbers
+        frames.append((code.co_filename, number, code.co_name, sources.line(trace.tb_frame, number)))
         trace = trace.tb_next
     return frames
 
 
 def format_frames(frames: "list[StackFrame]") -> "list[str]":
-    try:
-        return list(import_standard("traceback").format_list(frames)) if frames else []
-    except Terminated:
-        raise
-    except BaseException:
-        return [f'  File "{path}", line {line}, in {name}\n' for path, line, name, _ in frames]
+    """Return what `traceback.format_list` returns: one string for each frame, repeated ones in a recursion counted."""
+    lines = []
+    last, count = None, 0
+    for path, number, name, line in [*frames, ("", 0, "", "")]:
+        if (path, number, name) != last:
+            if count > MAX_REPEATED_FRAMES:
+                more = count - MAX_REPEATED_FRAMES
+                lines.append(f"  [Previous line repeated {more} more time{'s' if more > 1 else ''}]\n")
+            last, count = (path, number, name), 0
+        count += 1
+        if count <= MAX_REPEATED_FRAMES:
+            lines.append(f'  File "{path}", line {number}, in {name}\n' + (f"    {line}\n" if line else ""))
+    return lines[:-1]

@@ -5,11 +5,6 @@ import time
 
 from streaming_runtime import ContractError, import_standard, load, set_variable, variable
 
-try:  # the C part of `json` suffices: its Python part imports `re`, which takes longer than the rest of a cold start
-    from _json import make_scanner
-except ImportError:  # an interpreter that is built differently
-    make_scanner = None  # type: ignore[assignment, misc]
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,17 +227,23 @@ class ScannerContext:
     parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
 
 
-scan: "Any" = make_scanner(ScannerContext()) if make_scanner is not None else None  # type: ignore[arg-type]
+# The C part of `json` suffices: its Python part imports `re`, which takes longer than the rest of a cold start. It is
+# not a public interface. If it is missing or different in another Python, the public one takes its place.
+try:
+    from _json import make_scanner
+
+    scan: "Any" = make_scanner(ScannerContext())  # type: ignore[arg-type]
+except Exception:
+    scan = None
 
 
 def from_json(data: bytes) -> "Any":
     """Parse like `json.loads`, but import `json` only for its error messages. Raises ValueError."""
     text = data.removeprefix(BYTE_ORDER_MARK).decode().strip(" \t\n\r")
-    if scan is not None:
-        try:
-            value, end = scan(text, 0)
-            if end == len(text):
-                return value
-        except (StopIteration, ValueError, SystemError):
-            pass  # `json` reports the cause; without it the C scanner cannot, and up to 3.11 raises SystemError
+    try:
+        value, end = scan(text, 0)
+        if end == len(text):
+            return value
+    except Exception:  # invalid JSON, whose cause `json` reports, or another interface
+        pass
     return import_standard("json").JSONDecoder().decode(text)

@@ -19,13 +19,14 @@ def to_json(value: object) -> str:
 
     Unlike `json.dumps`, this does not change if the function replaces that.
     """
-    if make_encoder is None:
+    try:
+        if isinstance(value, str):
+            return str(encode_basestring_ascii(value))
+        # The arguments that `json.JSONEncoder.iterencode` passes; our documents contain no cycles to check for.
+        encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
+        return "".join(encode(value, 0))
+    except Exception:  # the C part is not a public interface; it can be missing or different in another Python
         return str(import_standard("json").JSONEncoder().encode(value))
-    if isinstance(value, str):
-        return str(encode_basestring_ascii(value))
-    # The arguments that `json.JSONEncoder.iterencode` passes; there is nothing to check for cycles in our documents.
-    encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
-    return "".join(encode(value, 0))
 
 
 def _refuse(value: object) -> "Any":

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from support import debian_stand_ins, fake_cpython, root_file_system
 from support.fake_cpython import ELSEWHERE, HERE, LOADERS, NAMES
-from support.function_process import TIMEOUT, VERSION, FunctionProcess
+from support.function_process import PYTHON_VERSION, TIMEOUT, VERSION, FunctionProcess
 from support.root_file_system import ENVIRONMENT, Namespaces, Root
 
 HANDLER = """
@@ -372,6 +372,10 @@ REPLACEMENTS = {
     "missing": (None, "ModuleNotFoundError: No module named 'runtime'"),
     "older": ("VERSION = '0.0.9'\n", "runtime.py has VERSION '0.0.9'"),
     "foreign": ("import json\n", "runtime.py has VERSION None"),
+    "nameless": ("from streaming_runtime import no_such_name\n", "ImportError: cannot import name 'no_such_name'"),
+}
+# They show no other version: a Python that the layer does not support can raise them too.
+FAILURES = {
     "broken": ("def main(:\n", "SyntaxError: "),
     "failing": ("raise ValueError('\\ud800\\0\\n\"')\n", "ValueError: ?ud800?x00?n?"),
     "talkative": ("raise ValueError('word ' * 100_000)\n", "ValueError: word word "),
@@ -381,14 +385,14 @@ REPLACEMENTS = {
 
 def replace_runtime(opt: Path, kind: str) -> str:
     """Replace runtime.py. Return the cause in the refusal."""
-    text, message = REPLACEMENTS[kind]
+    text, message = {**REPLACEMENTS, **FAILURES}[kind]
     (opt / "runtime.py").unlink()
     if text is not None:
         (opt / "runtime.py").write_text(text)
     return message
 
 
-@pytest.mark.parametrize("kind", REPLACEMENTS)
+@pytest.mark.parametrize("kind", [*REPLACEMENTS, *FAILURES])
 @pytest.mark.parametrize("wrapped", [False, True], ids=["", "wrapped"])
 def test_a_runtime_of_another_version_never_runs(
     runtime: Callable[..., FunctionProcess], opt: Path, tmp_path: Path, kind: str, wrapped: bool
@@ -400,8 +404,16 @@ def test_a_runtime_of_another_version_never_runs(
     else:
         shutil.rmtree(opt / "__pycache__")  # it would be run in the place of its source, which is as good
     function = runtime(HANDLER, layer=opt, arguments=[""], variables=variables)
-    message = refusal(function, "Runtime.LayerConflict", f"python-streaming-runtime {VERSION} (slim, ")
-    assert f"the files beside bootstrap do not all belong to this version ({cause}" in message
+    error_type = "Runtime.LayerNotStarted" if kind in FAILURES else "Runtime.LayerConflict"
+    message = refusal(function, error_type, f"python-streaming-runtime {VERSION} (slim, ")
+    if kind in FAILURES:
+        assert f"): the layer does not start on Python {PYTHON_VERSION} ({cause}" in message
+        assert message.endswith(
+            "use python3.11 to python3.14 with an unchanged copy of this version as the last layer, "
+            "or a newer version of the layer"
+        )
+        return
+    assert f"): the files beside bootstrap do not all belong to this version ({cause}" in message
     assert message.endswith(
         "another layer has overwritten or hidden some of them; attach one version of this layer only, as the last layer"
     )

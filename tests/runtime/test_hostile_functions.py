@@ -99,18 +99,34 @@ def test_an_error_raised_between_invocations_is_logged_and_ends_the_process(runt
             ("def", name)
             for name in ("json", "binascii", "asyncio", "traceback", "select", "logging", "socket", "signal")
         ),
-        *(("async def", name) for name in ("json", "binascii")),  # asyncio itself imports most of the others
+        *(
+            ("async def", name)
+            for name in (
+                "json",
+                "asyncio",
+                "ast",
+                "inspect",
+                "dataclasses",
+                "annotationlib",
+                "queue",
+                "token",
+                "threading",
+            )
+        ),
     ],
 )
-def test_a_function_can_have_a_module_named_like_one_of_the_standard_library(runtime, keyword, name):
+@pytest.mark.parametrize("place", ["at the top", "in the handler"])
+def test_a_function_can_have_a_module_named_like_one_of_the_standard_library(runtime, keyword, name, place):
     if name in sys.builtin_module_names:
         pytest.skip(f"{name} is built into this Python, which finds no other")
+    imported = f"import {name}"
     function = runtime(
         {
             "lambda_function.py": f"""
-                import {name}
+                {imported if place == "at the top" else ""}
 
                 {keyword} handler(event, context):
+                    {imported if place == "in the handler" else ""}
                     yield {name}.mine
                     raise ValueError("after")
                 """,
@@ -121,6 +137,27 @@ def test_a_function_can_have_a_module_named_like_one_of_the_standard_library(run
         response = function.respond()
         assert response.chunks == [b"my own"]
         assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.ValueError"
+        assert response.error["stackTrace"] == [
+            f'  File "{function.task}/lambda_function.py", line 6, in handler\n    raise ValueError("after")\n'
+        ]
+
+
+def test_a_module_of_the_standard_library_is_loaded_once_beside_one_of_the_function(runtime):
+    function = runtime(
+        {
+            "lambda_function.py": """
+                import threading
+
+                async def handler(event, context):
+                    import streaming_runtime
+                    standard = streaming_runtime.import_standard("threading")
+                    same = standard is streaming_runtime.import_standard("asyncio").events.threading
+                    yield b"%r %r" % (same, standard is not threading)
+                """,
+            "threading.py": "mine = b'my own'\n",
+        }
+    )
+    assert function.respond().body == b"True True"
 
 
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise ValueError('child')", "pass"])

@@ -1,0 +1,63 @@
+"""The layer on a Python whose internal modules differ from those of today."""
+
+from __future__ import annotations
+
+import pytest
+from support import changed_python
+from support.function_process import PYTHON_VERSION
+
+ECHO = """
+def handler(event, context):
+    if event == "fail":
+        raise ValueError("boom")
+    yield {"statusCode": 201, "headers": {"X-Text": "grün"}}
+    yield repr(event).encode()
+"""
+SCANNERS = {
+    "is missing": "del _json.make_scanner",
+    "reads another attribute": "_json.make_scanner = lambda context: context.no_such_hook",
+    "takes another argument": "_json.make_scanner = lambda context, hooks: None",
+    "is called with another argument": "_json.make_scanner = lambda context: lambda text, start, end: None",
+    "returns something else": "_json.make_scanner = lambda context: lambda text, start: None",
+    "raises": "_json.make_scanner = lambda context: {}.__getitem__",
+}
+ENCODERS = {
+    "is missing": "del _json.make_encoder",
+    "takes other arguments": "_json.make_encoder = lambda: None",
+    "returns something else": "_json.make_encoder = lambda *arguments: lambda value, level: None",
+}
+# json.scanner and json.encoder import them too, if they exist
+PREPARED = "import json, _json\n"
+
+
+@pytest.mark.parametrize("change", SCANNERS.values(), ids=SCANNERS)
+def test_events_are_parsed_if_the_scanner_in_c(runtime, tmp_path, change):
+    function = runtime(ECHO, arguments=changed_python.make(tmp_path / "python", PREPARED + change))
+    event = {"a": [1, 2.5, None, True], "b": "ü"}
+    assert function.respond(event).chunks[2] == repr(event).encode()
+    _, document = function.read_error(function.invoke(raw=b'{"a": '))
+    assert document["errorType"] == "Runtime.UnmarshalError"
+    assert "char" in document["errorMessage"]
+
+
+@pytest.mark.parametrize("change", ENCODERS.values(), ids=ENCODERS)
+def test_preludes_and_errors_are_encoded_if_the_encoder_in_c(runtime, tmp_path, change):
+    function = runtime(ECHO, arguments=changed_python.make(tmp_path / "python", PREPARED + change))
+    prelude = b'{"statusCode": 201, "headers": {"X-Text": "gr\\u00fcn"}, "cookies": []}'
+    assert function.respond(None).chunks[0] == prelude
+    _, document = function.fail("fail")
+    assert document["errorType"] == "ValueError"
+    assert document["stackTrace"]
+
+
+def test_a_python_on_which_the_layer_does_not_start_is_named_with_the_error(runtime, tmp_path):
+    arguments = changed_python.make(tmp_path / "python", "import gc\ndel gc.freeze")
+    function = runtime(ECHO, arguments=arguments)
+    request, document = function.read_init_error()
+    assert function.wait() == 1
+    assert request.headers["lambda-runtime-function-error-type"] == "Runtime.LayerNotStarted"
+    assert "another layer" not in document["errorMessage"]
+    start = (
+        f"the layer does not start on Python {PYTHON_VERSION} (AttributeError: module 'gc' has no attribute 'freeze')"
+    )
+    assert start in document["errorMessage"]
