@@ -185,6 +185,15 @@ def test_a_valid_zip_has_no_findings(cloud: Cloud, tmp_path: Path, kind: str) ->
     assert cloud.json("doctor", path, *options)["findings"] == []
 
 
+def test_a_warning_about_the_syntax_of_a_function_is_not_printed(
+    cloud: Cloud, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "some.zip"
+    path.write_bytes(archive({"app.py": (0o644, f'pattern = "\\d"\n{SOURCE}')}))
+    assert cloud.json("doctor", path, "--handler", "app.handler")["findings"] == []
+    assert [str(each.message) for each in recwarn] == []
+
+
 def test_built_zips_have_no_findings(cloud: Cloud) -> None:
     assert "nothing found" in cloud.done("doctor", "dist/layer-slim.zip")
     assert "nothing found" in cloud.done("doctor", "dist/function.zip", "--handler", "lambda_function.handler")

@@ -10,6 +10,7 @@ import ast
 import posixpath
 import re
 import struct
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -378,13 +379,19 @@ def _has_compiled(paths: Collection[str], path: str) -> bool:
 _ADAPTERS = ("Mangum", "make_lambda_handler")
 
 
+def _statements(source: bytes) -> list[ast.stmt] | None:
+    """Parse a module of the function. Return None if this Python cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the function's code, such as an invalid escape sequence
+            return ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep
+        return None
+
+
 def _adapted_application(source: bytes, name: str) -> tuple[str, str] | None:
     """Return adapter and application if the module's statement `name = adapter(application)` makes the handler."""
-    try:
-        module = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return None
-    for node in module.body:
+    for node in _statements(source) or []:
         match node:
             case ast.Assign(
                 targets=[ast.Name(id=target)],
@@ -400,11 +407,10 @@ def _defines(source: bytes, name: str) -> bool:
     """Whether a module may have `name`; True in doubt, as for `from x import *`, or for syntax that is newer than the
     Python that runs this check.
     """
-    try:
-        module = ast.parse(source)
-    except (SyntaxError, ValueError):
+    statements = _statements(source)
+    if statements is None:
         return True
-    for node in ast.walk(module):
+    for node in ast.walk(ast.Module(statements, [])):
         match node:
             case ast.FunctionDef(name=each) | ast.AsyncFunctionDef(name=each) | ast.ClassDef(name=each) if each == name:
                 return True
