@@ -146,7 +146,7 @@ class Debugger:
 
     def attach(self) -> None:
         """Connect, set no breakpoints, and let the process run."""
-        self._socket = self._connect()
+        self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=WAIT)
         self._reader = self._socket.makefile("rb")
         self._send("initialize", {"adapterID": "test"})
         self._send("attach", ATTACH)  # an editor sends the whole configuration
@@ -156,17 +156,6 @@ class Debugger:
     def close(self) -> None:
         self._reader.close()
         self._socket.close()
-
-    def _connect(self) -> socket.socket:
-        found: list[socket.socket] = []
-
-        def connect() -> bool:
-            with contextlib.suppress(OSError):
-                found.append(socket.create_connection(("127.0.0.1", self._port), timeout=WAIT))
-            return bool(found)
-
-        until(connect)
-        return found[0]
 
     def _send(self, command: str, arguments: dict[str, Any]) -> None:
         self._number += 1
@@ -183,6 +172,10 @@ class Debugger:
             assert length, "the debugger has closed the connection"
             if json.loads(self._reader.read(length)).get("event") == event:
                 return
+
+
+def waits_for_debugger(port: int, log: str) -> bool:
+    return f"a-function waits for a debugger on 127.0.0.1:{port}\n" in log
 
 
 @pytest.fixture
@@ -203,7 +196,7 @@ def test_a_function_waits_for_the_debugger_and_has_no_time_limit(make_function: 
     """)
     port = free_port()
     with Server(function.path, "--debug", str(port), "--timeout", "0.1") as server, server.connect() as client:
-        until(lambda: f"a-function waits for a debugger on 127.0.0.1:{port}" in server.errors())
+        until(lambda: waits_for_debugger(port, server.errors()))
         client.send_request("GET / HTTP/1.1")
         debugger = Debugger(port)
         debugger.attach()
@@ -219,11 +212,22 @@ def test_one_invocation_can_be_debugged(make_function: MakeFunction) -> None:
     port = free_port()
     function = make_function(ECHO)
     with Program("-e", "[1]", "--debug", str(port), "--function", function.path) as program:
+        until(lambda: waits_for_debugger(port, program.errors()))
         debugger = Debugger(port)
         debugger.attach()
         assert program.read(3) == b"[1]"
         assert program.end().code == 0
         debugger.close()
+
+
+@pytest.mark.usefixtures("debugpy")
+def test_a_port_that_is_used_is_reported(make_function: MakeFunction) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = run("-e", "[1]", "--debug", str(port), "--function", make_function(ECHO).path)
+    assert result.code == 1
+    assert f"error: debugpy cannot listen on 127.0.0.1:{port} (" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_without_debugpy_the_message_names_the_command_to_install_it(

@@ -11,6 +11,7 @@ Reading order, from the command line down to the processes:
     run                one invocation; the objects of a run are made here
     serving            --serve
     debugging          --api-only and --debug
+    debugged_runtime   the program of a function process with --debug
     console            the terminal
     report_line        START, END and REPORT lines
     endpoints/         what callers reach: Function URLs and the Lambda API

@@ -42,6 +42,7 @@ RESERVED = (
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 WRAPPERS = (WRAPPER, "STREAMING_RUNTIME_EXEC_WRAPPER")  # their values are paths on the service
 SERVICE_SCRIPT = "/var/runtime/bootstrap.py"
+DEBUGGED_RUNTIME = Path(__file__).parents[1] / "debugged_runtime.py"
 # What /var/runtime/bootstrap of a managed runtime does: it becomes the wrapper, or the interpreter without one. So a
 # missing wrapper ends the process with status 127, and one that cannot be executed with 126 (runtimes-modify).
 MANAGED_START = ["/bin/sh", "-c", 'exec ${AWS_LAMBDA_EXEC_WRAPPER:+"$AWS_LAMBDA_EXEC_WRAPPER"} "$@"', "bootstrap"]
@@ -125,8 +126,8 @@ class FunctionConfiguration(NamedTuple):
     def _debug_command(self) -> list[str]:
         """The runtime under debugpy, without `bootstrap`: a debugger cannot follow the shell."""
         # debugpy warns about frozen modules, in which it cannot stop.
-        listen = ["--listen", f"127.0.0.1:{self.debug_port}", "--wait-for-client"]
-        return [self.python, "-u", "-Xfrozen_modules=off", "-m", "debugpy", *listen, f"{self.layer}/runtime.py"]
+        interpreter = [self.python, "-u", "-Xfrozen_modules=off"]
+        return [*interpreter, str(DEBUGGED_RUNTIME), self.name, str(self.debug_port), f"{self.layer}/runtime.py"]
 
     @property
     def python(self) -> str:

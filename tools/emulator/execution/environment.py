@@ -220,7 +220,6 @@ class ExecutionEnvironment(Environment):
         else:  # the extensions have used it already, and a part of the time
             seconds = max(0.0, seconds - (time.monotonic() - self._started))
         if self._function.debug_port is not None:
-            self._console.note(f"{self._function.name} waits for a debugger on 127.0.0.1:{self._function.debug_port}")
             return
         with self._lock:
             if self._deadline is None:  # otherwise the runtime has failed already, which has set another one
