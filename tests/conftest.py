@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in long]
     config.hook.pytest_deselected(items=long)
     config.stash[left_out] = len(long)
+
+
+def pytest_collection_finish() -> None:
+    """Write and read no more bytecode in the folder that `./build.sh test` gives: processes of tests do without it."""
+    sys.dont_write_bytecode = True
+    if os.environ.pop("PYTHONPYCACHEPREFIX", None):
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
 @pytest.hookimpl(trylast=True)

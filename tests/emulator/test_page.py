@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 from support.emulator import BARE_ENVIRONMENT, ECHO, MakeFunction, Program, Server, event_of
@@ -43,7 +44,7 @@ def test_without_a_browser_the_line_says_which_address_to_open(make_function: Ma
         url = program.read_through(b"\n").decode().split()[2]
         while "no browser could be started" not in program.errors():
             assert program.process.poll() is None
-            os.sched_yield()
+            time.sleep(0.002)
         assert f"open {url}lambda-page/" in program.errors()
 
 

@@ -577,10 +577,12 @@ def test_a_missing_listing_is_refused(checkout: Checkout) -> None:
 
 # The listing from pip
 
-HAS_PIP = (
-    subprocess.run([Path(sys.executable).resolve(), "-m", "pip", "--version"], capture_output=True).returncode == 0
-)
-needs_pip = pytest.mark.skipif(not HAS_PIP, reason="pip is not installed")
+
+@pytest.fixture(scope="module")
+def pip() -> None:
+    command = [Path(sys.executable).resolve(), "-m", "pip", "--version"]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("pip is not installed")
 
 
 def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
@@ -598,7 +600,7 @@ def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
 
 
-@needs_pip
+@pytest.mark.usefixtures("pip")
 def test_pip_downloads_the_newest_listing_whatever_the_working_folder(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text("raise SystemExit('the wrong module')")
     entries = [*EVERY, *both("3.13.99", LATER)]
@@ -608,7 +610,7 @@ def test_pip_downloads_the_newest_listing_whatever_the_working_folder(checkout: 
     assert pins(checkout)["3.13", "arm64"].version == "3.13.99"
 
 
-@needs_pip
+@pytest.mark.usefixtures("pip")
 def test_a_package_without_a_listing_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     variables = wheel(tmp_path / "wheels", {"pbs_installer/__init__.py": ""})
     assert checkout.refusal("pin", **variables) == (
@@ -616,7 +618,7 @@ def test_a_package_without_a_listing_is_refused(checkout: Checkout, tmp_path: Pa
     )
 
 
-@needs_pip
+@pytest.mark.usefixtures("pip")
 def test_the_error_of_pip_is_shown(checkout: Checkout, tmp_path: Path) -> None:
     variables = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
     assert checkout.refusal("pin", **variables) == (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -96,21 +97,29 @@ class Import:
     is_for_types: bool  # below `if TYPE_CHECKING`
 
 
-FILES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes(), path.name)
+FILES = [
+    path.relative_to(ROOT).as_posix()
     for path in (ROOT / "main.py", *sorted(ROOT.glob("layer/**/*.py")), *sorted(ROOT.glob("tools/**/*.py")))
-}
+]
+
+
+# Parsed by the first test, because each process of a run collects all tests.
+@cache
+def parsed() -> dict[str, ast.Module]:
+    return {file: ast.parse((ROOT / file).read_bytes(), file) for file in FILES}
 
 
 def module_of(file: str) -> str:
     return file.removeprefix("layer/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-MODULES = {module_of(file): file for file in FILES}
+@cache
+def files_of_modules() -> dict[str, str]:
+    return {module_of(file): file for file in FILES}
 
 
 def imports_of(file: str) -> Iterator[Import]:
-    yield from _walk(file, FILES[file].body, is_late=False, is_for_types=False)
+    yield from _walk(file, parsed()[file].body, is_late=False, is_for_types=False)
 
 
 def _walk(file: str, nodes: list[ast.AST] | list[ast.stmt], is_late: bool, is_for_types: bool) -> Iterator[Import]:
@@ -134,7 +143,7 @@ def _modules(file: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
     for alias in node.names:  # of a package, a name can be a module
         name = f"{base}.{alias.name}"
-        yield name if name in MODULES else base
+        yield name if name in files_of_modules() else base
 
 
 def part_of(file: str) -> str:
@@ -142,15 +151,21 @@ def part_of(file: str) -> str:
     return "/".join(file.split("/")[:2]) if file.startswith("tools/") else file.split("/")[0]
 
 
-ALL = [each for file in FILES for each in imports_of(file)]
-OWN = [each for each in ALL if each.module in MODULES]
+@cache
+def all_imports() -> list[Import]:
+    return [each for file in FILES for each in imports_of(file)]
+
+
+def own_imports() -> list[Import]:
+    return [each for each in all_imports() if each.module in files_of_modules()]
 
 
 def test_imports_point_one_way() -> None:
     wrong = [
         f"{each.file}:{each.line} imports {each.module}"
-        for each in OWN
-        if (target := part_of(MODULES[each.module])) != part_of(each.file) and target not in ALLOWED[part_of(each.file)]
+        for each in own_imports()
+        if (target := part_of(files_of_modules()[each.module])) != part_of(each.file)
+        and target not in ALLOWED[part_of(each.file)]
     ]
     assert wrong == []
 
@@ -160,16 +175,18 @@ def test_every_package_has_a_rule() -> None:
 
 
 def test_no_tool_imports_the_layer_or_the_tests() -> None:
-    layer = {module.split(".")[0] for module, file in MODULES.items() if file.startswith("layer/")}
+    layer = {module.split(".")[0] for module, file in files_of_modules().items() if file.startswith("layer/")}
     others = {*layer, "tests", "support", "lambda_function"}
-    wrong = [f"{each.file}: {each.module}" for each in ALL if each.module.split(".")[0] in others]
+    wrong = [f"{each.file}: {each.module}" for each in all_imports() if each.module.split(".")[0] in others]
     assert [each for each in wrong if not each.startswith("layer/")] == []
 
 
 def test_no_modules_import_each_other() -> None:
     """Imports for the type checker do not count: they are not executed."""
-    executed = [each for each in OWN if not each.is_for_types]
-    graph = {module: {each.module for each in executed if each.file == file} for module, file in MODULES.items()}
+    executed = [each for each in own_imports() if not each.is_for_types]
+    graph = {
+        module: {each.module for each in executed if each.file == file} for module, file in files_of_modules().items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -177,13 +194,13 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_imports_in_functions_are_listed_with_their_reason() -> None:
-    late = {(each.file, each.module) for each in ALL if each.is_late}
+    late = {(each.file, each.module) for each in all_imports() if each.is_late}
     assert late == set(LATE_IMPORTS)
 
 
 def test_the_layer_imports_only_what_its_first_response_needs_at_the_top() -> None:
     """Cold modules are loaded by name on first use, so no import statement in the layer is in a function."""
-    assert [each for each in ALL if each.file.startswith("layer/") and each.is_late] == []
+    assert [each for each in all_imports() if each.file.startswith("layer/") and each.is_late] == []
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != "main.py"])
@@ -194,4 +211,4 @@ def test_no_file_is_too_long(file: str) -> None:
 @pytest.mark.parametrize("folder", sorted({str(Path(file).parent) for file in FILES if file.startswith("tools/")}))
 def test_every_package_has_a_map(folder: str) -> None:
     if (ROOT / folder / "__init__.py").is_file():
-        assert ast.get_docstring(FILES[f"{folder}/__init__.py"]), f"{folder}/__init__.py has no docstring"
+        assert ast.get_docstring(parsed()[f"{folder}/__init__.py"]), f"{folder}/__init__.py has no docstring"

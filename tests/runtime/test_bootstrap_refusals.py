@@ -339,7 +339,9 @@ def version_of(python: Path) -> tuple[int, ...]:
 
 
 CANDIDATES = [
-    *sorted(Path.home().glob(".pyenv/versions/[23].*/bin/python")),
+    *sorted(Path.home().glob(".pyenv/versions/2.*/bin/python")),
+    *sorted(Path.home().glob(".pyenv/versions/3.[0-9].*/bin/python")),
+    *sorted(Path.home().glob(".pyenv/versions/3.10.*/bin/python")),
     *(Path(path) for path in map(shutil.which, ("python2", "python3.8", "python3.9", "python3.10")) if path),
 ]
 OLD_PYTHONS = {path: version for path in CANDIDATES if () < (version := version_of(path)) < (3, 11)}

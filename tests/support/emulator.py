@@ -359,4 +359,4 @@ def until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < end
-        os.sched_yield()
+        time.sleep(0.002)  # a loop without it would take the processor from the processes that it waits for
