@@ -47,6 +47,7 @@ def comparisons(measurement: dict[str, Any]) -> dict[str, Any]:
     return {each["with"]: each for each in measurement["comparisons"]}
 
 
+@pytest.mark.long
 def test_cold_starts_are_reported_as_table_json_chart_and_markdown(tmp_path: Path) -> None:
     result = bench(ROOT, "--quick", "--runs", "2", "--only", "coldstart", "-o", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -189,6 +190,7 @@ def test_an_error_is_one_line(arguments: list[str], status: int, message: str) -
     assert message in result.stderr
 
 
+@pytest.mark.long
 def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     """The interrupt arrives while the process of a function runs."""
     folder = tmp_path / "tmp"

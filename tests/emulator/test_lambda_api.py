@@ -196,6 +196,7 @@ def aws() -> Path:
     return Path(found)
 
 
+@pytest.mark.long
 def test_the_aws_cli_waits_lists_and_cannot_delete(aws: Path, server: Server, tmp_path: Path) -> None:
     environment = {
         **CREDENTIALS,

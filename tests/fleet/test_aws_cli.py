@@ -23,6 +23,7 @@ def aws(cloud: Cloud, *words: str) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_the_fixes_of_doctor_fix_the_function(cloud: Cloud) -> None:
     cloud.done("publish")
     cloud.function("hello", [f"{OURS}:1"], Environment={"Variables": {}})

@@ -455,6 +455,7 @@ def test_another_layer_with_a_bootstrap_is_found(streaming: Cloud) -> None:
     assert found(streaming) == ["other:1 has a bootstrap of its own"]
 
 
+@pytest.mark.long
 def test_the_total_size_with_all_layers_is_checked(streaming: Cloud) -> None:
     (large,) = streaming.layer("large", files={"zeros": bytes(MAX_UNPACKED_BYTES - 1000)})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(large)

@@ -106,6 +106,7 @@ def test_other_bytes_are_another_version(cloud: Cloud) -> None:
     assert [entry["arn"] for entry in cloud.manifest()["published"]] == [f"{OURS}:2"]
 
 
+@pytest.mark.long
 def test_publishers_on_one_machine_take_turns(cloud: Cloud) -> None:
     """The first publisher is held up before it creates the version; the second must wait for it, not for a clock."""
     creating, second_started = threading.Event(), threading.Event()

@@ -119,6 +119,7 @@ def test_a_process_may_die_at_any_step_and_be_resumed(tmp_path: Path, stride: in
         assert not any(record.is_open for record in history.records.values())
 
 
+@pytest.mark.long
 def test_a_process_may_die_at_any_step_and_be_rolled_back(tmp_path: Path) -> None:
     steps = number_of_steps(tmp_path)
     for fatal in range(FUNCTIONS, steps + 1, 3):
@@ -128,6 +129,7 @@ def test_a_process_may_die_at_any_step_and_be_rolled_back(tmp_path: Path) -> Non
         assert region.functions == fleet(), fatal
 
 
+@pytest.mark.long
 def test_a_rollback_may_die_at_any_step_and_be_repeated(tmp_path: Path) -> None:
     for fatal in itertools.count(1):
         region, path = Region(fleet(8)), tmp_path / f"{fatal}.jsonl"
@@ -167,6 +169,7 @@ def test_a_process_may_die_while_it_publishes_and_moves_aliases(tmp_path: Path) 
         assert region.functions == fleet()
 
 
+@pytest.mark.long
 def test_resume_rolls_back_after_a_failure_and_a_crash(tmp_path: Path) -> None:
     region = Region(fleet())
     region.failing = {"f-20"}

@@ -89,6 +89,7 @@ def test_a_dry_run_writes_nothing(fleet: Cloud) -> None:
     assert keys(fleet) == [] and fleet.standin.counted()["PutObject"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_third_request_to_the_bucket_may_fail(fleet: Cloud, fault: int | str) -> None:
     requests: list[Call] = []
@@ -130,7 +131,7 @@ def kill_at(fleet: Cloud, operation: str, count: int, moment: str) -> None:
 @pytest.mark.parametrize(
     ("operation", "count", "moment"),
     [
-        ("PutObject", 14, "after"),
+        pytest.param("PutObject", 14, "after", marks=pytest.mark.long),
         (UPDATE, 4, "after"),
         pytest.param("PutObject", 11, "before", marks=pytest.mark.long),
         pytest.param(UPDATE, 2, "before", marks=pytest.mark.long),
@@ -247,6 +248,7 @@ def test_a_foreign_object_at_the_place_of_the_lock_is_one_line(fleet: Cloud) -> 
     assert keys(fleet) == [LOCK]
 
 
+@pytest.mark.long
 def test_a_bucket_with_versions_works(fleet: Cloud) -> None:
     fleet.client("s3").put_bucket_versioning(Bucket="journals", VersioningConfiguration={"Status": "Enabled"})
     fleet.done(*WORDS)

@@ -100,6 +100,7 @@ def test_bytecode_matches_the_source_and_contains_its_path_on_aws_lambda(
     assert (result.stdout, result.stderr) == ("{'/opt/runtime.py'}\n", "")
 
 
+@pytest.mark.long
 def test_bytecode_folders_in_the_layer_are_left_out(checkout: Checkout) -> None:
     report = checkout.build()
     for path in (path for version in VERSIONS for path in pycs(version)):
@@ -115,6 +116,7 @@ def test_only_the_requested_bytecode_is_compiled(checkout: Checkout, pythons: Py
     assert report.count("bytecode for ") == 1
 
 
+@pytest.mark.long
 def test_the_order_of_the_versions_does_not_matter(checkout: Checkout, pythons: Pythons) -> None:
     first = checkout.build(PATH=pythons.path), checkout.files()
     report = checkout.build("--bytecode", ",".join(reversed(pythons.versions)), PATH=pythons.path)

@@ -181,6 +181,7 @@ def test_a_file_nested_too_deep_for_the_compiler_does_not_stop_the_build(checkou
 # The same bytes everywhere
 
 
+@pytest.mark.long
 def test_two_copies_built_under_different_circumstances_give_the_same_bytes(tmp_path: Path) -> None:
     first, second = Checkout.at(tmp_path / "a"), Checkout.at(tmp_path / "deeper" / "b")
     options = ("layer", *OPTIONS, "--interpreter", packed(tmp_path))
@@ -237,6 +238,7 @@ def test_the_report_and_the_record_list_all_inputs(checkout: Checkout, tmp_path:
     assert f"\ndeflated     by {deflated.rpartition('  ')[2]}; another library produces other bytes\n" in report
 
 
+@pytest.mark.long
 def test_a_dry_run_prints_the_report_and_writes_nothing(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path)
     before = checkout.files()

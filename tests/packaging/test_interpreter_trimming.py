@@ -379,6 +379,7 @@ SAMPLES = {
 }
 
 
+@pytest.mark.long
 @examples(500)
 @given(
     st.sampled_from(KINDS),

@@ -35,7 +35,7 @@ def test_a_build_leaves_only_its_output(checkout: Checkout) -> None:
     }
 
 
-@pytest.mark.parametrize("option", ["-n", "--dry-run"])
+@pytest.mark.parametrize("option", ["-n", pytest.param("--dry-run", marks=pytest.mark.long)])
 def test_a_dry_run_prints_the_report_and_writes_nothing(checkout: Checkout, option: str) -> None:
     before = checkout.files()
     plan = checkout.build(option)
@@ -77,6 +77,7 @@ def test_an_output_that_is_a_file_is_refused(checkout: Checkout) -> None:
     assert checkout.refusal() == "cannot create the folder dist: File exists"
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_last_build(checkout: Checkout, folder: Path) -> None:
     """A limit on the size of files stands for the full disk: `sh` sets it in units of 512 bytes."""
     checkout.build()

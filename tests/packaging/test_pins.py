@@ -108,6 +108,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(checkout: Checkout, ser
     assert (cache / CACHED_NAME).read_bytes() == ARCHIVE
 
 
+@pytest.mark.long
 def test_an_archive_given_by_the_user_is_not_cached(checkout: Checkout, server: WebServer, tmp_path: Path) -> None:
     url = server.serve(PATH, ARCHIVE)
     for _ in range(2):
@@ -126,6 +127,7 @@ def test_a_redirection_is_followed(checkout: Checkout, server: WebServer, cache:
     assert (server.requests, os.listdir(cache)) == ([PATH, "/final?token=1"], [CACHED_NAME])
 
 
+@pytest.mark.long
 def test_the_cache_is_in_the_home_folder_unless_xdg_cache_home_is_absolute(
     checkout: Checkout, server: WebServer, tmp_path: Path
 ) -> None:

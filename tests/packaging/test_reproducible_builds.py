@@ -52,6 +52,7 @@ def test_no_switch_of_python_changes_bytecode(monkeypatch: pytest.MonkeyPatch, p
     assert bytecode.compile_for_versions(SOURCES, pythons.versions) == plain
 
 
+@pytest.mark.long
 def test_every_python_version_gives_the_same_bytes(
     checkout: Checkout, tmp_path: Path, pythons: Pythons, version: str
 ) -> None:
@@ -63,6 +64,7 @@ def test_every_python_version_gives_the_same_bytes(
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_second_build_changes_nothing(checkout: Checkout) -> None:
     first = checkout.build(), checkout.files()
     assert (checkout.build(), checkout.files()) == first

@@ -295,6 +295,7 @@ def test_the_aws_cli_page_deploys_moves_and_removes_functions(shell: Shell) -> N
     assert shell.cloud.client().list_layer_versions(LayerName=NAME)["LayerVersions"] == []
 
 
+@pytest.mark.long
 @needs_the_aws_cli
 def test_the_iam_page_creates_an_execution_role(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
@@ -303,6 +304,7 @@ def test_the_iam_page_creates_an_execution_role(shell: Shell, monkeypatch: pytes
     assert output.endswith(f"arn:aws:iam::{ACCOUNT}:role/hello-stream")
 
 
+@pytest.mark.long
 @needs_the_aws_cli
 def test_a_self_contained_layer_is_deployed_as_its_page_shows(shell: Shell) -> None:
     dist = shell.cloud.checkout.dist
@@ -312,6 +314,7 @@ def test_a_self_contained_layer_is_deployed_as_its_page_shows(shell: Shell) -> N
     assert arns == [f"{OURS}-python3-13-arm64:1"]
 
 
+@pytest.mark.long
 @needs_the_aws_cli
 def test_the_fixes_of_the_troubleshooting_page_work(shell: Shell) -> None:
     cloud = shell.cloud
@@ -331,7 +334,7 @@ def fleet_commands(page: str) -> list[Command]:
     return [command for command in documents.commands(page) if FLEET.match(command.text)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/fleet.md"])
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/fleet.md", marks=pytest.mark.long)])
 def test_the_fleet_commands_of_a_page_work_one_after_the_other(cloud: Cloud, page: str) -> None:
     add_example_files(cloud.checkout.root)
     cloud.layer(count=2)

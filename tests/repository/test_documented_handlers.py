@@ -69,6 +69,7 @@ def test_the_work_after_the_response_is_done_before_the_end_of_the_invocation(tm
     assert saved in result.err and result.err.index(saved) < result.err.index("END RequestId")
 
 
+@pytest.mark.long
 def test_the_stub_of_the_context_tests_a_handler(tmp_path: Path) -> None:
     source = only("docs/handler.md", "StubContext")
     path = tmp_path / "test_recipe.py"
