@@ -174,6 +174,74 @@ def test_a_template_in_json_needs_no_library(project: Path) -> None:
     assert_usage_error(run("--template", project / "template.yaml", "--serve", command=command), "PyYAML", "JSON")
 
 
+CONDITIONAL = """
+Parameters:
+  Stage: {Type: String, Default: prod}
+  Zones: {Type: CommaDelimitedList, Default: "a, b"}
+  Secret: {Type: "AWS::SSM::Parameter::Value<String>", Default: /a/secret}
+Mappings:
+  Sizes:
+    prod: {Memory: 1024}
+    test: {Memory: 256}
+  Accounts:
+    123456789012: {Name: local}
+Conditions:
+  IsProd: !Equals [!Ref Stage, prod]
+  IsTest: !Not [!Condition IsProd]
+  IsLocal: !And [!Condition IsProd, !Or [!Condition IsTest, !Equals [!Ref "AWS::Region", us-east-1]]]
+  IsCircular: !Not [!Condition IsCircular]
+Globals:
+  Function:
+    Runtime: !If [IsTest, python3.14, python3.13]
+    Environment: !If [IsLocal, {Variables: {X_GLOBAL: "1"}}, !Ref "AWS::NoValue"]
+Resources:
+  One:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: code
+      Handler: app.main
+      MemorySize: !FindInMap [Sizes, !Ref Stage, Memory]
+      Timeout: !If [IsProd, 9, 5]
+      CapacityProviderConfig: !If [IsTest, {Arn: x}, !Ref "AWS::NoValue"]
+  Two:
+    Type: AWS::Lambda::Function
+    Properties:
+      Runtime: python3.13
+      Code: code
+      Handler: app.main
+      Environment:
+        Variables:
+          X_ZONE: !Select [1, !Ref Zones]
+          X_PART: !Select [0, !Split ["-", "first-second"]]
+          X_ACCOUNT: !FindInMap [Accounts, !Ref "AWS::AccountId", Name]
+          X_DEFAULT: !FindInMap [Accounts, "0", Name, {DefaultValue: other}]
+          X_GONE: !If [IsTest, 1, !Ref "AWS::NoValue"]
+          X_SECRET: !Ref Secret
+          X_OUTSIDE: !ImportValue Network
+  OnlyInTest: {Type: AWS::Lambda::Function, Condition: IsTest, Properties: {}}
+  Circular: {Type: AWS::Lambda::Function, Condition: IsCircular, Properties: {}}
+  Fn::ForEach::Others: [Name, [a, b], {}]
+"""
+
+
+def test_conditions_and_mappings_apply(project: Path) -> None:
+    (project / "conditional.yaml").write_text(CONDITIONAL)
+    with TemplateServer(project / "conditional.yaml") as server:
+        one, two = invoke(server, "One"), invoke(server, "Two")
+        notes = server.errors()
+    assert (one["memory"], one["timeout"], one["concurrency"]) == ("1024", 9, None)
+    assert one["variables"] == {"X_GLOBAL": "1"}
+    assert two["variables"] == {"X_ZONE": "b", "X_PART": "first", "X_ACCOUNT": "local", "X_DEFAULT": "other"}
+    for words in (
+        "OnlyInTest is not served: its condition IsTest is false",
+        "Circular is not served: its condition IsCircular has no local value, it uses the condition IsCircular",
+        "Fn::ForEach::Others is not expanded",
+        "X_SECRET has no local value, it uses the parameter Secret, whose value is in Systems Manager",
+        "X_OUTSIDE has no local value, it uses Fn::ImportValue, which is not evaluated here",
+    ):
+        assert words in notes
+
+
 def with_function(properties: str) -> str:
     return textwrap.dedent(f"""
         Resources:
@@ -191,7 +259,11 @@ def with_function(properties: str) -> str:
         ("Resources: {}", ["no function"]),
         (with_function("Timeout: 0"), ["One: Timeout"]),
         (with_function("MemorySize: much"), ["One: MemorySize"]),
-        (with_function("MemorySize: !If [a, 1, 2]"), ["MemorySize", "Fn::If"]),
+        (with_function("MemorySize: !If [a, 1, 2]"), ["MemorySize", "the condition a, which is missing"]),
+        (with_function("Environment: !If [a, {}, {}]"), ["Environment", "the condition a"]),
+        (with_function("Timeout: !ImportValue Other"), ["Timeout", "Fn::ImportValue, which is not evaluated here"]),
+        (with_function("Timeout: !FindInMap [A, b, c]"), ["Timeout", "A.b.c of the Mappings"]),
+        (with_function("Timeout: !Select [1, [2]]"), ["Timeout", "Fn::Select with arguments"]),
         (with_function("CodeUri: elsewhere"), ["One", "elsewhere"]),
         (with_function("CodeUri: s3://bucket/key"), ["local folder or zip"]),
         (with_function("Runtime: go1.x"), ["Runtime is go1.x"]),

@@ -49,17 +49,18 @@ class _Reader:
         self._values = Values(template)
         self._globals = mapping(mapping(template.get("Globals"), "Globals").get("Function"), "Globals.Function")
         self._more_layers = more_layers
-        self._notes: list[str] = []
+        self._notes = [f"{name} is not expanded: its resources are not served" for name in self._values.loops]
 
     def read(self) -> TemplateFunctions:
         functions: dict[str, FunctionSettings] = {}
         for logical_id, resource in self._values.resources.items():
             kind = mapping(resource, logical_id).get("Type")
-            if kind not in FUNCTION_TYPES:
+            if kind not in FUNCTION_TYPES or not self._exists(logical_id, resource):
                 continue
             properties = mapping(resource.get("Properties"), logical_id)
             if kind == SERVERLESS:
                 properties = merged(self._globals, properties)
+            properties = self._values.apply_conditions(properties)
             if self._is_usable(logical_id, properties):
                 name = function_name(self._values.name_of(logical_id))
                 if name in functions:
@@ -69,6 +70,18 @@ class _Reader:
             reasons = "".join(f"; {note}" for note in self._notes)
             raise UsageError(f"{self._path} has no function that can be run here{reasons}")
         return TemplateFunctions(functions, self._notes)
+
+    def _exists(self, logical_id: str, resource: dict[str, Any]) -> bool:
+        """Whether the condition of a resource is true."""
+        name = resource.get("Condition")
+        try:
+            if name is None or self._values.condition(name):
+                return True
+            reason = f"its condition {name} is false"
+        except NoValue as error:
+            reason = f"its condition {name} has no local value, it uses {error}"
+        self._notes.append(f"{logical_id} is not served: {reason}")
+        return False
 
     def _is_usable(self, logical_id: str, properties: dict[str, Any]) -> bool:
         runtime = self._value(logical_id, properties, "Runtime", "")
@@ -108,6 +121,11 @@ class _Reader:
             raise UsageError(f"{self._path}: {name} of {logical_id} has no local value: it uses {error}") from None
         return default if value is None else value
 
+    def _mapping(self, logical_id: str, properties: dict[str, Any], name: str) -> dict[str, Any]:
+        """The property, with values that are not evaluated. Raises UsageError, also for an unknown condition."""
+        found = mapping(properties.get(name), f"{logical_id}: {name}")
+        return mapping(self._value(logical_id, properties, name), name) if is_intrinsic(found) else found
+
     def _code(self, logical_id: str, kind: str, properties: dict[str, Any]) -> Path:
         name = "CodeUri" if kind == SERVERLESS else "Code"
         code = self._value(logical_id, properties, name)
@@ -139,9 +157,9 @@ class _Reader:
         return tuple(found)
 
     def _variables(self, logical_id: str, properties: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-        environment = mapping(properties.get("Environment"), f"{logical_id}: Environment")
+        environment = self._mapping(logical_id, properties, "Environment")
         found: dict[str, str] = {}
-        for name, raw in mapping(environment.get("Variables"), f"{logical_id}: Variables").items():
+        for name, raw in self._mapping(logical_id, environment, "Variables").items():
             if name in RESERVED:
                 raise UsageError(f"{self._path}: {logical_id} sets {name}, which is reserved")
             try:
@@ -151,7 +169,7 @@ class _Reader:
         return tuple(found.items())
 
     def _max_concurrency(self, logical_id: str, properties: dict[str, Any]) -> int:
-        config = mapping(properties.get("CapacityProviderConfig"), f"{logical_id}: CapacityProviderConfig")
+        config = self._mapping(logical_id, properties, "CapacityProviderConfig")
         config = mapping(config.get("LambdaManagedInstancesCapacityProviderConfig", config), logical_id)
         if not config:
             return 0
@@ -168,9 +186,9 @@ class _Reader:
         name = self._values.name_of(logical_id)
         targets = (name, f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}", logical_id)
         for url_id, resource in self._values.resources.items():
-            if mapping(resource, url_id).get("Type") != "AWS::Lambda::Url":
+            if mapping(resource, url_id).get("Type") != "AWS::Lambda::Url" or not self._exists(url_id, resource):
                 continue
-            url_properties = mapping(resource.get("Properties"), url_id)
+            url_properties = self._values.apply_conditions(mapping(resource.get("Properties"), url_id))
             if self._value(url_id, url_properties, "TargetFunctionArn") in targets:
                 return {key: self._value(url_id, url_properties, key) for key in ("InvokeMode", "Cors")}
         return None

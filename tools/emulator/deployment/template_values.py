@@ -1,7 +1,7 @@
 """A template of AWS SAM or CloudFormation as values: it is parsed, and its intrinsic functions are evaluated.
 
-https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference.html. `Ref`, `Fn::GetAtt`,
-`Fn::Sub` and `Fn::Join` have a value here. The others depend on conditions, mappings or other stacks.
+https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference.html. Functions that need
+other stacks or macros, such as `Fn::ImportValue` and `Fn::Transform`, have no value here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ PSEUDO_PARAMETERS = {
     "AWS::URLSuffix": "amazonaws.com",
 }
 FUNCTION_TYPES = ("AWS::Serverless::Function", "AWS::Lambda::Function")
+NO_VALUE = {"Ref": "AWS::NoValue"}  # it removes a property
 _VARIABLE = re.compile(r"\$\{(!?)([^}]*)\}")  # of Fn::Sub
 
 
@@ -37,8 +38,64 @@ class Values:
     """
 
     def __init__(self, template: dict[str, Any]) -> None:
-        self.resources = mapping(template.get("Resources"), "Resources")
+        resources = mapping(template.get("Resources"), "Resources")
+        self.loops = [name for name in resources if name.startswith("Fn::")]  # Fn::ForEach, which is a macro
+        self.resources = {name: resource for name, resource in resources.items() if name not in self.loops}
         self._parameters = mapping(template.get("Parameters"), "Parameters")
+        self._mappings = mapping(template.get("Mappings"), "Mappings")
+        self._conditions = mapping(template.get("Conditions"), "Conditions")
+        self._pending: list[str] = []  # the conditions that are being evaluated
+
+    # Conditions
+
+    def apply_conditions(self, value: Any) -> Any:
+        """Replace each `Fn::If` by its branch, and remove properties without a value; keep what cannot be evaluated."""
+        if isinstance(value, list):
+            branches = map(self.apply_conditions, value)
+            return [item for item in branches if item != NO_VALUE]
+        if not isinstance(value, dict):
+            return value
+        if list(value) == ["Fn::If"]:
+            try:
+                return self.apply_conditions(self._branch(value["Fn::If"]))
+            except NoValue:
+                return value
+        applied = {name: self.apply_conditions(item) for name, item in value.items()}
+        return {name: item for name, item in applied.items() if item != NO_VALUE}
+
+    def condition(self, name: Any) -> bool:
+        """Evaluate a condition of the template. Raises NoValue."""
+        if name not in self._conditions:
+            raise NoValue(f"the condition {name}, which is missing")
+        if name in self._pending:
+            raise NoValue(f"the condition {name}, which refers to itself")
+        self._pending.append(name)
+        try:
+            return self._is_true(self._conditions[name])
+        finally:
+            self._pending.pop()
+
+    def _is_true(self, expression: Any) -> bool:
+        name, argument = next(iter(expression.items())) if isinstance(expression, dict) and expression else ("", None)
+        operands = argument if isinstance(argument, list) else []
+        if name == "Condition":
+            return self.condition(argument)
+        if name == "Fn::Equals" and len(operands) == 2:
+            one, other = (text_of(self.evaluate(operand)) for operand in operands)
+            return one == other
+        if name == "Fn::Not" and len(operands) == 1:
+            return not self._is_true(operands[0])
+        if name in ("Fn::And", "Fn::Or") and operands:
+            return (all if name == "Fn::And" else any)(self._is_true(operand) for operand in operands)
+        raise NoValue(f"the condition {expression!r}")
+
+    def _branch(self, argument: Any) -> Any:
+        if not isinstance(argument, list) or len(argument) != 3:
+            raise NoValue("Fn::If without three arguments")
+        name, if_true, if_false = argument
+        return if_true if self.condition(name) else if_false
+
+    # Values
 
     def evaluate(self, value: Any) -> Any:
         """Raises NoValue."""
@@ -61,28 +118,56 @@ class Values:
             return logical_id
 
     def _call(self, name: str, argument: Any) -> Any:
-        if name == "Ref" and isinstance(argument, str):
-            return self._reference(argument)
-        if name == "Fn::GetAtt":
-            parts = argument.split(".", 1) if isinstance(argument, str) else self.evaluate(argument)
-            if isinstance(parts, list) and len(parts) == 2:
-                return self._attribute(str(parts[0]), str(parts[1]))
-        if name == "Fn::Sub":
-            return self._substitute(argument)
-        if name == "Fn::Join" and isinstance(argument, list) and len(argument) == 2:
-            separator, items = self.evaluate(argument)
-            if isinstance(separator, str) and isinstance(items, list):
-                return separator.join(map(text_of, items))
-        raise NoValue(name)
+        evaluate = {
+            "Ref": self._reference,
+            "Fn::GetAtt": self._get_attribute,
+            "Fn::Sub": self._substitute,
+            "Fn::Join": self._join,
+            "Fn::If": lambda argument: self.evaluate(self._branch(argument)),
+            "Fn::FindInMap": self._find_in_map,
+            "Fn::Select": self._select,
+            "Fn::Split": self._split,
+        }.get(name)
+        if evaluate is None:
+            raise NoValue(f"{name}, which is not evaluated here")
+        try:
+            return evaluate(argument)
+        except (TypeError, ValueError, LookupError):
+            raise NoValue(f"{name} with arguments that it does not take") from None
+
+    def _get_attribute(self, argument: Any) -> str:
+        name, attribute = argument.split(".", 1) if isinstance(argument, str) else self.evaluate(argument)
+        return self._attribute(str(name), str(attribute))
+
+    def _join(self, argument: Any) -> str:
+        separator, items = self.evaluate(argument)
+        return str(separator).join(map(text_of, items))
+
+    def _select(self, argument: Any) -> Any:
+        index, items = self.evaluate(argument)
+        return items[int(index)]
+
+    def _split(self, argument: Any) -> list[str]:
+        separator, text = self.evaluate(argument)
+        return text_of(text).split(separator)
+
+    def _find_in_map(self, argument: Any) -> Any:
+        *keys, options = argument if len(argument) == 4 else (*argument, {})
+        names = [text_of(self.evaluate(key)) for key in keys]
+        found: Any = self._mappings
+        for name in names:
+            found = {text_of(key): value for key, value in found.items()}.get(name, {})
+        if not found and "DefaultValue" in options:
+            return self.evaluate(options["DefaultValue"])
+        if not found or len(names) != 3:
+            raise NoValue(f"{'.'.join(names)} of the Mappings, which does not exist")
+        return found
 
     def _reference(self, name: str) -> Any:
         if name in PSEUDO_PARAMETERS:
             return PSEUDO_PARAMETERS[name]
         if name in self._parameters:
-            parameter = mapping(self._parameters[name], name)
-            if "Default" not in parameter:
-                raise NoValue(f"the parameter {name}, which has no Default")
-            return parameter["Default"]
+            return default_of(name, mapping(self._parameters[name], name))
         if name not in self.resources:
             raise NoValue(name)
         return self.name_of(name) if self._is_function(name) else name
@@ -112,6 +197,18 @@ class Values:
             return text_of(self._attribute(logical_id, attribute) if dot else self._reference(name))
 
         return _VARIABLE.sub(value_of, text)
+
+
+def default_of(name: str, parameter: dict[str, Any]) -> Any:
+    """The default of a parameter. Raises NoValue."""
+    kind = str(parameter.get("Type"))
+    if "Default" not in parameter:
+        raise NoValue(f"the parameter {name}, which has no Default")
+    if kind.startswith("AWS::SSM::"):
+        raise NoValue(f"the parameter {name}, whose value is in Systems Manager")
+    default = parameter["Default"]
+    is_list = kind == "CommaDelimitedList" or kind.startswith("List<")
+    return [item.strip() for item in text_of(default).split(",")] if is_list else default
 
 
 def text_of(value: Any) -> str:
