@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.emulator import Program, Server, assert_usage_error, run
+from support.emulator import Program, Server, assert_usage_error, run, until
 
 SOURCE = """
 import json, os
@@ -28,6 +28,12 @@ def main(event, context):
         return
     yield {"headers": {"Content-Type": "text/plain"}}
     yield b"response"
+"""
+PID_SOURCE = """
+import os
+
+def main(event, context):
+    yield str(os.getpid()).encode()
 """
 SAM = """
 AWSTemplateFormatVersion: 2010-09-09
@@ -91,6 +97,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "code").mkdir()
     (folder / "code" / "app.py").write_text(SOURCE)
+    (folder / "code" / "pid.py").write_text(PID_SOURCE)
     (folder / "libraries" / "python").mkdir(parents=True)
     (folder / "template.yaml").write_text(SAM)
     return folder
@@ -240,6 +247,51 @@ def test_conditions_and_mappings_apply(project: Path) -> None:
         "X_OUTSIDE has no local value, it uses Fn::ImportValue, which is not evaluated here",
     ):
         assert words in notes
+
+
+CHANGING = """
+Resources:
+  First: {{Type: AWS::Lambda::Function, Properties: {{Runtime: python3.13, Code: code, Handler: app.main, Timeout: 4}}}}
+  {name}: {{Type: AWS::Lambda::Function, Properties: {{Runtime: python3.13, Code: code, Handler: {handler}}}}}
+"""
+
+
+def test_a_change_of_the_template_adds_changes_and_removes_functions(project: Path) -> None:
+    template = project / "changing.yaml"
+    template.write_text(CHANGING.format(name="Second", handler="app.main"))
+    with TemplateServer(template) as server:
+        assert invoke(server, "Second")["timeout"] == 3
+
+        template.write_text(CHANGING.format(name="Second", handler="pid.main"))
+        until(lambda: "Second: the template has changed it; the next request uses the change" in server.errors())
+        process = invoke(server, "Second")
+        assert isinstance(process, int)
+
+        template.write_text("Resources: [")
+        until(lambda: "changing.yaml is not YAML" in server.errors())
+        assert invoke(server, "Second") == process
+
+        template.write_text(CHANGING.format(name="Third", handler="app.main").replace("Timeout: 4", "Timeout: 5"))
+        until(lambda: "Second: the template has removed it" in server.errors())
+        assert invoke(server, "Third")["name"] == "Third"
+        assert invoke(server, "First")["timeout"] == 5
+        assert server.get("/lambda-url/Second/").status == 404
+        names = [each["FunctionName"] for each in json.loads(server.get("/2015-03-31/functions/").body)["Functions"]]
+        assert names == ["First", "Third"]
+        until(lambda: not Path(f"/proc/{process}").exists())
+
+
+def test_a_function_that_the_template_has_not_changed_keeps_its_environment(project: Path) -> None:
+    template = project / "kept.yaml"
+    (project / "code" / "pid.py").write_text(
+        "import os\n\ndef main(event, context):\n    yield str(os.getpid()).encode()\n"
+    )
+    template.write_text(CHANGING.format(name="Kept", handler="pid.main"))
+    with TemplateServer(template) as server:
+        process = invoke(server, "Kept")
+        template.write_text(template.read_text().replace("Timeout: 4", "Timeout: 5"))
+        until(lambda: "First: the template has changed it" in server.errors())
+        assert invoke(server, "Kept") == process
 
 
 def with_function(properties: str) -> str:

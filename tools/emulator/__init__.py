@@ -10,6 +10,7 @@ Reading order, from the command line down to the processes:
     cli                main: the supervisor, signals, the exit status
     run                one invocation; the objects of a run are made here
     serving            --serve
+    template_reload    changes of the template of --template
     debugging          --api-only and --debug
     debugged_runtime   the program of a function process with --debug
     console            the terminal

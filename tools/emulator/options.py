@@ -69,6 +69,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 
+class Template(NamedTuple):
+    """The template of --template.
+
+    Args:
+        read: returns its functions, and lines about what is not used. Raises UsageError.
+    """
+
+    path: Path
+    read: Callable[[], tuple[dict[str, FunctionSettings], list[str]]]
+
+
 class Options(NamedTuple):
     """The checked command line: the one object with all settings of a run.
 
@@ -77,7 +88,8 @@ class Options(NamedTuple):
         print_event: whether the event is printed instead.
         functions: by name; the first function is the default one.
         credentials: environment variables with the credentials and the region of a profile.
-        notes: lines about what is not used of a template.
+        template: where the functions come from; None: from --function.
+        notes: lines about what is not used of the template.
         reload: whether to load changed files again.
         snapstart: whether environments are held between their init phase and their first invocation.
         api_only: whether a developer starts the process.
@@ -90,6 +102,7 @@ class Options(NamedTuple):
     print_event: bool
     json: bool
     functions: dict[str, FunctionSettings]
+    template: Template | None
     notes: list[str]
     credentials: dict[str, str]
     isolate: bool
@@ -113,7 +126,8 @@ def parse(arguments: list[str]) -> Options:
     serve = given.serve or given.api_only or given.open
     try:
         check_combinations(given, serve)
-        functions, notes = functions_in_template(given, serve) if given.template else (functions_of(given), [])
+        template = Template(given.template, lambda: functions_in_template(given, serve)) if given.template else None
+        functions, notes = template.read() if template is not None else (functions_of(given), [])
     except UsageError as error:
         parser.error(str(error))
     return Options(
@@ -121,6 +135,7 @@ def parse(arguments: list[str]) -> Options:
         print_event=given.print_event is not None,
         json=given.json,
         functions=functions,
+        template=template,
         notes=notes,
         credentials=given.profile or {},
         isolate=given.isolate,

@@ -51,31 +51,43 @@ def run(
         if options.print_event:
             print_event(event)
             return DONE
-        supervisor = usable(supervisor)
-        if options.isolate:
-            try_isolation(supervisor)
-        numbers = itertools.count(1)
-        stable = stable_folder(supervisor, options, at_end) if options.api_only else None
-
-        def make_folder() -> Path:
-            name = f"code-{next(numbers)}"
-            return supervisor.make_folder(name) if stable is None else make_in(stable, name)
-
-        for note in options.notes:
-            console.note(note)
-        pools = {
-            name: make_pool(name, settings, options, console, supervisor, make_folder)
-            for name, settings in options.functions.items()
-        }
-        at_end(lambda: shut_down(pools.values()))
-        if not options.serve:
-            return invoke_once(next(iter(pools.values())), console, event, options.throttle)
-        from tools.emulator.serving import serve  # one invocation does not need the endpoints
-
-        return serve(pools, console, options, supervisor, at_end, make_in(stable, "tmp") if stable else None)
+        return run_functions(options, event, console, usable(supervisor), at_end)
     except ToolError as error:
         console.error(redact(str(error)))
         return FAILED
+
+
+def run_functions(
+    options: Options,
+    event: bytes,
+    console: Console,
+    supervisor: Supervisor,
+    at_end: Callable[[Callable[[], None]], None],
+) -> int:
+    """Invoke the function once, or serve. Raises ToolError."""
+    if options.isolate:
+        try_isolation(supervisor)
+    numbers = itertools.count(1)
+    stable = stable_folder(supervisor, options, at_end) if options.api_only else None
+    pools: list[EnvironmentPool] = []
+    at_end(lambda: shut_down(pools))
+
+    def make_folder() -> Path:
+        name = f"code-{next(numbers)}"
+        return supervisor.make_folder(name) if stable is None else make_in(stable, name)
+
+    def make(name: str, settings: FunctionSettings) -> EnvironmentPool:
+        pools.append(make_pool(name, settings, options, console, supervisor, make_folder))
+        return pools[-1]
+
+    for note in options.notes:
+        console.note(note)
+    if not options.serve:
+        ((name, settings),) = options.functions.items()
+        return invoke_once(make(name, settings), console, event, options.throttle)
+    from tools.emulator.serving import serve  # one invocation does not need the endpoints
+
+    return serve(make, console, options, supervisor, at_end, make_in(stable, "tmp") if stable else None)
 
 
 def print_event(event: bytes) -> None:
@@ -116,7 +128,7 @@ def make_in(folder: Path, name: str) -> Path:
 
 def shut_down(pools: Iterable[EnvironmentPool]) -> None:
     """End the environments that have extensions, as the service does it, within a limit."""
-    ending = [environment for pool in pools for environment in pool.begin_shutdown()]
+    ending = [environment for pool in list(pools) for environment in pool.begin_shutdown()]
     end = time.monotonic() + SHUTDOWN_TIMEOUT
     for environment in ending:
         environment.wait_until_gone(max(0.0, end - time.monotonic()))

@@ -25,10 +25,11 @@ from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.http1 import server
 from tools.emulator.options import Options
 from tools.emulator.sandbox.supervisor_client import Supervisor
+from tools.emulator.template_reload import TemplateReload
 
 
 def serve(
-    pools: dict[str, EnvironmentPool],
+    make_pool: Callable[[str, FunctionSettings], EnvironmentPool],
     console: Console,
     options: Options,
     supervisor: Supervisor,
@@ -38,19 +39,23 @@ def serve(
     """Serve until the supervisor ends: a signal ends it, or somebody kills it.
 
     Args:
+        make_pool: makes the environments of a function. Raises ToolError.
         at_end: registers a function that is called when the run ends.
         temporary: the folder for TMPDIR of a process that the developer starts; None: there is none.
 
     Raises ToolError if it cannot serve, and at the end.
     """
     raise_descriptor_limit()  # each connection needs several, and the usual limit is 1,024
-    functions = Functions(pools, console)
-    function_urls = {
-        name: make_endpoint(pools[name], settings, options, console) for name, settings in options.functions.items()
-    }
+
+    def make(name: str, settings: FunctionSettings) -> FunctionUrl:
+        return make_endpoint(make_pool(name, settings), settings, options, console)
+
+    urls = {name: make(name, settings) for name, settings in options.functions.items()}
+    pools = {name: url.pool for name, url in urls.items()}
+    functions = Functions(urls, console)
     router = Router(
-        function_urls,
-        LambdaApi(functions, function_urls, InvokeApi(functions, console, options.throttle), console),
+        functions,
+        LambdaApi(functions, InvokeApi(functions, console, options.throttle), console),
         listen(options.host, options.port),
         console,
         next(iter(pools.values())).attach() if options.api_only else None,
@@ -66,6 +71,8 @@ def serve(
     if options.snapstart or options.debug_port is not None:
         for pool in pools.values():
             pool.prepare()
+    if options.template is not None and options.reload:
+        TemplateReload(options.template, options.functions, functions, make, console).start()
     supervisor.wait_until_lost()
     raise ToolError("the process that starts the execution environments was killed; start main.py again")
 

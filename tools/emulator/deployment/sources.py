@@ -89,6 +89,7 @@ class FunctionCode:
         self._make_folder = make_folder
         self._on_change: Callable[[str], None] | None = None
         self._on_error: Callable[[str], None] = lambda message: None
+        self._is_watching = False
         self._lock = threading.Lock()
         self._folders: Snapshot = {}
         self._seen = self._snapshot() if reload else {}
@@ -108,7 +109,11 @@ class FunctionCode:
             on_error: called with the reason why the changed sources cannot be used.
         """
         self._on_change, self._on_error = on_change, on_error
+        self._is_watching = True
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def stop_watching(self) -> None:
+        self._is_watching = False
 
     def use(self) -> Layout:
         """Return the current layout; the caller releases it."""
@@ -141,7 +146,7 @@ class FunctionCode:
             self._on_change(min(changed))
 
     def _watch(self) -> None:
-        while True:
+        while self._is_watching:
             time.sleep(CHECK_INTERVAL)
             self.check_for_changes()
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import ACCOUNT, REGION
+from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.execution.pool import EnvironmentPool
 from tools.emulator.http1.connection import Connection, Request
 from tools.emulator.http1.responses import send_json
@@ -38,8 +39,12 @@ class ApiError(Exception):
 class Addressed(NamedTuple):
     """The function that a call names, and the qualifier, if the call has one."""
 
-    pool: EnvironmentPool
+    url: FunctionUrl
     qualifier: str | None
+
+    @property
+    def pool(self) -> EnvironmentPool:
+        return self.url.pool
 
     @property
     def arn(self) -> str:
@@ -48,10 +53,14 @@ class Addressed(NamedTuple):
 
 
 class Functions:
-    """The functions that are served, by name; the first one is the default one."""
+    """The functions that are served.
 
-    def __init__(self, pools: Mapping[str, EnvironmentPool], console: Console) -> None:
-        self.pools = pools
+    Attributes:
+        urls: by name; the first function is the default one. It can be replaced by another mapping at any time.
+    """
+
+    def __init__(self, urls: Mapping[str, FunctionUrl], console: Console) -> None:
+        self.urls = urls
         self._console = console
 
     def look_up(self, name: str, query: str, default_qualifier: str | None = None) -> Addressed:
@@ -75,14 +84,14 @@ class Functions:
             raise_invalid_parameter(
                 "The derived qualifier from the function name does not match the specified qualifier."
             )
-        pool = self.pools.get(match[1])
-        if pool is None:
-            functions = ", ".join(self.pools)
+        urls = self.urls
+        if match[1] not in urls:
+            functions = ", ".join(urls)
             self._console.error(f"a caller named {match[1]!r}, which is not served; the functions are {functions}")
             named = ":".join(filter(None, (match[1], match[2] or qualifier or default_qualifier)))
             message = f"Function not found: arn:aws:lambda:{REGION}:{ACCOUNT}:function:{named}"
             raise ApiError(404, "ResourceNotFoundException", message)
-        return Addressed(pool, match[2] or qualifier)
+        return Addressed(urls[match[1]], match[2] or qualifier)
 
 
 def send_error(connection: Connection, request: Request, request_id: str, error: ApiError, close: bool = False) -> bool:

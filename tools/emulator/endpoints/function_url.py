@@ -65,7 +65,7 @@ class FunctionUrl:
     def __init__(
         self, pool: EnvironmentPool, console: Console, invoke_mode: str, cors: dict[str, Any] | None, throttle: bool
     ) -> None:
-        self._pool = pool
+        self.pool = pool
         self._console = console
         self._invoke_mode = invoke_mode
         self._respond = self._send_buffered if invoke_mode == BUFFERED else self._send_stream
@@ -86,7 +86,7 @@ class FunctionUrl:
 
         Raises ProtocolError if the body violates a rule or is too large.
         """
-        request.function = self._pool.configuration.name
+        request.function = self.pool.configuration.name
         body = connection.read_body(request, MAX_REQUEST_BYTES)
         if self._cors is not None and self._cors.is_preflight(request):
             return send(connection, request, 200, self._cors.preflight_headers(request.headers))
@@ -104,7 +104,7 @@ class FunctionUrl:
 
     def _invoke(self, exchange: Exchange, event: bytes) -> bool:
         try:
-            invocation = self._pool.start_invocation(event, request_id=exchange.request_id, trace_id=exchange.trace_id)
+            invocation = self.pool.start_invocation(event, request_id=exchange.request_id, trace_id=exchange.trace_id)
         except Throttled:
             cors = self.cors_fields(exchange.request)
             fields = [("x-amzn-ErrorType", "TooManyRequestsException"), *exchange.ids, *cors]

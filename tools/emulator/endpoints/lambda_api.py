@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Mapping
 from typing import Any
 
 from tools.emulator.console import Console
 from tools.emulator.endpoints.api_call import ApiError, Functions, id_fields, raise_invalid_parameter, send_error
 from tools.emulator.endpoints.function_description import FunctionDescription
-from tools.emulator.endpoints.function_url import MAX_REQUEST_BYTES, FunctionUrl
+from tools.emulator.endpoints.function_url import MAX_REQUEST_BYTES
 from tools.emulator.endpoints.invoke_api import InvokeApi
 from tools.emulator.execution.invocation import new_request_id
 from tools.emulator.http1.connection import Connection, ProtocolError, Request
@@ -39,17 +38,10 @@ MAX_ITEMS = 10_000  # of a page of a list (API_ListFunctions)
 
 
 class LambdaApi:
-    """Serves the calls.
+    """Serves the calls."""
 
-    Args:
-        function_urls: by name of the function, for what `GetFunctionUrlConfig` returns.
-    """
-
-    def __init__(
-        self, functions: Functions, function_urls: Mapping[str, FunctionUrl], invoke_api: InvokeApi, console: Console
-    ) -> None:
+    def __init__(self, functions: Functions, invoke_api: InvokeApi, console: Console) -> None:
         self._functions = functions
-        self._function_urls = function_urls
         self._invoke_api = invoke_api
         self._console = console
 
@@ -94,16 +86,16 @@ class LambdaApi:
     def _description(self, name: str, query: str, url: str) -> FunctionDescription:
         addressed = self._functions.look_up(name, query)
         found = addressed.pool.configuration.name
-        is_first = found == next(iter(self._functions.pools))
+        is_first = found == next(iter(self._functions.urls))
         function_url = url if is_first else f"{url}lambda-url/{found}/"
-        return FunctionDescription(addressed, self._function_urls[found].settings, function_url)
+        return FunctionDescription(addressed, addressed.url.settings, function_url)
 
     def _list(self, query: str, url: str) -> dict[str, Any]:
         """A page of the functions; its marker is the number of functions before it."""
         given = urllib.parse.parse_qs(query)
         first = whole_number(given.get("Marker", ["0"])[0], "Marker", 0)
         most = whole_number(given.get("MaxItems", ["50"])[0], "MaxItems", 1)
-        names = list(self._functions.pools)
+        names = list(self._functions.urls)
         on_page = names[first : first + most]
         configurations = [self._description(name, "", url).of_call("GetFunctionConfiguration") for name in on_page]
         more = {"NextMarker": str(first + most)} if len(names) > first + most else {}

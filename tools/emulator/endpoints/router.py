@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Mapping
 
 from tools.emulator.console import Console
 from tools.emulator.endpoints import page
+from tools.emulator.endpoints.api_call import Functions
 from tools.emulator.endpoints.function_url import FunctionUrl
 from tools.emulator.endpoints.function_url_event import host_name
 from tools.emulator.endpoints.lambda_api import LambdaApi
@@ -37,30 +37,32 @@ class Router:
     """Serves functions on a listening socket.
 
     Args:
-        function_urls: by name of the function; the first one has all paths that belong to no other.
+        functions: the first one has all paths that belong to no other.
         runtime_api: the Runtime API of the attached runtime, if there is one.
         has_page: whether the page of --open is served.
     """
 
     def __init__(
         self,
-        function_urls: Mapping[str, FunctionUrl],
+        functions: Functions,
         lambda_api: LambdaApi,
         listener: socket.socket,
         console: Console,
         runtime_api: RuntimeApiServer | None = None,
         has_page: bool = False,
     ) -> None:
-        self._function_urls = function_urls
-        self._by_host = {f"{name.lower()}{LOCAL_DOMAIN}": url for name, url in function_urls.items()}
+        self._functions = functions
         self._has_page = has_page
-        self._first = next(iter(function_urls.values()))
         self._lambda_api = lambda_api
         self._console = console
         self._runtime_api = runtime_api
         self._server = Server(self._serve, listener)
         self.authority = self._server.authority
         self.url = f"http://{self.authority}/"
+
+    @property
+    def _first(self) -> FunctionUrl:
+        return next(iter(self._functions.urls.values()))
 
     def start(self) -> None:
         """Begin to serve."""
@@ -100,8 +102,9 @@ class Router:
         """Returns whether the connection can serve another request."""
         request.target = origin_form(request.target)
         host = host_name(request.headers.get("Host")).lower().removesuffix(".")
-        if host in self._by_host:
-            return self._by_host[host].serve(connection, request, self._server.port)
+        by_host = {f"{name.lower()}{LOCAL_DOMAIN}": url for name, url in self._functions.urls.items()}
+        if host in by_host:
+            return by_host[host].serve(connection, request, self._server.port)
         if self._has_page and request.target.startswith(page.PATH):
             return page.serve_page(connection, request)
         if self._lambda_api.matches(request.target.partition("?")[0]):
@@ -111,15 +114,16 @@ class Router:
         function_url = self._first
         match = URL_PATH.match(request.target)
         if match is not None:
-            if match[1] not in self._function_urls:
+            function_urls = self._functions.urls
+            if match[1] not in function_urls:
                 raise self._no_function(match[1])
-            function_url = self._function_urls[match[1]]
+            function_url = function_urls[match[1]]
             rest = request.target[match.end() :]
             request.target = rest if rest.startswith("/") else f"/{rest}"
         return function_url.serve(connection, request, self._server.port)
 
     def _no_function(self, name: str) -> ProtocolError:
-        return ProtocolError(f"there is no function {name!r}; the functions are {', '.join(self._function_urls)}", 404)
+        return ProtocolError(f"there is no function {name!r}; the functions are {', '.join(self._functions.urls)}", 404)
 
 
 def request_line(request: Request, target: str) -> str:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 # Seconds to wait for an environment that is about to be free.
 FREE_TIMEOUT, FREE_TIMEOUT_AT_LIMIT = 0.05, 1.0
 
+numbers = itertools.count(1)  # of the folders of environments, in all pools
+
 
 class Throttled(Exception):
     """The function has reached its concurrency limit."""
@@ -78,7 +80,6 @@ class EnvironmentPool:
         self._init_timeout = init_timeout
         self._restore_timeout = restore_timeout
         self._deadlines = Deadlines(lambda error: console.error(f"a time limit cannot be enforced: {error!r}"))
-        self._numbers = itertools.count(1)
         self._change = threading.Condition()
         self._all: dict[Environment, Layout | None] = {}
         self._stale: set[Environment] = set()  # they have code from before a change
@@ -86,6 +87,7 @@ class EnvironmentPool:
         self._starting = 0
         self._preparing = False  # an environment is being started that no caller waits for
         self._closed = False
+        self._discarded = False
 
     @property
     def sources(self) -> tuple[Sequence[Path], Path]:
@@ -161,6 +163,14 @@ class EnvironmentPool:
             self._stale |= set(self._all)
         for environment in idle:
             environment.retire()
+
+    def discard(self) -> None:
+        """Another pool serves the function now, or none does: each environment ends after its invocation."""
+        with self._change:
+            self._discarded = True
+        if self._code is not None:
+            self._code.stop_watching()
+        self.retire_environments()
 
     def begin_shutdown(self) -> list[Environment]:
         """Start no further environment, and begin the end of those with extensions. Returns these.
@@ -266,7 +276,7 @@ class EnvironmentPool:
             self._console,
             self._supervisor,
             self._deadlines,
-            self._supervisor.make_folder(f"environment-{configuration.name}-{next(self._numbers)}"),
+            self._supervisor.make_folder(f"environment-{configuration.name}-{next(numbers)}"),
             self._return,
             self._remove,
             None if repeats_init else self._repeat_init,
@@ -279,7 +289,7 @@ class EnvironmentPool:
             alive = environment is not None and environment.alive
             if environment is not None and alive:
                 self._all[environment] = layout
-                if self._code is not None and layout is not self._code.layout:
+                if self._discarded or (self._code is not None and layout is not self._code.layout):
                     self._stale.add(environment)
                 else:  # one place is for the caller
                     self._idle += [environment] * (self.configuration.max_concurrency - 1)
