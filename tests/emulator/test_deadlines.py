@@ -36,6 +36,14 @@ def test_deadlines_are_called_in_the_order_of_their_times(deadlines: Deadlines) 
     assert called.empty()
 
 
+def test_an_earlier_deadline_is_called_while_the_thread_waits_for_a_later_one(deadlines: Deadlines) -> None:
+    deadlines.set(FAR, raise_os_error)
+    for _ in range(20):  # after each call, the thread waits for the far one again
+        called = threading.Event()
+        deadlines.set(0, called.set)
+        assert called.wait(WAIT)
+
+
 def test_a_failing_callback_does_not_end_the_other_deadlines(deadlines: Deadlines, errors: list[Exception]) -> None:
     deadlines.set(0, raise_os_error)
     until(lambda: errors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def test_the_event_has_the_form_of_payload_2_0(echo: Server) -> None:
     assert isinstance(context["apiId"], str) and context["requestId"]
     assert re.fullmatch(r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000", context["time"])
     assert isinstance(context["timeEpoch"], int)
+    assert abs(context["timeEpoch"] / 1000 - time.time()) < 600  # milliseconds
 
 
 def test_the_trace_id_of_the_client_is_kept(echo: Server) -> None:

@@ -16,6 +16,8 @@ import time
 import pytest
 from support.emulator import ECHO, ROOT, WAIT, Server, Serving, event_of, until
 
+from tools.emulator.http1.connection import Connection, Headers, Request
+
 
 def test_head_receives_no_body(echo: Server) -> None:
     with echo.connect() as client:
@@ -53,6 +55,20 @@ def test_a_client_of_http_1_0_receives_no_chunks(serving: Serving) -> None:
         assert client.read(4) == b"one "
         function.release()
         assert client.read_rest() == b"two"
+
+
+@pytest.mark.parametrize(
+    ("field", "stays_open"), [("", False), ("Connection: Keep-Alive\r\n", True), ("Connection: close\r\n", False)]
+)
+def test_a_connection_of_http_1_0_stays_open_only_on_request(echo: Server, field: str, stays_open: bool) -> None:
+    request = f"POST /2015-03-31/functions/unknown/invocations HTTP/1.0\r\n{field}Content-Length: 2\r\n\r\n{{}}"
+    with echo.connect() as client:
+        client.send(request.encode() * 2)
+        assert client.read_response().status == 404
+        if stays_open:
+            assert client.read_response().status == 404
+        else:
+            assert client.read_rest() == b""
 
 
 def test_a_connection_serves_several_requests(echo: Server) -> None:
@@ -153,6 +169,42 @@ def test_a_transfer_coding_can_be_in_any_case(echo: Server, coding: str) -> None
         client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", f"Transfer-Encoding: {coding}")
         client.send(b"5\r\nwords\r\n0\r\n\r\n")
         assert event_of(client.read_response())["body"] == "words"
+
+
+def test_after_the_trailers_of_a_chunked_body_the_next_request_is_read(echo: Server) -> None:
+    with echo.connect() as client:
+        client.send_request("POST / HTTP/1.1", "Content-Type: text/plain", "Transfer-Encoding: chunked")
+        client.send(b"5\r\nwords\r\n0\r\nX-Checksum: 1\r\n\r\n")
+        client.send_request("GET /second HTTP/1.1")
+        assert event_of(client.read_response())["body"] == "words"
+        assert event_of(client.read_response())["rawPath"] == "/second"
+
+
+def test_a_refused_request_whose_body_is_unread_ends_without_a_reset(echo: Server) -> None:
+    """A reset can reach the client before it has read the response."""
+    with echo.connect() as client:
+        client.send_request("POST / HTTP/1.1", "Content-Length: 6291457")
+        client.send(bytes(100_000))
+        assert client.read_response().status == 413
+        assert client.read_rest() == b""
+
+
+def test_small_chunks_of_a_response_are_sent_without_delay() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        connection = Connection(listener.accept()[0], "client")
+        assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0  # it is not the default
+        connection.close()
+
+
+def test_the_time_to_the_first_byte_is_that_of_the_first_byte() -> None:
+    request = Request("GET", "/", "HTTP/1.1", Headers([]))
+    request.add_sent(0)
+    assert request.first_byte is None
+    request.add_sent(1)
+    first = request.first_byte
+    request.add_sent(2)
+    assert first is not None and request.first_byte == first and request.sent_bytes == 3
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: l", b"POST / HTTP/1.1\r\nHost: localhost\r\n"])

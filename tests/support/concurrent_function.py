@@ -19,6 +19,7 @@ class Slot(FunctionProcess):
 
     def __init__(self, environment: ConcurrentFunction) -> None:
         self.listener = environment.listener
+        self.process = environment.process
         self.peer = None
         self.connect()
 

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -198,8 +199,31 @@ class FunctionProcess:
         """Wait for a new connection. It replaces the current one."""
         if self.peer is not None:
             self.peer.close()
+        assert not self.is_gone(), "the process ended without a connection"
         self.peer = Peer(self.listener.accept()[0])
         return self.peer
+
+    def is_gone(self) -> bool:
+        """Wait for a connection, or until no process is left that could connect. Return whether that is so.
+
+        Without this, each test of a function that does not start would wait for the whole timeout.
+        """
+        try:
+            process = os.pidfd_open(self.process.pid)
+        except (AttributeError, OSError):  # not on Linux, or a test has waited for the process
+            return False
+        with open(process, "rb"):
+            poller = select.poll()
+            poller.register(self.listener, select.POLLIN)
+            poller.register(process, select.POLLIN)
+            ready = dict(poller.poll(TIMEOUT * 1000))
+        if process not in ready or self.process.poll() is None:
+            return False
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:  # what it started, such as the watch over a wrapper, has ended too
+            return not select.select([self.listener], [], [], 0)[0]
+        return False
 
     def request(self) -> Request:
         """Return the next request, on the current connection or on a new one."""

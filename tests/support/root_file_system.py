@@ -270,6 +270,9 @@ class IsolatedFunctionProcess(function_process.FunctionProcess):
         self.namespaces.run(command, environment, {**self._mounts, "/var/task": self.task}, stdout, stderr)
         return self.namespaces.process
 
+    def is_gone(self) -> bool:
+        return False  # it is in the process group of the namespaces
+
     def end(self) -> None:
         super().end()
         self.namespaces.close()

@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         deadline = start + 60 * options.minutes
-        session = Session(options.module, Path(name), deadline, os.cpu_count() or 1, _show)
+        session = Session(options.module, Path(name), deadline, 2 * (os.cpu_count() or 1), _show)  # tests mostly wait
         changes = changes_of(session.source)
         if options.lines is not None:
             changes = [each for each in changes if each.line in options.lines]

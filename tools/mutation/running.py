@@ -21,7 +21,7 @@ from tools.common.paths import ROOT
 from tools.mutation import reach
 from tools.mutation.reach import Reach
 
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--patience=10", f"--rootdir={ROOT}")
+OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--patience=5", f"--rootdir={ROOT}")
 
 
 @dataclass(frozen=True)
