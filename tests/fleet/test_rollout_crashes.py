@@ -11,6 +11,7 @@ import itertools
 import random
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from support.lambda_in_memory import BEFORE, OTHER, OURS, Crash, MemoryDisk, Mor
 
 from tools.common.errors import ToolError
 from tools.common.output import Output
+from tools.fleet.aws.functions import Functions
 from tools.fleet.commands import rollout, undo
 from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import journal
@@ -252,6 +254,29 @@ def test_the_roll_out_waits_for_an_update_in_progress(tmp_path: Path) -> None:
     region.busy = dict.fromkeys(region.functions, 2)
     assert roll_out(region, tmp_path / "journal") == 0
     assert region.functions == moved(fleet(), 2)
+
+
+def test_the_pause_after_a_conflict_grows_with_each_attempt() -> None:
+    region = Region(fleet())
+    functions = Functions(region, region.region(None))  # type: ignore[arg-type]
+    assert [list(functions.wait_while_busy("f-00", attempt)) for attempt in (1, 2, 3)] == [[1.0], [2.0], [3.0]]
+
+
+def test_an_alias_is_moved_when_its_version_is_active(tmp_path: Path) -> None:
+    region = with_aliases(Region(fleet()))
+    looks: Counter[str] = Counter()
+    states = []
+
+    def activate(operation: str, name: str) -> None:
+        if operation == "get_function" and (name, "2") in region.published:
+            looks[name] += 1
+            region.published_settings[name, "2"] = {"State": "Active" if looks[name] == 3 else "Pending"}
+        elif operation == "update_alias":
+            states.append(region.published_settings[name, "2"].get("State"))
+
+    region.on_call = activate
+    assert roll_out(region, tmp_path / "journal", alias="live") == 0
+    assert set(states) == {"Active"}
 
 
 def test_an_update_whose_response_is_lost_is_recognized(tmp_path: Path) -> None:
