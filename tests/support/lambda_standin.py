@@ -2,9 +2,9 @@
 
 It is not the service. Its additions follow the API Reference and the Developer Guide: the optimistic lock
 (`RevisionId`, 412), updates that take time (`LastUpdateStatus`, 409), pages of 50, limits, invalid zips, shared layers
-of other accounts, capacity providers, and a `Location` that can be downloaded. It can produce faults: 429, 5xx, and
-connections that break before or after the request was carried out. Its error messages are its own, so tests compare
-codes.
+of other accounts, capacity providers, signing jobs, and a `Location` that can be downloaded. It can produce faults:
+429, 5xx, and connections that break before or after the request was carried out. Its error messages are its own, so
+tests compare codes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
+
+from support.signing_jobs import SigningJobs
 
 PAGE = 50
 FOREIGN_ACCOUNT = "999999999999"
@@ -113,6 +115,7 @@ class StandIn:
         self.revisions: dict[tuple[str, str, str], str] = defaultdict(lambda: str(uuid.uuid4()))
         self.pending: dict[tuple[str, str, str], int] = {}
         self.failed: set[tuple[str, str, str]] = set()
+        self.signing = SigningJobs()
         self._post("/moto-api/reset")
         self._post("/moto-api/config", {"lambda": {"use_docker": False}})
         iam_backends[FOREIGN_ACCOUNT]["aws"].access_keys[FOREIGN_KEY] = SimpleNamespace(
@@ -168,6 +171,8 @@ class StandIn:
                 with self._lock:  # S3 decides about conditions for one request after the other
                     self._check_conditions(environ)
                     return self._inner(environ)
+            if call.service == "signer" and path.startswith("/signing-jobs"):
+                return self._signing(call, path)
             if call.service != "lambda":
                 return self._inner(environ)
             with self._lock:
@@ -185,6 +190,15 @@ class StandIn:
                 return refusal.status, content, [("Content-Type", "application/x-amz-json-1.0")]
             content = {"Type": "User", "message": f"{refusal.code} from the stand-in", **refusal.more}
             return refusal.status, content, [*json_headers, ("x-amzn-ErrorType", refusal.code)]
+
+    def _signing(self, call: Call, path: str) -> tuple[int, Any, Any]:
+        if call.operation == "StartSigningJob":
+            status, response = self.signing.start(call.account, call.region, call.body)
+        else:
+            status, response = self.signing.describe(path.rpartition("/")[2])
+        if status >= 400:
+            raise Refusal(status, response["code"])
+        return status, response, [("Content-Type", "application/json")]
 
     def _check_conditions(self, environ: Environ) -> None:
         """Check `If-Match`, which moto ignores, against the present object."""
@@ -228,6 +242,8 @@ class StandIn:
             content = {}
         operation, name, part = _operation(environ["REQUEST_METHOD"], path)
         operation = operation or environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2]  # CloudWatch
+        if service == "signer" and path.startswith("/signing-jobs"):
+            operation = "StartSigningJob" if environ["REQUEST_METHOD"] == "POST" else "DescribeSigningJob"
         if service == "s3":
             operation, name = _s3_operation(environ, path)
         return Call(time.monotonic(), account, region, service, operation or service, name, part, content)
@@ -499,6 +515,8 @@ class StandIn:
 
     def _located(self, call: Call, name: str, response: Any) -> Any:
         _, _, _, region, account, _, short = response["LayerVersionArn"].split(":")[:7]
+        if profile := self.signing.profiles.get(response["Content"]["CodeSha256"]):
+            response["Content"]["SigningProfileVersionArn"] = profile
         response["Content"]["Location"] = f"{self.url}/zip/layer/{account}/{region}/{short}/{response['Version']}"
         return response
 

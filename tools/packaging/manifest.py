@@ -9,7 +9,7 @@ The rules come from AWS where AWS has one (the source is beside each), so that a
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeVar
 
@@ -53,6 +53,7 @@ _PUBLISHED_KEYS: dict[str, type] = {
     "size": int,
     "sharedWith": list,
 }
+_SIGNED_KEYS: dict[str, type] = {"signedSha256": str, "signedSize": int, "signingProfileVersion": str}
 _JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
 
 # AWS Lambda API Reference, API_PublishLayerVersion: lengths in characters, and the number of CompatibleRuntimes.
@@ -107,9 +108,11 @@ class Published:
 
     Args:
         version: the version of the layer, such as 1.2.3; the layer version of AWS Lambda is the last part of the ARN.
-        sha256: of the zip, in hexadecimal.
-        size: of the zip, in bytes.
+        sha256: of the built zip, in hexadecimal.
+        size: of the built zip, in bytes.
         sharedWith: who may use it besides the account: `public`, or accounts and organizations.
+        signedSha256, signedSize: of the zip that AWS Signer has made of it; empty and 0 if the version is not signed.
+        signingProfileVersion: the ARN of the version of the signing profile.
     """
 
     variant: str
@@ -121,6 +124,24 @@ class Published:
     sha256: str
     size: int
     sharedWith: tuple[str, ...]
+    signedSha256: str = ""
+    signedSize: int = 0
+    signingProfileVersion: str = ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The entry as in the manifest, where only a signed version has the fields about that."""
+        return {key: value for key, value in asdict(self).items() if value or key not in _SIGNED_KEYS}
+
+    @property
+    def published_sha256(self) -> str:
+        """The SHA-256 of the zip that is published, signed or not, in hexadecimal."""
+        return self.signedSha256 or self.sha256
+
+    @property
+    def published_size(self) -> int:
+        """The size of the zip that is published, signed or not, in bytes."""
+        return self.signedSize or self.size
 
     @property
     def place(self) -> tuple[str, str, str, str]:
@@ -299,7 +320,7 @@ def _pin(value: Any, where: str) -> Pin:
 
 
 def _published(value: Any, where: str) -> Published:
-    fields = _fields(value, _PUBLISHED_KEYS, where)
+    fields = _fields(value, _PUBLISHED_KEYS, where, _SIGNED_KEYS)
     entry = Published(**(fields | {"sharedWith": _strings(fields, "sharedWith")}))
     _check_entry(entry, where)
     if not _VERSION.fullmatch(entry.version):
@@ -318,6 +339,9 @@ def _check_entry(entry: Published, where: str) -> None:
             _refuse(f"{where}{name} {value!r} must be the one in the arn, {in_arn}")
     if not _SHA256.fullmatch(entry.sha256):
         _refuse(f"{where}sha256 {entry.sha256!r} must be 64 of the characters 0-9 a-f")
+    signed = (entry.signedSha256, entry.signedSize, entry.signingProfileVersion)
+    if any(signed) and not (_SHA256.fullmatch(entry.signedSha256) and entry.signedSize > 0 and signed[2]):
+        _refuse(f"{where}{', '.join(_SIGNED_KEYS)} must be a sha256, a size and an ARN, or all be missing")
     if entry.size < 1:
         _refuse(f"{where}size {entry.size} must be above 0")
     for grantee in entry.sharedWith:

@@ -38,7 +38,7 @@ def with_published(text: str, entries: Iterable[Published]) -> str:
 
     One entry a line, sorted by place: a change of one entry is a change of one line.
     """
-    lines = [f"    {json.dumps(asdict(entry))}" for entry in sorted(entries, key=lambda entry: entry.place)]
+    lines = [f"    {json.dumps(entry.fields)}" for entry in sorted(entries, key=lambda entry: entry.place)]
     value = "[\n" + ",\n".join(lines) + "\n  ]" if lines else "[]"
     spans = {key: (start, end) for key, start, end in _top_level(text)}
     if "published" in spans:

@@ -13,6 +13,7 @@ Reading order:
     layers      reading, publishing, sharing and deleting layer versions
     parameters  parameters of Systems Manager that name layer versions
     objects     objects of a bucket, with conditional writes
+    signer      signs zips with AWS Signer, and the bucket for them
     code_signing  functions whose layers must be signed
     account     one region of one account: who calls, and what can be called
 

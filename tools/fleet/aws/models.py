@@ -133,6 +133,7 @@ class LayerInfo:
         sha256: of the zip, in base64.
         size: of the zip, in bytes.
         location: the presigned URL of the zip, which is valid for ten minutes.
+        signing_profile: the ARN of the version of the signing profile; empty if the version is not signed.
     """
 
     arn: str
@@ -144,6 +145,7 @@ class LayerInfo:
     license: str
     description: str
     location: str
+    signing_profile: str
 
     @classmethod
     def of(cls, response: Mapping[str, Any]) -> LayerInfo:
@@ -159,6 +161,7 @@ class LayerInfo:
             license=response.get("LicenseInfo") or "",
             description=response.get("Description") or "",
             location=content.get("Location", ""),
+            signing_profile=content.get("SigningProfileVersionArn") or "",
         )
 
 

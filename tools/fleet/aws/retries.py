@@ -38,6 +38,7 @@ _REPEATABLE = frozenset(
         "DeleteObjects",
         "PutObject",
         "PutParameter",
+        "StartSigningJob",  # has a token, for which AWS Signer starts one job
     }
 )
 

@@ -10,31 +10,35 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-from collections.abc import Iterator, Sequence
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tools.common import output
 from tools.common.cli import Parser
-from tools.common.errors import ToolError
+from tools.common.errors import ToolError, UsageError
 from tools.common.lambda_facts import MAX_ZIP_BYTES
-from tools.common.paths import write_atomically
+from tools.common.paths import write_all_atomically
 from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.errors import AwsError, CredentialsExpired, OutcomeUnknown, translated
 from tools.fleet.aws.layers import Layers, code_sha256
 from tools.fleet.aws.models import LayerInfo
 from tools.fleet.aws.retries import Patience
 from tools.fleet.aws.session import Identity
+from tools.fleet.aws.signer import Bucket, SignedZip, Signer
 from tools.fleet.commands import arguments
 from tools.fleet.commands.built_layer import BuiltLayer, read_layer
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import identities, variants
 from tools.fleet.rollout.target_version import description, project_layers, published
 from tools.packaging import manifest as manifests
-from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published
+from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published, Variant
 from tools.packaging.manifest_edit import with_published
+from tools.packaging.release import published as pages
 
 # --- The command line -------------------------------------------------------------------------------------------------
 
@@ -65,6 +69,12 @@ def _add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--bucket", metavar="NAME", help="upload zips above 50 MB to this bucket; {region} stands for the region"
     )
+    parser.add_argument(
+        "--signing-profile",
+        metavar="NAME",
+        type=_signing_profile,
+        help="sign the zips with this profile of AWS Signer; needs --bucket with a bucket that has versioning",
+    )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="the folder of the zips (default: dist/)")
     arguments.add_dry_run(parser)
 
@@ -75,6 +85,12 @@ def _organization(text: str) -> str:
     return text
 
 
+def _signing_profile(text: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9_]{2,64}", text):  # AWS Signer API Reference, PutSigningProfile
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a signing profile: use letters, digits and _")
+    return text
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of the command.
@@ -82,7 +98,8 @@ class Options:
     Args:
         grantees: who may use the layer besides the account, as in `Published.sharedWith`.
         ssm: the prefix of the parameters, without outer slashes.
-        bucket: for zips above the limit of a direct upload.
+        bucket: for zips above the limit of a direct upload, and for signing.
+        signing_profile: that signs the zips; None if they are not signed.
         folder: of the zips.
         max_upload_bytes: the limit of a direct upload.
     """
@@ -93,12 +110,15 @@ class Options:
     grantees: tuple[str, ...]
     ssm: str | None
     bucket: str | None
+    signing_profile: str | None
     folder: Path
     dry_run: bool
     max_upload_bytes: int = MAX_ZIP_BYTES
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
+    if namespace.signing_profile and not namespace.bucket:
+        raise UsageError("--signing-profile needs --bucket, with a bucket that has versioning")
     organization = [namespace.organization] if namespace.organization else []
     options = Options(
         regions=tuple(namespace.regions),
@@ -107,6 +127,7 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
         grantees=(*namespace.share, *organization, *([PUBLIC] if namespace.public else [])),
         ssm=namespace.ssm,
         bucket=namespace.bucket,
+        signing_profile=namespace.signing_profile,
         folder=namespace.output or context.root / "dist",
         dry_run=namespace.dry_run,
     )
@@ -177,6 +198,18 @@ def _publish(publisher: Publisher, layer: BuiltLayer) -> Row:
         return Row(publisher.region, layer.variant.name, (), error=str(error))
 
 
+@dataclass(frozen=True)
+class Upload:
+    """The zip of a new version: its `CodeSha256`, and the `Content` of the request, as bytes or as an object."""
+
+    sha256: str
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, signed: SignedZip) -> Upload:
+        return cls(code_sha256(signed.data), {"S3Bucket": signed.bucket, "S3Key": signed.key})
+
+
 class Publisher:
     """Publishes in one region."""
 
@@ -186,6 +219,10 @@ class Publisher:
         self._place = identity.place
         self._options = options
         self._layers = Layers(context.aws, identity.place.region)
+        name = options.bucket and options.bucket.replace("{region}", self.region)
+        self._bucket = Bucket(context.aws, self.region, name) if name else None
+        profile = options.signing_profile
+        self._signer = Signer(context.aws, self.region, self._bucket, profile) if profile and self._bucket else None
         self._actions: list[str] = []
 
     @property
@@ -196,43 +233,67 @@ class Publisher:
         """Create the version if it is missing, share it, and write its parameters; raises `ToolError`."""
         variant = built.variant
         layer = project_layers((variant,), self._place)[variant.layer_name]
-        info = self.find(layer, built.data)
+        info = self.find(layer, self._hashes(built, layer))
+        upload = None
+        if info is None and self._signer:
+            signed = self._signer.signed_before(layer.name, built.sha256)
+            info = self.find(layer, {code_sha256(each.data) for each in signed})
+            upload = Upload.of(signed[0]) if signed else None
         if info is None and self._options.dry_run:
-            actions = ["would publish", *(f"would share it with {grantee}" for grantee in self._options.grantees)]
-            return Row(self.region, variant.name, tuple(actions))
-        entry = self._entry(built, info or self._create(built, layer))
+            return Row(self.region, variant.name, tuple(self._planned(is_signed=upload is not None)))
+        entry = self._entry(built, info or self._create(variant, layer, upload or self._upload(built, layer)))
         self._share(LayerVersion.parse(entry.arn), entry.sharedWith)
         if self._options.ssm:
             self._write_parameters(self._options.ssm, entry)
         return Row(self.region, variant.name, tuple(self._actions or ["up to date"]), entry)
 
-    def find(self, layer: Layer, data: bytes) -> LayerInfo | None:
-        """Return the version with the bytes `data`: the one in the manifest if it has them, else the newest."""
-        sha256 = code_sha256(data)
+    def _planned(self, is_signed: bool) -> Iterator[str]:
+        if self._signer and not is_signed:
+            yield f"would sign with {self._options.signing_profile}"
+        yield "would publish"
+        yield from (f"would share it with {grantee}" for grantee in self._options.grantees)
+
+    def _hashes(self, built: BuiltLayer, layer: Layer) -> set[str]:
+        """Return the `CodeSha256` of the versions that need not be published again.
+
+        The same zip has another hash after each signing, so the manifest has both. A signed version is also right
+        where no signature is requested; one that another profile has signed, or none, is not right where one is.
+        """
+        hashes = set() if self._signer else {code_sha256(built.data)}
+        entry = published(self._manifest, layer)
+        if entry and entry.sha256 == built.sha256 and entry.signedSha256:
+            profile = entry.signingProfileVersion.rpartition("/signing-profiles/")[2].partition("/")[0]
+            if self._options.signing_profile in (None, profile):
+                hashes.add(b64encode(bytes.fromhex(entry.signedSha256)).decode())
+        return hashes
+
+    def find(self, layer: Layer, hashes: Collection[str]) -> LayerInfo | None:
+        """Return a version with one of the `hashes`: the one in the manifest if it has it, else the newest."""
+        if not hashes:
+            return None
         entry = published(self._manifest, layer)
         first = LayerVersion.parse(entry.arn).number if entry else None
         numbers = [number for number, _ in self._layers.numbers(layer)]
         for number in sorted(numbers, key=lambda number: number != first):
             info = self._layers.get(layer.version(number), self._place.account)
-            if isinstance(info, LayerInfo) and info.sha256 == sha256:
+            if isinstance(info, LayerInfo) and info.sha256 in hashes:
                 return info
         return None
 
-    def _create(self, built: BuiltLayer, layer: Layer) -> LayerInfo:
+    def _create(self, variant: Variant, layer: Layer, upload: Upload) -> LayerInfo:
         """Create a version; after an unclear outcome, look for it before the next attempt."""
-        content = self._content(built)
         text = description(self._manifest.name, self._manifest.version)
         patience = Patience(self._aws.retries, "PublishLayerVersion")
         info: LayerInfo | None = None
         while info is None:
             try:
-                info = self._layers.publish(built.variant, text, self._manifest.license, content)
+                info = self._layers.publish(variant, text, self._manifest.license, upload.content)
             except OutcomeUnknown as error:
                 may_continue = patience.pause(error.code or "no response")
-                info = self.find(layer, built.data)
+                info = self.find(layer, {upload.sha256})
                 if info is None and not may_continue:
                     raise ToolError(str(error)) from None
-        if info.sha256 != code_sha256(built.data):
+        if info.sha256 != upload.sha256:
             raise ToolError(
                 f"AWS received other bytes than were sent: {info.arn} has the CodeSha256 {info.sha256}; "
                 "delete this version, and repeat the command"
@@ -240,28 +301,24 @@ class Publisher:
         self._actions.append(f"published as version {info.number}")
         return info
 
-    def _content(self, built: BuiltLayer) -> dict[str, Any]:
+    def _upload(self, built: BuiltLayer, layer: Layer) -> Upload:
+        """Sign the zip if that is requested, and upload it if it is too large to be sent directly."""
+        if self._signer:
+            signed = self._signer.sign(layer.name, built.data)
+            self._actions.append(f"signed with {self._options.signing_profile}")
+            return Upload.of(signed)
         if len(built.data) <= self._options.max_upload_bytes:
-            return {"ZipFile": built.data}
-        bucket = str(self._options.bucket).replace("{region}", self.region)
-        key = f"{built.variant.layer_name}/{built.sha256}.zip"
-        s3 = self._aws.client("s3", self.region)
-        size = -1
-        try:
-            with translated():
-                size = s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
-        except AwsError as error:
-            if error.status not in (403, 404):  # without s3:ListBucket, a missing object is 403
-                raise
-        if size != len(built.data):
-            with translated():
-                s3.put_object(Bucket=bucket, Key=key, Body=built.data)
-            self._actions.append(f"uploaded to {bucket}")
-        return {"S3Bucket": bucket, "S3Key": key}
+            return Upload(code_sha256(built.data), {"ZipFile": built.data})
+        key = f"{layer.name}/{built.sha256}.zip"
+        assert self._bucket is not None  # `_check_sizes`
+        if self._bucket.upload(key, built.data)[1]:
+            self._actions.append(f"uploaded to {self._bucket.name}")
+        return Upload(code_sha256(built.data), {"S3Bucket": self._bucket.name, "S3Key": key})
 
     def _entry(self, built: BuiltLayer, info: LayerInfo) -> Published:
         """Return the entry of the manifest. Grantees of the entry before remain."""
         before = published(self._manifest, LayerVersion.parse(info.arn).layer)
+        is_signed = info.sha256 != code_sha256(built.data)
         return Published(
             variant=built.variant.name,
             version=self._manifest.version,
@@ -272,6 +329,9 @@ class Publisher:
             sha256=built.sha256,
             size=len(built.data),
             sharedWith=tuple(sorted({*(before.sharedWith if before else ()), *self._options.grantees})),
+            signedSha256=b64decode(info.sha256).hex() if is_signed else "",
+            signedSize=info.size if is_signed else 0,
+            signingProfileVersion=info.signing_profile if is_signed else "",
         )
 
     def _share(self, version: LayerVersion, grantees: Sequence[str]) -> None:
@@ -345,14 +405,16 @@ def _check_sizes(zips: Sequence[BuiltLayer], limit: int) -> None:
 
 
 def _record(root: Path, entry: Published) -> Manifest:
-    """Replace the manifest's entry for the same variant and place; return the new manifest."""
+    """Replace the manifest's entry for the same variant and place, and the page about it; return the new manifest."""
     path = root / manifests.FILE_NAME
     text = path.read_text("utf-8")
     others = [other for other in manifests.parse(text.encode()).published if other.place != entry.place]
     new = with_published(text, [*others, entry])
+    manifest = manifests.parse(new.encode())
     if new != text:
-        write_atomically(path, new.encode(), path.stat().st_mode & 0o777)
-    return manifests.load(path)
+        files = {root / pages.PAGE: pages.page(manifest)} if (root / pages.PAGE).is_file() else {}
+        write_all_atomically({**files, path: new.encode()}, path.stat().st_mode & 0o777)
+    return manifest
 
 
 def _print(out: output.Output, rows: Sequence[Row], dry_run: bool) -> None:
@@ -364,5 +426,5 @@ def _print(out: output.Output, rows: Sequence[Row], dry_run: bool) -> None:
 
 
 def _document(row: Row) -> dict[str, Any]:
-    entry = asdict(row.entry) if row.entry else {"arn": None}
+    entry = row.entry.fields if row.entry else {"arn": None}
     return {**entry, "region": row.region, "variant": row.variant, "actions": row.actions, "error": row.error}

@@ -22,6 +22,7 @@ from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import EXIT_STATUS_OF_CHECKS, Command, Context
 from tools.fleet.commands.scope import variants
 from tools.packaging.manifest import Published, Variant
+from tools.packaging.zips.archive import is_signature
 
 _MAX_FILES = 10  # that differ, in the output
 
@@ -125,10 +126,15 @@ class Verification:
 
     def _metadata(self, info: LayerInfo) -> Iterator[Difference]:
         entry, variant = self._entry, self._variant
-        sha256 = b64encode(bytes.fromhex(entry.sha256)).decode()
-        for what, expected, found in (("sha256", sha256, info.sha256), ("size", f"{entry.size:,}", f"{info.size:,}")):
+        sha256 = b64encode(bytes.fromhex(entry.published_sha256)).decode()
+        rows = [
+            ("sha256", sha256, info.sha256),
+            ("size", f"{entry.published_size:,}", f"{info.size:,}"),
+            ("signing profile", entry.signingProfileVersion, info.signing_profile),
+        ]
+        for what, expected, found in rows:
             if expected != found:
-                yield self._difference(what, expected, found or "none")
+                yield self._difference(what, expected or "none", found or "none")
         # The rest of the manifest describes the present version; an older one may have been different.
         if variant and entry.version == self._manifest.version:
             rows = [
@@ -151,13 +157,15 @@ class Verification:
     def _bytes(self, info: LayerInfo) -> Iterator[Difference]:
         data = download(info.location, self._new_location)
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 != self._entry.sha256:
-            yield self._difference("bytes", f"sha256 {self._entry.sha256}", f"sha256 {sha256}")
+        if sha256 != self._entry.published_sha256:
+            yield self._difference("bytes", f"sha256 {self._entry.published_sha256}", f"sha256 {sha256}")
         try:
             files = _files("its zip", data)
         except ToolError as error:
             yield self._difference("bytes", "a valid zip file", str(error))
             return
+        if self._entry.signedSha256:
+            files = {path: file for path, file in files.items() if not is_signature(path)}
         differences = list(_compare(*self._expected_files(), files))
         for path, expected, found in differences[:_MAX_FILES]:
             yield self._difference(f"file {path}", expected, found)

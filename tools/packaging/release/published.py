@@ -81,8 +81,8 @@ aws lambda get-layer-version-by-arn --arn "$LAYER" --query Content.CodeSha256 --
 
 `./build.sh verify` does this for all entries, and compares names, permissions and content of each file.
 `./build.sh verify-build layer-slim.zip` builds a zip of a release again from its commit, and compares the two: see
-[releasing](releasing.md#verify-a-release). A signed layer has the hash in the column *signed* instead, because a
-signature becomes part of the zip."""
+[releasing](releasing.md#verify-a-release). A signature becomes part of the zip: for a signed version, Lambda reports
+the hash after signing, and the files besides the signature are those of the release."""
 
 
 def _variants(manifest: Manifest) -> str:
@@ -105,8 +105,17 @@ def _tables(manifest: Manifest) -> Iterator[str]:
     for variant in variants:
         entries = [entry for entry in manifest.published if entry.variant == variant]
         rows = map(_row, sorted(entries, key=lambda entry: entry.place))
-        head = ["| region | version | ARN | shared with | SHA-256 |", "|---|---|---|---|---|"]
-        yield "\n".join([f"### {variant}", "", *head, *rows])
+        head = ["| region | version | ARN | shared with | SHA-256 of the zip |", "|---|---|---|---|---|"]
+        yield "\n".join([f"### {variant}", "", *head, *rows, *_signed(entries)])
+
+
+def _signed(entries: Sequence[Published]) -> Iterator[str]:
+    """Yield a second table, about the versions that are signed."""
+    signed = [entry for entry in entries if entry.signedSha256]
+    if signed:
+        yield from ("", "| region | signed by | SHA-256 after signing |", "|---|---|---|")
+    for entry in sorted(signed, key=lambda entry: entry.place):
+        yield f"| {entry.region} | `{entry.signingProfileVersion}` | `{entry.signedSha256}` |"
 
 
 def _row(entry: Published) -> str:

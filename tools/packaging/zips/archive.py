@@ -1,6 +1,7 @@
 """Writes zips whose bytes depend on their entries alone, and checks them against the limits of AWS Lambda."""
 
 import io
+import re
 import stat
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ PLAIN = 0o644
 
 _DEFLATE_LEVEL = 9
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that the zip format can store
+_SIGNATURE = re.compile(r"META[-_]INF/aws_signer_signature_v[0-9.]+\.SF")  # of AWS Signer; not documented, seen in zips
 _UNIX = 3  # create_system of entries whose external_attr contains permission bits
 
 
@@ -41,6 +43,11 @@ def pack(entries: Iterable[Entry], deflated: bool = False) -> bytes:
         for entry in sorted(entries, key=lambda entry: entry.path):
             archive.writestr(_header(entry), entry.data, compression)
     return buffer.getvalue()
+
+
+def is_signature(path: str) -> bool:
+    """Return whether a file in a zip is the signature that AWS Signer has added."""
+    return bool(_SIGNATURE.fullmatch(path))
 
 
 def deflater() -> str:
