@@ -145,7 +145,7 @@ class LayerInfo:
     license: str
     description: str
     location: str
-    signing_profile: str
+    signing_profile: str = ""
 
     @classmethod
     def of(cls, response: Mapping[str, Any]) -> LayerInfo:
