@@ -10,11 +10,13 @@ from pathlib import Path
 from tools.bench.function_process import Program
 from tools.bench.interpreters import REQUIREMENT, Interpreter
 from tools.bench.measurement import LAYER, MANGUM
+from tools.bench.statistics import quantile
 from tools.bench.web_server import ServerProgram
 from tools.common.paths import ROOT
 
 _FUNCTIONS = Path(__file__).resolve().parent / "functions"
 _PACKAGES = ("fastapi", "flask", "gunicorn", "mangum", "starlette", "uvicorn")
+_IMPORTS = 5  # in each round
 _UVICORN = ("uvicorn", "application:app", "--fd", "{descriptor}", "--no-access-log")
 _GUNICORN = ("gunicorn", "application:app", "--bind", "fd://{descriptor}", "--no-control-socket")
 
@@ -53,8 +55,11 @@ class Application:
     nothing: tuple[str | Path, ...]
 
     def import_ms(self) -> float:
-        """Return the milliseconds that the import of the application takes."""
-        return self._run_ms(self.importing) - self._run_ms(self.nothing)
+        """Return the milliseconds that the import of the application takes, the median of several.
+
+        It is subtracted from a start that takes little longer, so its noise counts many times.
+        """
+        return quantile([self._run_ms(self.importing) - self._run_ms(self.nothing) for _ in range(_IMPORTS)], 0.5)
 
     def _run_ms(self, command: tuple[str | Path, ...]) -> float:
         started = time.monotonic_ns()
