@@ -22,6 +22,7 @@ from streaming_runtime import ContractError, describe_type, import_standard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from streaming_runtime.log import Log
@@ -146,7 +147,8 @@ def read_2_0(event: "dict[str, Any]", context: "dict[str, Any]", http: "dict[str
 
 def read_1_0(event: "dict[str, Any]", context: "dict[str, Any]") -> HttpRequest:
     method, path = text(event, "httpMethod"), text(event, "path")
-    request = HttpRequest(event, method, with_one_cookie(encoded(repeated(event, "multiValueHeaders", "headers")), []))
+    headers = repeated(event, "multiValueHeaders", "headers", key=str.lower)
+    request = HttpRequest(event, method, with_one_cookie(encoded(headers), []))
     request.root_path = root_path_1_0(context, path)
     request.raw_path = as_raw_path(request.root_path + path)
     request.path = unquote(request.root_path + path)
@@ -209,14 +211,21 @@ def mapping(event: "dict[str, Any]", name: str) -> "dict[str, Any]":
     raise not_http(f"{name} is {describe_type(value)}")
 
 
-def repeated(event: "dict[str, Any]", multiple: str, single: str) -> "list[tuple[str, Any]]":
+def repeated(
+    event: "dict[str, Any]", multiple: str, single: str, key: "Callable[[str], str]" = str
+) -> "list[tuple[str, Any]]":
     """Return names and values. In payload 1.0, one field has the lists of all values, and one the last value of each.
 
-    The console and hand-written events often contain the second one only.
+    The console and hand-written events often contain the second one only. A test event can contain both, with names of
+    headers in different cases.
+
+    Args:
+        key: gives names that are the same the same value.
     """
     lists, singles = mapping(event, multiple), mapping(event, single)
+    listed = {key(name) for name in lists}
     found: list[tuple[str, Any]] = []
-    for name, values in {**{name: [value] for name, value in singles.items()}, **lists}.items():
+    for name, values in {**{each: [singles[each]] for each in singles if key(each) not in listed}, **lists}.items():
         if not isinstance(values, list):
             raise not_http(f"{multiple} contains {describe_type(values)}")
         found += [(name, value) for value in values]

@@ -44,6 +44,13 @@ def environ(function, *arguments, **options):
     return json.loads(request(function, *arguments, **options).body)
 
 
+def test_a_header_of_payload_1_0_counts_once_whatever_the_case_of_its_names(start):
+    event = rest_api(headers={"X-Custom": ["one", "two"]})
+    event["headers"] = {"x-custom": "two", "x-other": "three"}
+    shown = json.loads(parse(start(ENVIRON).respond(event)).body)
+    assert (shown["HTTP_X_CUSTOM"], shown["HTTP_X_OTHER"]) == ("one,two", "three")
+
+
 def test_the_environ_describes_the_request(start):
     function = start(ENVIRON)
     headers = {"content-type": "text/plain", "x-custom": "a, b", "user-agent": "curl"}
