@@ -200,9 +200,6 @@ run_tests() {
   case $* in
     '' | --long) set -- "$@" -n auto --dist loadfile --no-loadscope-reorder ;;
   esac
-  # Each process of a run imports all tests. Their bytecode stays out of the checkout, and the next run uses it.
-  unset PYTHONDONTWRITEBYTECODE
-  export PYTHONPYCACHEPREFIX="$root/.venv/pycache"
   exec .venv/bin/python -m pytest "$@"
 }
 

@@ -24,6 +24,11 @@ from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Each process of a run imports all tests, and rewriting their assertions takes most of that. So bytecode is kept,
+# out of the checkout. Packages that are imported before this line keep their bytecode beside them.
+if ROOT.joinpath(".venv").is_dir():
+    sys.pycache_prefix, sys.dont_write_bytecode = str(ROOT / ".venv" / "pycache"), False
+
 # A shell starts background jobs with SIGINT ignored, and all processes of the tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -172,10 +177,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Write and read no more bytecode in the folder that `./build.sh test` gives: processes of tests do without it."""
-    sys.dont_write_bytecode = True
-    if os.environ.pop("PYTHONPYCACHEPREFIX", None):
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True  # what a test imports is in a temporary folder
 
 
 @pytest.hookimpl(trylast=True)
