@@ -19,7 +19,7 @@ from tools.fleet.aws.models import Function
 from tools.fleet.aws.pace import DEFAULT_RATE, Pace
 from tools.fleet.rollout import rendering
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.plan import plan
+from tools.fleet.rollout.plan import PlacePlan, Verdict, plan
 from tools.fleet.rollout.progress import Estimate, Progress, Reading
 
 UPDATE = "UpdateFunctionConfiguration"
@@ -144,20 +144,19 @@ def test_lines_of_a_roll_out_have_an_estimate_now_and_then() -> None:
 # --- The plan
 
 
-def planned(count: int, name: str = "function-{:03}") -> Any:
+def planned(count: int, name: str = "function-{:03}") -> PlacePlan:
     functions = [
         Function(each, function_arn(each), layers=(BEFORE, f"{OURS}:{1 + number % 2}", OTHER))
         for number, each in enumerate(map(name.format, range(count)))
     ]
     layer = PLACE.layer("python-streaming-runtime")
     targets = {layer: layer.version(3)}
-    return targets, plan(functions, targets, Options(all_using=True, to="3"))
+    return PlacePlan(PLACE, "", targets, plan(functions, targets, Options(all_using=True, to="3")))
 
 
 @pytest.mark.parametrize("name", ["f-{}", "a-function-with-a-name-of-the-greatest-length-that-is-allowed-{:03}"])
 def test_a_plan_of_300_functions_is_readable_on_80_columns(name: str) -> None:
-    targets, steps = planned(300, name)
-    lines = "\n".join(rendering.plan_lines(Options(), PLACE, targets, steps, width=80)).splitlines()
+    lines = "\n".join(rendering.plan_lines(Options(), [planned(300, name)], width=80)).splitlines()
     assert len(lines) <= 50
     assert max(map(len, lines)) <= 80
     assert f"150 {TIMES} 1→3, 150 {TIMES} 2→3" in lines
@@ -166,15 +165,14 @@ def test_a_plan_of_300_functions_is_readable_on_80_columns(name: str) -> None:
 
 
 def test_a_verbose_plan_lists_all_functions_with_all_layers() -> None:
-    targets, steps = planned(300)
-    text = "\n".join(rendering.plan_lines(Options(), PLACE, targets, steps, width=0))
+    text = "\n".join(rendering.plan_lines(Options(), [planned(300)], width=0))
     assert text.count("before:4, python-streaming-runtime:3, other:9") == 300
 
 
 def test_functions_that_are_skipped_for_one_reason_are_one_line() -> None:
-    targets, steps = planned(40)
-    owned = [replace(step, verdict=type(step.verdict).SKIPPED, reason="a stack owns it") for step in steps]
-    lines = list(rendering.plan_lines(Options(), PLACE, targets, owned, width=80))
+    whole = planned(40)
+    owned = [replace(step, verdict=Verdict.SKIPPED, reason="a stack owns it") for step in whole.steps]
+    lines = list(rendering.plan_lines(Options(), [replace(whole, steps=owned)], width=80))
     names = ", ".join(f"function-00{number}" for number in range(5))
     assert f"skipped: {names} and 35 more, a stack owns it" in lines
 

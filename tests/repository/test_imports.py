@@ -80,7 +80,9 @@ LATE_IMPORTS = {
     ("tools/mutation/cli.py", "tools.mutation.session"): "the help text works without pytest",
     ("tools/fleet/aws/session.py", "boto3"): NO_AWS,
     ("tools/fleet/aws/session.py", "botocore.config"): NO_AWS,
+    ("tools/fleet/aws/session.py", "botocore.credentials"): NO_AWS,
     ("tools/fleet/aws/session.py", "botocore.exceptions"): NO_AWS,
+    ("tools/fleet/aws/session.py", "botocore.session"): NO_AWS,
     ("tools/fleet/aws/errors.py", "botocore"): NO_AWS,
     ("tools/fleet/aws/errors.py", "botocore.parsers"): NO_AWS,
 }

@@ -57,7 +57,7 @@ class Region:
     def __init__(self, functions: dict[str, list[str]], versions: int = 3) -> None:
         self.clock = Clock()
         self.pace = Pace(sleep=self.clock.sleep, clock=self.clock)
-        self.retries = Retries(self.pace)
+        self.all_retries = Retries(self.pace)
         self.functions = functions
         self.versions = {f"{OURS}:{number}" for number in range(1, versions + 1)} | {BEFORE, OTHER}
         self.revisions = dict.fromkeys(functions, 0)
@@ -78,6 +78,12 @@ class Region:
     def region(self, asked: str | None) -> str:
         return asked or PLACE.region
 
+    def partition(self, region: str) -> str:
+        return PLACE.partition
+
+    def retries(self, region: str) -> Retries:
+        return self.all_retries
+
     def identity(self, region: str) -> Identity:
         return Identity(PLACE, "arn:aws:sts::123456789012:user/test")
 
@@ -92,7 +98,7 @@ class Region:
         with self._lock:
             yield
         self.after_call(operation, name)
-        self.retries.responded("".join(word.title() for word in operation.split("_")))
+        self.all_retries.responded("".join(word.title() for word in operation.split("_")))
 
     def get_paginator(self, operation: str) -> Any:
         pages = {

@@ -23,6 +23,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,8 +76,8 @@ class Faults:
     """The faults to produce.
 
     Args:
-        on: receives each call and returns its fault: 403, 429, 500, "before" or "after" (the connection breaks before
-            or after the call is carried out), or None.
+        on: receives each call and returns its fault: 401 (the region is not enabled), 403, 429, 500, "before" or
+            "after" (the connection breaks before or after the call is carried out), or None.
         updates_fail: functions whose updates fail.
         invocations_fail: functions whose invocations fail.
         tags_denied: functions whose tags the caller may not read.
@@ -84,6 +85,7 @@ class Faults:
         signing: functions whose layers must be signed.
         expired: every call is rejected, as with an expired session.
         corrupt_layers: published layers get other bytes than were sent.
+        session_seconds: the time after which credentials of roles expire; 0 for an hour.
     """
 
     on: Callable[[Call], int | str | None] = lambda call: None
@@ -94,6 +96,7 @@ class Faults:
     signing: set[str] = field(default_factory=set)
     expired: bool = False
     corrupt_layers: bool = False
+    session_seconds: int = 0
 
 
 class StandIn:
@@ -165,6 +168,8 @@ class StandIn:
                 raise Refusal(429, "TooManyRequestsException", Reason="CallerRateLimitExceeded")
             if fault == 500:
                 raise Refusal(500, "ServiceException")
+            if fault == 401:
+                raise Refusal(403, "UnrecognizedClientException")
             if fault == 403:
                 raise Refusal(403, "AccessDeniedException")
             if call.service == "s3":
@@ -173,6 +178,11 @@ class StandIn:
                     return self._inner(environ)
             if call.service == "signer" and path.startswith("/signing-jobs"):
                 return self._signing(call, path)
+            if call.operation == "AssumeRole" and self.faults.session_seconds:
+                status, response, headers = self._inner(environ)
+                end = datetime.now(UTC) + timedelta(seconds=self.faults.session_seconds)
+                expiration = f"<Expiration>{end:%Y-%m-%dT%H:%M:%SZ}</Expiration>"
+                return status, re.sub("<Expiration>.*?</Expiration>", expiration, response.decode()).encode(), headers
             if call.service != "lambda":
                 return self._inner(environ)
             with self._lock:
@@ -235,7 +245,7 @@ class StandIn:
     @staticmethod
     def _call(environ: Environ, path: str, body: bytes) -> Call:
         key, region, service = _scope(environ.get("HTTP_AUTHORIZATION", ""))
-        account = FOREIGN_ACCOUNT if key == FOREIGN_KEY else DEFAULT_ACCOUNT_ID
+        account = _account_of(key)
         try:
             content = json.loads(body) if body else {}
         except ValueError:
@@ -244,6 +254,8 @@ class StandIn:
         operation = operation or environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2]  # CloudWatch
         if service == "signer" and path.startswith("/signing-jobs"):
             operation = "StartSigningJob" if environ["REQUEST_METHOD"] == "POST" else "DescribeSigningJob"
+        if not operation and body.startswith(b"Action="):  # AWS STS
+            operation = dict(urllib.parse.parse_qsl(body.decode()))["Action"]
         if service == "s3":
             operation, name = _s3_operation(environ, path)
         return Call(time.monotonic(), account, region, service, operation or service, name, part, content)
@@ -574,6 +586,14 @@ def _content(backend: Any, name: str, version: str) -> dict[str, Any]:
 def _scope(authorization: str) -> tuple[str, str, str]:
     match = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", authorization)
     return match.groups() if match else ("", "", "")  # type: ignore[return-value]
+
+
+def _account_of(key: str) -> str:
+    """Return the account of an access key; moto makes one for each role that is assumed."""
+    for account, backends in list(iam_backends.items()):
+        if key in backends["aws"].access_keys:
+            return str(account)
+    return DEFAULT_ACCOUNT_ID
 
 
 _OF_FUNCTION = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from tools.common.errors import UsageError
 from tools.common.lambda_facts import LAYER_VERSION_ARN
@@ -14,6 +14,8 @@ _FUNCTION = re.compile(
     r"(?:(?:arn:([a-z-]+):lambda:([a-z0-9-]+):)?([0-9]{12}):function:)?([a-zA-Z0-9-_]{1,64})(?::([a-zA-Z0-9-_$]+))?"
 )
 _ACCOUNT = re.compile(r"[0-9]{12}")
+# AWS Identity and Access Management API Reference, API_AssumeRole. Groups: partition, account.
+_ROLE = re.compile(r"arn:([a-z-]+):iam::([0-9]{12}):role/[!-~]+")
 
 _NEXT_STEPS = {
     "partition": "use credentials for that partition",
@@ -29,6 +31,15 @@ class Place:
     partition: str
     region: str
     account: str
+
+    @classmethod
+    def of_function(cls, arn: str) -> Place:
+        """Return where the function with this ARN is."""
+        _, partition, _, region, account, _ = arn.split(":", 5)
+        return cls(partition, region, account)
+
+    def __str__(self) -> str:
+        return f"{self.region}, account {self.account}"
 
     def layer(self, name: str) -> Layer:
         """Return the layer with that name here."""
@@ -97,6 +108,23 @@ def is_account(text: str) -> bool:
     return _ACCOUNT.fullmatch(text) is not None
 
 
+@dataclass(frozen=True)
+class Role:
+    """A role that is assumed, in one account."""
+
+    arn: str
+    partition: str
+    account: str
+
+    @classmethod
+    def parse(cls, arn: str) -> Role:
+        """Parse the ARN of a role; raises `UsageError` if it is not one."""
+        match = _ROLE.fullmatch(arn)
+        if not match:
+            raise UsageError(f"{arn!r} is not the ARN of a role, such as arn:aws:iam::123456789012:role/NAME")
+        return cls(arn, match[1], match[2])
+
+
 def function_name(text: str, place: Place) -> str:
     """Return the name of the function that a user gave as a name or an ARN.
 
@@ -117,6 +145,15 @@ def function_name(text: str, place: Place) -> str:
     if qualifier:
         raise UsageError(f"{text} contains the qualifier {qualifier}: omit it, because only $LATEST can be changed")
     return name
+
+
+def is_elsewhere(text: str, place: Place) -> bool:
+    """Whether `text` is the ARN of a function in another region or account than `place`."""
+    match = _FUNCTION.fullmatch(text)
+    if not match:
+        return False
+    partition, region, account, *_ = match.groups()
+    return (partition or place.partition, region or place.region, account or place.account) != astuple(place)
 
 
 def target_layer_version(arn: str, layers: dict[str, Layer], place: Place) -> LayerVersion:

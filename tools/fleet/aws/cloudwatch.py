@@ -46,6 +46,9 @@ class Sums:
     invocations: float
     errors: float
 
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.invocations + other.invocations, self.errors + other.errors)
+
 
 class CloudWatch:
     """The alarms and metrics that the caller can read."""

@@ -33,9 +33,10 @@ class Functions:
 
     def __init__(self, aws: Aws, region: str) -> None:
         self.pace = aws.pace
-        self._retries = aws.retries
+        self._retries = aws.retries(region)
         self._client = aws.client("lambda", region)
-        self._invoke_client = aws.client("lambda", region, timeout=INVOCATION_TIMEOUT)
+        self._aws = aws
+        self._region = region
 
     # --- Reading
 
@@ -133,7 +134,8 @@ class Functions:
         """
         try:
             with translated():
-                response = self._invoke_client.invoke(FunctionName=name, Payload=event)
+                client = self._aws.client("lambda", self._region, timeout=INVOCATION_TIMEOUT)
+                response = client.invoke(FunctionName=name, Payload=event)
                 payload = response["Payload"].read() if "Payload" in response else b""
         except OutcomeUnknown as error:
             raise ProbeUnknown(

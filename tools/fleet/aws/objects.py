@@ -82,7 +82,7 @@ class Bucket:
 
     def __init__(self, aws: Aws, region: str, name: str, writer: str) -> None:
         self.name = name
-        self._retries = aws.retries
+        self._retries = aws.retries(region)
         self._client = aws.client("s3", region)
         self._writer = writer
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from tools.common.errors import ToolError, UsageError
 from tools.fleet.aws.arns import Place
-from tools.fleet.aws.errors import AccessDenied, translated
+from tools.fleet.aws.errors import AccessDenied, AwsError, CredentialsError, translated
 from tools.fleet.aws.pace import Pace, Pacer
-from tools.fleet.aws.retries import Retries
+from tools.fleet.aws.retries import Retries, Retry
 
 WORKERS = 8  # threads; each call takes a part of a second, and waiting for an update occupies none
 MAX_WORKERS = 64
 CONNECT_TIMEOUT = 5  # seconds
 CALL_TIMEOUT = 30  # seconds, for a response
+ROLE_SESSION_NAME = "python-streaming-runtime"  # CloudTrail shows it with each call of an assumed role
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,19 @@ class Identity:
     place: Place
     caller: str
 
+    def within(self, region: str) -> Identity:
+        """Return the same caller in another region."""
+        return replace(self, place=replace(self.place, region=region))
+
 
 class Aws:
-    """Clients for one set of credentials.
+    """Clients for one set of credentials. Quotas and outages belong to a region, so pacers and retries do too.
 
     Args:
         make_session: returns a session of boto3, which finds credentials and region as boto3 documents it.
+
+    Attributes:
+        listener: receives each pause before a retry.
 
     Raises:
         ToolError: boto3 is not installed.
@@ -39,12 +48,30 @@ class Aws:
 
     def __init__(self, pace: Pace, make_session: Callable[[], Any] | None = None) -> None:
         self.pace = pace
-        self.retries = Retries(pace)
-        self._pacers: dict[str, Pacer] = {}  # by region, because the quotas are
+        self.listener: Callable[[Retry], None] = lambda retry: None
+        self._retries: dict[str, Retries] = {}
+        self._pacers: dict[str, Pacer] = {}
         with translated():
             self._session = (make_session or _new_session)()
         self._clients: dict[tuple[str, str, int], Any] = {}
         self._lock = threading.Lock()
+
+    def assume(self, role: str, region: str) -> Aws:
+        """Return the clients for a role. Its credentials are renewed before they expire, however long a roll-out takes.
+
+        Args:
+            region: whose endpoint of AWS STS is called.
+
+        Raises:
+            CredentialsError: the role cannot be assumed.
+        """
+        assumed = Aws(self.pace, lambda: _role_session(self, role, region))
+        assumed.listener = self.listener
+        return assumed
+
+    def retries(self, region: str) -> Retries:
+        """Return the retries of all threads in one region."""
+        return self._retries.setdefault(region, Retries(self.pace, lambda retry: self.listener(retry)))
 
     def region(self, requested: str | None) -> str:
         """Return `requested`, or the region that boto3 finds.
@@ -55,7 +82,8 @@ class Aws:
         name: str | None = requested or self._session.region_name
         if not name:
             raise UsageError("no region is set: use --region, or set AWS_DEFAULT_REGION")
-        self.partition(name)
+        if name not in self._session.get_available_regions("lambda", partition_name=self.partition(name)):
+            raise self._unknown(name)
         return name
 
     def partition(self, region: str) -> str:
@@ -65,9 +93,12 @@ class Aws:
         try:
             partition: str = self._session.get_partition_for_region(region)
         except BotoCoreError:
-            example = self._session.get_available_regions("lambda")[0]
-            raise UsageError(f"{region!r} is not the name of a region, such as {example}") from None
+            raise self._unknown(region) from None
         return partition
+
+    def _unknown(self, region: str) -> UsageError:
+        example = self._session.get_available_regions("lambda")[0]
+        return UsageError(f"{region!r} is not the name of a region, such as {example}")
 
     def identity(self, region: str) -> Identity:
         """Return the caller. The first call of every command, so that bad credentials end it before any change.
@@ -131,7 +162,7 @@ class Aws:
         pacer = self._pacers.setdefault(region, Pacer(self.pace))
         client.meta.events.register("before-send", pacer.wait)
         client.meta.events.register("response-received", pacer.record)
-        client.meta.events.register("needs-retry", self.retries.decide)
+        client.meta.events.register("needs-retry", self.retries(region).decide)
         return client
 
 
@@ -141,3 +172,39 @@ def _new_session() -> Any:
     except ImportError:
         raise ToolError("boto3 is not installed: run the command through ./build.sh, which installs it") from None
     return boto3.Session()
+
+
+def _role_session(aws: Aws, role: str, region: str) -> Any:
+    """Return a session of boto3 with the credentials of a role.
+
+    boto3 assumes roles only where a profile of its configuration names them. So its search for credentials is replaced
+    by one provider, whose credentials call `renew` when fewer than 15 minutes of their time are left.
+    """
+    import boto3  # see `_new_session`
+    from botocore.credentials import CredentialResolver, RefreshableCredentials
+    from botocore.session import get_session
+
+    def renew() -> dict[str, str]:
+        return _assume(aws, role, region)
+
+    credentials = RefreshableCredentials.create_from_metadata(renew(), renew, "assume-role")
+    provider = SimpleNamespace(METHOD="assume-role", load=lambda: credentials)
+    session = get_session()
+    session.register_component("credential_provider", CredentialResolver([provider]))
+    return boto3.Session(botocore_session=session)
+
+
+def _assume(aws: Aws, role: str, region: str) -> dict[str, str]:
+    """Return new credentials of a role, as botocore takes them."""
+    try:
+        with translated():
+            response = aws.client("sts", region).assume_role(RoleArn=role, RoleSessionName=ROLE_SESSION_NAME)
+    except AwsError as error:
+        raise CredentialsError(f"the role {role} cannot be assumed: {error}", error.code, error.status) from error
+    found = response["Credentials"]
+    return {
+        "access_key": found["AccessKeyId"],
+        "secret_key": found["SecretAccessKey"],
+        "token": found["SessionToken"],
+        "expiry_time": found["Expiration"].isoformat(),
+    }

@@ -3,10 +3,11 @@
 Reading order:
     interface    what a command is, and what it works with
     arguments    arguments and their types that several commands share
-    scope        regions and variants
+    scope        variants, and the regions and accounts of a journal
     built_layer  the zips that `publish` sends
     rollout_arguments
                  the command line of `rollout` and `attach`
+    planning     the plan in one region of one account: reads what it needs
     retry_notes  the notes of retries on stderr
     journals     where a journal is: a file, or a bucket
     direction    the direction of `--resume`

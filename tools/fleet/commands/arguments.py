@@ -8,7 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from tools.common.cli import Parser
-from tools.fleet.aws.arns import is_account
+from tools.common.errors import UsageError
+from tools.fleet.aws.arns import Role, is_account
 from tools.fleet.aws.pace import DEFAULT_RATE, MAX_RATE
 from tools.fleet.aws.session import MAX_WORKERS, WORKERS
 from tools.fleet.commands.interface import Context
@@ -26,11 +27,43 @@ def add_region(parser: Parser) -> None:
     parser.add_argument("--region", metavar="R", help="default: the region of boto3")
 
 
+def regions_of(namespace: argparse.Namespace) -> list[str]:
+    """Return the value of `add_region` as a list."""
+    return [namespace.region] if namespace.region else []
+
+
 def add_regions(parser: Parser) -> None:
     """Add `--region` for several regions, and `--all-regions`."""
     group = parser.add_mutually_exclusive_group()
     add_region_list(group)
     group.add_argument("--all-regions", action="store_true", help="all regions that the account has enabled")
+
+
+def add_roles(parser: Parser) -> None:
+    """Add `--assume-role`."""
+    parser.add_argument(
+        "--assume-role",
+        dest="roles",
+        metavar="ARN",
+        nargs="+",
+        action="extend",
+        type=roles,
+        default=[],
+        help="use these roles, one for each account, or @FILE with one of them in each line",
+    )
+
+
+def chosen_roles(namespace: argparse.Namespace, parser: Parser) -> tuple[str, ...]:
+    """Return the value of `add_roles`; two roles of one account end the process with status 2."""
+    arns: list[str] = [arn for each in namespace.roles for arn in each]
+    role_of: dict[str, str] = {}
+    for role in map(Role.parse, arns):
+        other = role_of.setdefault(role.account, role.arn)
+        if arns.count(role.arn) > 1:
+            parser.error(f"--assume-role: {role.arn} is given twice")
+        if other != role.arn:
+            parser.error(f"--assume-role: {other} and {role.arn} are both in the account {role.account}: use one")
+    return tuple(arns)
 
 
 def add_region_list(parser: argparse._ActionsContainer, default: str = "the region of boto3") -> None:
@@ -130,6 +163,15 @@ def names(text: str) -> list[str]:
     if not found:
         raise argparse.ArgumentTypeError(f"{path} contains no names")
     return found
+
+
+def roles(text: str) -> list[str]:
+    """Return the ARN of a role, or those in the lines of `@FILE`, for `type=`."""
+    arns = names(text)
+    try:
+        return [Role.parse(arn).arn for arn in arns]
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 _AGE = re.compile(r"([0-9]{1,5})([dhm])")

@@ -12,7 +12,7 @@ from tools.common.errors import ToolError
 from tools.common.lambda_facts import ARCHITECTURES
 from tools.common.output import Output, count
 from tools.common.paths import shown
-from tools.fleet.aws.account import Account
+from tools.fleet.aws.account import Account, find_accesses
 from tools.fleet.aws.arns import function_name
 from tools.fleet.aws.errors import NotFound
 from tools.fleet.checks.deployed_function import DeployedFunction
@@ -68,7 +68,8 @@ def _zip_findings(path: Path, settings: FunctionSettings) -> Iterator[Finding]:
 
 
 def _function_findings(context: Context, target: str, region: str | None) -> tuple[str, list[Finding]]:
-    account = Account.open(context.aws, region)
+    (access,) = find_accesses(context.aws, [region] if region else [], all_regions=False)
+    account = Account.open(access)
     name = function_name(target, account.place)
     try:
         function = account.functions.get(name)

@@ -62,7 +62,7 @@ class Context:
     def aws(self) -> Aws:
         pace = self.environment.pace
         aws = self.environment.connect(replace(pace, between_requests=1 / self.rate) if self.rate else pace)
-        aws.retries.listener = RetryNotes(self.output, self.environment.pace)
+        aws.listener = RetryNotes(self.output, self.environment.pace)
         return aws
 
     @cached_property

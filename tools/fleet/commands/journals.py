@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,20 +41,20 @@ def add_take_over(parser: Parser) -> None:
     )
 
 
-def new(context: Context, place: Where | None, region: str | None) -> Location:
+def new(context: Context, place: Where | None, regions: Sequence[str]) -> Location:
     """Return where a new journal will be.
 
     Args:
         place: a file, or the folder of all journals in a bucket; None for a new file in `rollouts/`.
-        region: of the command line, if any.
+        regions: of the command line, if any; the first one is that of a bucket.
     """
     if place is None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl"
         place = journal_folder(context.root) / name
-    return _location(context, new_address(place) if isinstance(place, Address) else place, region)
+    return _location(context, new_address(place) if isinstance(place, Address) else place, regions)
 
 
-def existing(context: Context, place: Where | None, region: str | None) -> Location:
+def existing(context: Context, place: Where | None, regions: Sequence[str]) -> Location:
     """Return a journal; of a folder of journals, the only unfinished one. None is the folder `rollouts/`.
 
     Raises:
@@ -62,20 +63,26 @@ def existing(context: Context, place: Where | None, region: str | None) -> Locat
     if place is None:
         place = _unfinished(journal_folder(context.root))
     if isinstance(place, Address):
-        place = find_journal(context.aws, context.aws.region(region), place)
-    return _location(context, place, region)
+        place = find_journal(context.aws, _bucket_region(context, regions), place)
+    return _location(context, place, regions)
 
 
 def all_in(context: Context, folder: Address) -> list[Location]:
     """Return the journals in a folder of a bucket; raises `ToolError` if there is none."""
-    region = context.aws.region(None)
-    return [_location(context, each, region) for each in journals_below(context.aws, region, folder)]
+    region = _bucket_region(context, ())
+    return [_location(context, each, (region,)) for each in journals_below(context.aws, region, folder)]
 
 
-def _location(context: Context, place: Where, region: str | None) -> Location:
+def _location(context: Context, place: Where, regions: Sequence[str]) -> Location:
     if isinstance(place, Path):
         return FileLocation(place, context.environment.disk)
-    return BucketLocation(context.aws, context.aws.region(region), place, context.take_over, context.output.note)
+    region = _bucket_region(context, regions)
+    return BucketLocation(context.aws, region, place, context.take_over, context.output.note)
+
+
+def _bucket_region(context: Context, regions: Sequence[str]) -> str:
+    """Return a region for the client of S3, which follows a bucket to another one by itself."""
+    return context.aws.region(regions[0] if regions else None)
 
 
 def _unfinished(folder: Path) -> Path:

@@ -17,17 +17,17 @@ from typing import Any
 from tools.common import output
 from tools.common.cli import Parser
 from tools.common.paths import shown
+from tools.fleet.aws.account import Access, find_accesses
 from tools.fleet.aws.arns import LayerVersion, short
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST
 from tools.fleet.aws.objects import Address
 from tools.fleet.aws.parameters import parameters_below
-from tools.fleet.aws.session import Identity
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.journals import Where, all_in, where
-from tools.fleet.commands.scope import identities, variants
+from tools.fleet.commands.scope import variants
 from tools.fleet.rollout.history import History
 from tools.fleet.rollout.journal import journal_folder, journals_in, read, read_from
 from tools.fleet.rollout.target_version import project_layers
@@ -42,6 +42,7 @@ def _add_arguments(parser: Parser) -> None:
         "--keep", metavar="N", type=arguments.number, required=True, help="keep the newest N versions of each layer"
     )
     arguments.add_regions(parser)
+    arguments.add_roles(parser)
     arguments.add_variants(parser, "all")
     parser.add_argument(
         "--journal",
@@ -68,6 +69,7 @@ def _add_arguments(parser: Parser) -> None:
     )
     arguments.add_yes(parser, "delete them")
     arguments.add_dry_run(parser)
+    parser.set_defaults(parser=parser)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Options:
     ssm: str
     regions: tuple[str, ...]
     all_regions: bool
+    roles: tuple[str, ...]
     variants: tuple[str, ...]
     journals: tuple[Where, ...]
     delete: bool
@@ -97,6 +100,7 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
         ssm=namespace.ssm,
         regions=tuple(namespace.regions),
         all_regions=namespace.all_regions,
+        roles=arguments.chosen_roles(namespace, namespace.parser),
         variants=tuple(namespace.variants),
         journals=tuple(namespace.journal),
         delete=namespace.yes and not namespace.dry_run,
@@ -132,10 +136,11 @@ def prune(context: Context, options: Options) -> int:
     histories = _histories(context, options.journals)  # before functions are read, because it may fail
     rows: list[Row] = []
     deleted: list[LayerVersion] = []
-    for identity in identities(context.aws, options.regions, options.all_regions):
-        found = list(_rows(context, identity, chosen, histories, options))
+    accesses = find_accesses(context.aws, options.regions, options.all_regions, options.roles)
+    for access in sorted(accesses, key=lambda each: each.place):
+        found = list(_rows(context, access, chosen, histories, options))
         rows += found
-        layers = Layers(context.aws, identity.place.region)
+        layers = Layers(access.aws, access.place.region)
         for row in found if options.delete else ():
             if row.is_unused:
                 layers.delete(row.version)
@@ -156,12 +161,12 @@ def _histories(context: Context, journals: Sequence[Where]) -> dict[str, History
 
 
 def _rows(
-    context: Context, identity: Identity, chosen: Sequence[Variant], histories: Mapping[str, History], options: Options
+    context: Context, access: Access, chosen: Sequence[Variant], histories: Mapping[str, History], options: Options
 ) -> Iterator[Row]:
-    layers = Layers(context.aws, identity.place.region)
-    users = _users(context, identity, options.ssm)
+    layers = Layers(access.aws, access.place.region)
+    users = _users(context, access, options.ssm)
     oldest = context.environment.now() - options.min_age
-    for layer in project_layers(tuple(chosen), identity.place).values():
+    for layer in project_layers(tuple(chosen), access.place).values():
         created = layers.created(layer)
         for index, (number, _) in enumerate(layers.numbers(layer)):
             version = layer.version(number)
@@ -175,14 +180,14 @@ def _rows(
             yield Row(version, (*users[str(version)], *journals))
 
 
-def _users(context: Context, identity: Identity, prefix: str) -> defaultdict[str, list[str]]:
+def _users(context: Context, access: Access, prefix: str) -> defaultdict[str, list[str]]:
     """Return the users of each layer version. Aliases lead to published versions, which are among the functions."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for entry in context.manifest.published:
         users[entry.arn].append(FILE_NAME)
-    for name, value in parameters_below(context.aws, identity.place.region, prefix).items():
+    for name, value in parameters_below(access.aws, access.place.region, prefix).items():
         users[value].append(f"the parameter {name}")
-    functions = Functions(context.aws, identity.place.region).all(published=True)
+    functions = Functions(access.aws, access.place.region).all(published=True)
     for function in sorted(functions, key=lambda each: (each.name, each.version)):
         suffix = "" if function.version == LATEST else f":{function.version}"
         for arn in function.layers:

@@ -23,17 +23,17 @@ from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
 from tools.common.lambda_facts import MAX_ZIP_BYTES
 from tools.common.paths import write_all_atomically
+from tools.fleet.aws.account import Access, find_accesses
 from tools.fleet.aws.arns import Layer, LayerVersion
 from tools.fleet.aws.errors import AwsError, CredentialsExpired, OutcomeUnknown, translated
 from tools.fleet.aws.layers import Layers, code_sha256
 from tools.fleet.aws.models import LayerInfo
 from tools.fleet.aws.retries import Patience
-from tools.fleet.aws.session import Identity
 from tools.fleet.aws.signer import Bucket, SignedZip, Signer
 from tools.fleet.commands import arguments
 from tools.fleet.commands.built_layer import BuiltLayer, read_layer
 from tools.fleet.commands.interface import Command, Context
-from tools.fleet.commands.scope import identities, variants
+from tools.fleet.commands.scope import variants
 from tools.fleet.rollout.target_version import description, project_layers, published
 from tools.packaging import manifest as manifests
 from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published, Variant
@@ -45,6 +45,7 @@ from tools.packaging.release import published as pages
 
 def _add_arguments(parser: Parser) -> None:
     arguments.add_regions(parser)
+    arguments.add_roles(parser)
     sharing = parser.add_mutually_exclusive_group()
     sharing.add_argument(
         "--share",
@@ -77,6 +78,7 @@ def _add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="the folder of the zips (default: dist/)")
     arguments.add_dry_run(parser)
+    parser.set_defaults(parser=parser)
 
 
 def _organization(text: str) -> str:
@@ -106,6 +108,7 @@ class Options:
 
     regions: tuple[str, ...]
     all_regions: bool
+    roles: tuple[str, ...]
     variants: tuple[str, ...]
     grantees: tuple[str, ...]
     ssm: str | None
@@ -123,6 +126,7 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     options = Options(
         regions=tuple(namespace.regions),
         all_regions=namespace.all_regions,
+        roles=arguments.chosen_roles(namespace, namespace.parser),
         variants=tuple(namespace.variants),
         grantees=(*namespace.share, *organization, *([PUBLIC] if namespace.public else [])),
         ssm=namespace.ssm,
@@ -173,12 +177,12 @@ def publish(context: Context, options: Options) -> int:
         manifest = manifests.load(context.root / manifests.FILE_NAME)  # the publisher before may have changed it
         chosen = variants(manifest, options.variants, [manifest.slim])
         zips = [read_layer(context, variant, options.folder, options.dry_run) for variant in chosen]
-        places = identities(context.aws, options.regions, options.all_regions)
+        accesses = find_accesses(context.aws, options.regions, options.all_regions, options.roles)
         if not options.bucket:
             _check_sizes(zips, options.max_upload_bytes)
-        for identity in places:
+        for access in sorted(accesses, key=lambda each: each.place):
             for each in zips:
-                row = _publish(Publisher(context, manifest, identity, options), each)
+                row = _publish(Publisher(manifest, access, options), each)
                 if row.entry and not options.dry_run:
                     manifest = _record(context.root, row.entry)
                 if not context.output.as_json:
@@ -213,16 +217,16 @@ class Upload:
 class Publisher:
     """Publishes in one region."""
 
-    def __init__(self, context: Context, manifest: Manifest, identity: Identity, options: Options) -> None:
-        self._aws = context.aws
+    def __init__(self, manifest: Manifest, access: Access, options: Options) -> None:
+        self._aws = access.aws
         self._manifest = manifest
-        self._place = identity.place
+        self._place = access.place
         self._options = options
-        self._layers = Layers(context.aws, identity.place.region)
+        self._layers = Layers(access.aws, self.region)
         name = options.bucket and options.bucket.replace("{region}", self.region)
-        self._bucket = Bucket(context.aws, self.region, name) if name else None
+        self._bucket = Bucket(access.aws, self.region, name) if name else None
         profile = options.signing_profile
-        self._signer = Signer(context.aws, self.region, self._bucket, profile) if profile and self._bucket else None
+        self._signer = Signer(access.aws, self.region, self._bucket, profile) if profile and self._bucket else None
         self._actions: list[str] = []
 
     @property
@@ -283,7 +287,7 @@ class Publisher:
     def _create(self, variant: Variant, layer: Layer, upload: Upload) -> LayerInfo:
         """Create a version; after an unclear outcome, look for it before the next attempt."""
         text = description(self._manifest.name, self._manifest.version)
-        patience = Patience(self._aws.retries, "PublishLayerVersion")
+        patience = Patience(self._aws.retries(self.region), "PublishLayerVersion")
         info: LayerInfo | None = None
         while info is None:
             try:

@@ -12,16 +12,15 @@ from typing import Any
 from tools.common import output
 from tools.common.cli import Parser
 from tools.common.lambda_facts import PREVIEW_RUNTIMES, deprecated_since
-from tools.fleet.aws.arns import Layer, LayerVersion, layer_of, short
+from tools.fleet.aws.account import Access, find_accesses
+from tools.fleet.aws.arns import Layer, LayerVersion, Place, layer_of, short
 from tools.fleet.aws.errors import AwsError, CredentialsError
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST, Alias, Function, LayerInfo, Unavailable
-from tools.fleet.aws.session import Identity
 from tools.fleet.checks.capacity_provider import is_offered
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
-from tools.fleet.commands.scope import identities
 from tools.fleet.commands.summary import append_summary
 from tools.fleet.rollout.target_version import project_layers, published
 
@@ -30,6 +29,7 @@ PROBLEM_OF = {"behind": "outdated", "deleted": "deleted", "unshared": "not share
 
 def _add_arguments(parser: Parser) -> None:
     arguments.add_regions(parser)
+    arguments.add_roles(parser)
     parser.add_argument(
         "--fail-on",
         metavar="PROBLEM",
@@ -40,10 +40,13 @@ def _add_arguments(parser: Parser) -> None:
         help=f"exit with 1 if a function or an alias has one of these problems: {', '.join(PROBLEM_OF)}",
     )
     arguments.add_summary(parser)
+    parser.set_defaults(parser=parser)
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
-    return report(context, namespace.regions, namespace.all_regions, namespace.fail_on, namespace.summary)
+    roles = arguments.chosen_roles(namespace, namespace.parser)
+    accesses = find_accesses(context.aws, namespace.regions, namespace.all_regions, roles)
+    return report(context, sorted(accesses, key=lambda each: each.place), namespace.fail_on, namespace.summary)
 
 
 COMMAND = Command(
@@ -64,7 +67,7 @@ class Row:
         problems: a name, and a detail that may be empty.
     """
 
-    region: str
+    place: Place
     function: str
     version: str
     aliases: tuple[str, ...]
@@ -76,32 +79,29 @@ class Row:
 
 
 def report(
-    context: Context,
-    regions: Sequence[str],
-    all_regions: bool,
-    fail_on: Sequence[str] = (),
-    summary: Path | None = None,
+    context: Context, accesses: Sequence[Access], fail_on: Sequence[str] = (), summary: Path | None = None
 ) -> int:
-    """List the functions of all regions. Returns the exit status.
+    """List the functions of all regions and accounts. Returns the exit status.
 
     Args:
         fail_on: keys of `PROBLEM_OF`; the status is 1 if a row in use has one of these problems.
         summary: a file, to which the table is appended in Markdown.
     """
-    places = identities(context.aws, regions, all_regions)
     rows: list[Row] = []
     failures: dict[str, str] = {}
-    for identity in places:
+    has_accounts = len({each.place.account for each in accesses}) > 1
+    for access in accesses:
         try:
-            rows += Region(context, identity).rows()
+            rows += Region(context, access).rows()
         except CredentialsError:
             raise
         except AwsError as error:  # a policy of the organization may deny a region
-            failures[identity.place.region] = str(error)
-            context.output.note(f"{identity.place.region} was not read: {error}")
+            where = str(access.place) if has_accounts else access.place.region
+            failures[where] = str(error)
+            context.output.note(f"{where} was not read: {error}")
     context.output.result(
         lambda: {"command": COMMAND.name, "functions": [_document(row) for row in rows], "failures": failures},
-        lambda: _lines(rows, places),
+        lambda: _lines(rows, has_accounts),
     )
     failing = [row for row in rows if _is_used(row) and {name for name, _ in row.problems} & _problems_of(fail_on)]
     for problem in dict.fromkeys(fail_on):
@@ -109,8 +109,7 @@ def report(
         if number:
             context.output.note(f"--fail-on {problem}: {output.count(number, 'row')}")
     if summary:
-        cells = [_cells(row, places) for row in rows]
-        append_summary(summary, "Layer versions", HEADERS, cells, _closing(rows))
+        append_summary(summary, "Layer versions", _headers(has_accounts), _cells(rows, has_accounts), _closing(rows))
     return 1 if failures or failing else 0
 
 
@@ -124,14 +123,14 @@ def _is_used(row: Row) -> bool:
 
 
 class Region:
-    """The functions of one region."""
+    """The functions of one region of one account."""
 
-    def __init__(self, context: Context, identity: Identity) -> None:
+    def __init__(self, context: Context, access: Access) -> None:
         self._manifest = context.manifest
         self._workers = context.environment.workers
-        self._place = identity.place
-        self._functions = Functions(context.aws, self._place.region)
-        self._layers = Layers(context.aws, self._place.region)
+        self._place = access.place
+        self._functions = Functions(access.aws, self._place.region)
+        self._layers = Layers(access.aws, self._place.region)
         self._names = {variant.layer_name for variant in self._manifest.variants}
 
     def rows(self) -> Iterator[Row]:
@@ -148,7 +147,7 @@ class Region:
         for function in functions:
             for version in self._versions_of(function):
                 yield Row(
-                    self._place.region,
+                    self._place,
                     function.name,
                     function.version,
                     _aliases_to(function.version, aliases[function.name]),
@@ -232,33 +231,39 @@ def _problems(
         yield "preview runtime", function.runtime
 
 
-HEADERS = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "problems")
+def _headers(has_accounts: bool) -> tuple[str, ...]:
+    names = ("region", "function", "version", "aliases", "runtime", "layer version", "release", "problems")
+    return ("account", *names) if has_accounts else names
 
 
-def _lines(rows: Sequence[Row], places: Sequence[Identity]) -> Iterator[str]:
+def _lines(rows: Sequence[Row], has_accounts: bool) -> Iterator[str]:
     if rows:
-        yield output.table(HEADERS, [_cells(row, places) for row in rows])
+        yield output.table(_headers(has_accounts), _cells(rows, has_accounts))
     yield _closing(rows)
 
 
 def _closing(rows: Sequence[Row]) -> str:
     problems = sum(bool(row.problems) for row in rows)
-    functions = {(row.region, row.function) for row in rows}
+    functions = {(row.place, row.function) for row in rows}
     return f"{output.count(len(functions), 'function')} with the layer; {problems} of {len(rows)} rows have problems"
 
 
-def _cells(row: Row, places: Sequence[Identity]) -> tuple[str, ...]:
-    place = next(identity.place for identity in places if identity.place.region == row.region)
-    layer = short(str(row.layer), place)
+def _cells(rows: Sequence[Row], has_accounts: bool) -> list[tuple[str, ...]]:
+    return [(*((row.place.account,) if has_accounts else ()), *_cells_of(row)) for row in rows]
+
+
+def _cells_of(row: Row) -> tuple[str, ...]:
+    layer = short(str(row.layer), row.place)
     aliases = ", ".join(row.aliases)
     problems = ", ".join(f"{name} ({detail})" if detail else name for name, detail in row.problems)
     runtime = f"{row.runtime} on managed instances" if row.capacity_provider else row.runtime
-    return (row.region, row.function, row.version, aliases, runtime, layer, row.release, problems)
+    return (row.place.region, row.function, row.version, aliases, runtime, layer, row.release, problems)
 
 
 def _document(row: Row) -> dict[str, Any]:
     return {
-        "region": row.region,
+        "region": row.place.region,
+        "account": row.place.account,
         "function": row.function,
         "version": row.version,
         "aliases": row.aliases,

@@ -28,8 +28,9 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     arguments.set_speed(context, namespace)
     if namespace.take_over and not isinstance(namespace.journal, Address):
         namespace.parser.error("--take-over is for a journal in a bucket, s3://BUCKET/PREFIX/…/")
-    location = journals.existing(context, namespace.journal, namespace.region)
-    return roll_back(context, location, namespace.region, namespace.yes, namespace.dry_run)
+    regions = arguments.regions_of(namespace)
+    location = journals.existing(context, namespace.journal, regions)
+    return roll_back(context, location, regions, namespace.yes, namespace.dry_run)
 
 
 COMMAND = Command(

@@ -7,38 +7,40 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
 from tools.common.output import count
-from tools.fleet.aws.account import Account
-from tools.fleet.aws.arns import Layer, LayerVersion
+from tools.fleet.aws.account import Account, find_accesses
+from tools.fleet.aws.arns import Layer, Place
 from tools.fleet.aws.cloudwatch import CloudWatch
 from tools.fleet.aws.errors import Interruption, NotFound
-from tools.fleet.aws.functions import Functions
-from tools.fleet.aws.models import Function, Unavailable
+from tools.fleet.aws.models import Function
 from tools.fleet.aws.objects import Address
 from tools.fleet.commands import arguments
 from tools.fleet.commands.direction import Direction, ask_for_direction, check_direction, has_two_directions
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.journals import Where, existing, new
+from tools.fleet.commands.planning import Planner, check_names
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
+from tools.fleet.commands.scope import open_planned, planned_targets
 from tools.fleet.commands.summary import append_results
 from tools.fleet.commands.undo import roll_back
 from tools.fleet.rollout import options as names
 from tools.fleet.rollout import rendering
-from tools.fleet.rollout.aliases import plan_alias
 from tools.fleet.rollout.engine import RollOut
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.gates import Gates
 from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, History, planned_fields
 from tools.fleet.rollout.journal import Journal, read_from, torn_note
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan
-from tools.fleet.rollout.progress import Progress, Reading
-from tools.fleet.rollout.selection import select
+from tools.fleet.rollout.places import Places
+from tools.fleet.rollout.plan import PlacePlan, Step, Targets, Verdict
+from tools.fleet.rollout.progress import Progress
+from tools.fleet.rollout.selection import NothingSelected
 from tools.fleet.rollout.storage import Location
-from tools.fleet.rollout.target_version import project_layers, refuse_downgrade, targets
+from tools.fleet.rollout.target_version import LayerMissing
 from tools.fleet.rollout.traffic import OldAliases, find_old_aliases
 
 # --- The command ------------------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ def roll_out(
     if dry_run:
         return CommandRun(context, options, None).begin()
     try:
-        location = torn or new(context, place, options.region)
+        location = torn or new(context, place, options.regions)
         journal = Journal.create(location, options, replace_torn=torn is not None)
         context.environment.ending.before_end(lambda: None if journal.history.is_accepted else journal.discard())
         try:
@@ -130,7 +132,7 @@ def resume(
         options: of this command line; see `Options.changed_by`.
         direction: None for the one in which the roll-out was interrupted.
     """
-    location = existing(context, place, options.region)
+    location = existing(context, place, options.regions)
     is_empty = location.is_empty()
     if is_empty and options.selects_functions:  # the process died before the first line, so nothing was changed
         return roll_out(context, options, place, dry_run, torn=location)
@@ -146,35 +148,29 @@ def resume(
     if direction is None and not dry_run and not stored.yes and has_two_directions(history):
         direction = ask_for_direction(context.output, history)
     if direction is Direction.BACK:
-        return roll_back(context, location, options.region, options.yes, dry_run)
+        return roll_back(context, location, options.regions, options.yes, dry_run)
     if dry_run:
-        return _show_resume(context, stored, history, options.region)
+        return _show_resume(context, stored, history, options.regions)
     journal = Journal.resume(location)
     if journal.history.torn:
         context.output.note(torn_note(journal.history, journal.name))
     try:
-        return CommandRun(context, stored, journal).resume(options.region)
+        return CommandRun(context, stored, journal).resume(options.regions)
     finally:
         journal.close()
 
 
-def _show_resume(context: Context, options: Options, history: History, region: str | None) -> int:
+def _show_resume(context: Context, options: Options, history: History, regions: Sequence[str]) -> int:
     if not history.is_accepted:
         return CommandRun(context, options, None).begin()
-    _open(context, history, region)
+    open_planned(context, history, regions)
     records = history.changed if history.stopped else history.pending
     verb = "rolled back" if history.stopped else "rolled out"
     context.output.result(
         lambda: {"command": options.command, "dryRun": True, "functions": [record.arn for record in records]},
-        lambda: [f"{record.name}  would be {verb}" for record in records] or ["nothing to do"],
+        lambda: [f"{history.label(record)}  would be {verb}" for record in records] or ["nothing to do"],
     )
     return 0
-
-
-def _open(context: Context, history: History, region: str | None) -> Account:
-    """Open the account of a journal; raises as `Account.open_same`."""
-    assert history.place is not None  # the table of events requires `account` before `accepted`
-    return Account.open_same(context.aws, history.place, region)
 
 
 class CommandRun:
@@ -193,24 +189,29 @@ class CommandRun:
 
     def begin(self) -> int:
         """Make the plan, show it, ask, and carry it out. Returns the exit status."""
-        account = Account.open(self._context.aws, self._options.region)
-        targets = self._targets(account)
+        options = self._options
+        accesses = find_accesses(self._context.aws, options.regions, options.all_regions, options.roles)
+        accounts = [Account.open(access) for access in accesses]
+        planners = [Planner(self._context, options, each, is_only=len(accounts) == 1) for each in accounts]
+        targets = self._targets(planners)
         if self._journal:
-            self._journal.lock(_locked(account, targets))
-        steps = self._plan(account, targets)
-        self._gates(account, self._output.note).check_access()
-        self._show_plan(account, targets, steps)
-        self._check_plan(steps)
+            self._journal.lock(_locked(targets))
+        plans = self._plans(planners, targets)
+        chosen = [each for each in accounts if any(plan.place == each.place for plan in plans)]
+        self._gates(chosen, self._output.note).check_access()
+        self._show_plan(plans)
+        self._check_plan(plans)
         if self._journal is None:
             return 0
-        self._write_plan(self._journal, account, targets, steps)
-        changes = [step for step in steps if step.verdict is Verdict.CHANGE]
-        if changes and not self._options.yes and not self._output.confirm(f"Change {count(len(changes), 'function')}?"):
+        self._write_plan(self._journal, chosen, plans)
+        changes = sum(len(plan.changes) for plan in plans)
+        if changes and not options.yes and not self._output.confirm(_question(changes, plans)):
             raise ToolError("nothing was changed")
         self._journal.write(Event.ACCEPTED)
-        return self._carry_out(self._journal, account, targets, {step.function.arn: step.function for step in steps})
+        functions = {step.function.arn: step.function for plan in plans for step in plan.steps}
+        return self._carry_out(self._journal, chosen, targets, functions)
 
-    def resume(self, region: str | None) -> int:
+    def resume(self, regions: Sequence[str]) -> int:
         """Continue where the journal ends. Returns the exit status."""
         journal = self._journal
         assert journal is not None
@@ -220,157 +221,134 @@ class CommandRun:
         if history.outcome:
             self._output.note(f"{journal.name} is complete: {history.outcome}")
             return self._report(journal)
-        account = _open(self._context, history, region)
-        versions = [LayerVersion.parse(arn) for arn in history.targets.values()]
-        targets = {version.layer: version for version in versions}
-        journal.lock(_locked(account, targets))
+        accounts = open_planned(self._context, history, regions)
+        targets = planned_targets(history)
+        journal.lock(_locked(targets))
         if not history.stopped:
-            self._plan_again(journal, account, targets)
-        return self._carry_out(journal, account, targets, {})
+            self._plan_again(journal, accounts, targets)
+        return self._carry_out(journal, accounts, targets, {})
 
     # --- The plan
 
-    def _targets(self, account: Account) -> Targets:
-        if self._options.is_detach:
-            return self._detached(account)
-        found = self._versions(account, self._options.to)
-        for arn, version in account.read_versions([str(version) for version in found.values()]).items():
-            if isinstance(version, Unavailable):
-                problem = "does not exist" if version.is_deleted else "is not shared with this account"
-                raise ToolError(f"{arn} {problem}: ./build.sh verify checks what is published")
-        return found
+    def _targets(self, planners: Sequence[Planner]) -> dict[Place, Targets]:
+        """Return the target versions in each region and account; with `--all-regions`, in those with the layer.
 
-    def _detached(self, account: Account) -> Targets:
-        """Return the layers that are removed. A journal needs a version of each, which is of no importance here."""
-        names, owner = self._options.variant, self._options.layer_account
-        chosen = tuple(each for each in self._context.manifest.variants if names in (None, each.name))
-        layers = project_layers(chosen, account.place, owner).values()
-        return {layer: layer.version(1) for layer in layers}
+        Raises:
+            LayerMissing: a region that was named, or that has functions with the layer, has no target version.
+        """
+        missing: list[tuple[Place, LayerMissing]] = []
 
-    def _origin(self, account: Account) -> LayerVersion | None:
-        """Return the version of `--from`."""
-        if self._options.origin is None:
-            return None
-        return next(iter(self._versions(account, self._options.origin).values()))
-
-    def _versions(self, account: Account, text: str | None) -> Mapping[Layer, LayerVersion]:
-        """Return the layer versions that `--to` or `--from` names."""
-        options, manifest = self._options, self._context.manifest
-        chosen = tuple(each for each in manifest.variants if options.variant in (None, each.name))
-        layers = project_layers(chosen, account.place, options.layer_account)
-        main = next(each for each in manifest.variants if each.name == (options.variant or manifest.slim.name))
-        if options.is_attach:  # adds one layer
-            layers = {main.layer_name: layers[main.layer_name]}
-        return targets(text, manifest, layers, layers[main.layer_name], account.place, account.layers)
-
-    def _plan(self, account: Account, targets: Targets) -> list[Step]:
-        functions = select(
-            self._options,
-            account.functions,
-            targets.keys(),
-            account.place,
-            self._output.note,
-            self._context.workers,
-            self._origin(account),
-        )
-        if self._options.to is None and not self._options.is_detach:
-            refuse_downgrade(targets, functions, account.place, account.layers)
-        return self._plan_functions(account, targets, functions)
-
-    def _plan_functions(self, account: Account, targets: Targets, functions: Sequence[Function]) -> list[Step]:
-        steps = plan(functions, targets, self._options)
-        versions = account.read_versions(needed_versions(steps))
-        changes = [step.function.name for step in steps if step.verdict is Verdict.CHANGE]
-        must_be_signed = account.code_signing.enforced(changes)
-        steps = [check(step, versions, must_be_signed) for step in steps]
-        if self._options.alias is None:
-            return steps
-        reading = Reading(len(steps), "alias", self._output.note, self._context.environment.pace.clock)
-
-        def read(step: Step) -> Step:
-            with_alias = self._with_alias(step, account.functions, targets)
-            reading()
-            return with_alias
-
-        with ThreadPoolExecutor(self._context.workers) as pool:
-            return list(pool.map(read, steps))
-
-    def _with_alias(self, step: Step, functions: Functions, targets: Targets) -> Step:
-        """Add the alias, with the differences of its version from `$LATEST`."""
-        if step.verdict not in (Verdict.CHANGE, Verdict.UP_TO_DATE):
-            return step
-        try:
-            alias = functions.alias(step.function.name, self._options.alias or "")
-            released = functions.get(step.function.name, alias.version)
-        except NotFound:
-            return plan_alias(step, None, None, targets, self._options)
-        return plan_alias(step, alias, released, targets, self._options)
-
-    def _plan_again(self, journal: Journal, account: Account, targets: Targets) -> None:
-        """Plan the functions again that were skipped because their alias was not as in the plan."""
-        for record in journal.history.postponed:
+        def read(planner: Planner) -> Targets | None:
             try:
-                function = account.functions.get(record.name)
+                return planner.targets()
+            except LayerMissing as error:
+                if not self._options.all_regions or planner.uses_layer():
+                    raise
+                missing.append((planner.account.place, error))
+                return None
+
+        with self._pool() as pool:
+            found = list(pool.map(read, planners))
+        if missing:
+            if len(missing) == len(planners):
+                raise missing[0][1]
+            places = sorted(str(place) for place, _ in missing)
+            self._output.note(f"without the layer, so left out: {'; '.join(places)}")
+        return {each.account.place: targets for each, targets in zip(planners, found, strict=True) if targets}
+
+    def _plans(self, planners: Sequence[Planner], targets: Mapping[Place, Targets]) -> list[PlacePlan]:
+        """Return the plans of all regions and accounts in which a function is selected."""
+        nothing: list[tuple[Place, NothingSelected]] = []
+
+        def read(planner: Planner) -> PlacePlan | None:
+            try:
+                return planner.plan(targets[planner.account.place])
+            except NothingSelected as error:
+                nothing.append((planner.account.place, error))
+                return None
+
+        chosen = [each for each in planners if each.account.place in targets]
+        with self._pool() as pool:
+            plans = [plan for plan in pool.map(read, chosen) if plan]
+        if len(planners) > 1:
+            check_names(self._options, chosen, plans)
+        if not plans:
+            raise nothing[0][1]
+        if nothing:
+            self._output.note(f"no function is selected: {'; '.join(sorted(str(place) for place, _ in nothing))}")
+        return plans
+
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._options.parallel_regions)
+
+    def _plan_again(self, journal: Journal, accounts: Sequence[Account], targets: Mapping[Place, Targets]) -> None:
+        """Plan the functions again that were skipped because their alias was not as in the plan."""
+        planners = {
+            each.place: Planner(self._context, self._options, each, is_only=len(accounts) == 1) for each in accounts
+        }
+        for record in journal.history.postponed:
+            planner = planners[record.place]
+            try:
+                function = planner.account.functions.get(record.name)
             except NotFound:
                 continue  # the reason of the skip remains
-            (step,) = self._plan_functions(account, targets, [function])
+            step = planner.plan_again(function, targets[record.place])
             journal.write(Event.PLANNED_AGAIN, function=record.arn, **planned_fields(step))
             if step.verdict is Verdict.UP_TO_DATE:
                 journal.write(Event.UNCHANGED, function=record.arn, reason="somebody else has done it")
             elif step.verdict is not Verdict.CHANGE:
                 journal.write(Event.POSTPONED, function=record.arn, reason=step.reason)
 
-    def _show_plan(self, account: Account, targets: Targets, steps: Sequence[Step]) -> None:
-        def document() -> object:
-            return rendering.plan_document(self._options, account.place, targets, steps)
-
+    def _show_plan(self, plans: Sequence[PlacePlan]) -> None:
         width = 0 if self._context.is_verbose else shutil.get_terminal_size().columns
-        lines = list(rendering.plan_lines(self._options, account.place, targets, steps, width))
+        lines = list(rendering.plan_lines(self._options, plans, width))
         if self._journal is None:
-            self._output.result(document, lambda: lines)
+            self._output.result(lambda: rendering.plan_document(self._options, plans), lambda: lines)
         elif not self._output.as_json or not self._options.yes:  # the plan must be visible before the question
             self._output.show(lines)
 
-    def _check_plan(self, steps: Sequence[Step]) -> None:
-        blocked = [step for step in steps if step.verdict is Verdict.BLOCKED]
+    def _check_plan(self, plans: Sequence[PlacePlan]) -> None:
+        steps = [(plan, step) for plan in plans for step in plan.steps]
+        blocked = [(plan, step) for plan, step in steps if step.verdict is Verdict.BLOCKED]
         if len(blocked) > self._options.max_failures:
+            plan, step = blocked[0]
             more = f" (and {len(blocked) - 1} more)" if len(blocked) > 1 else ""
-            reason = f"{blocked[0].function.name}: {blocked[0].reason}{more}"
-            raise ToolError(f"nothing was changed, because this would fail: {reason}")
-        if not any(step.verdict in (Verdict.CHANGE, Verdict.UP_TO_DATE) for step in steps):
-            first = next((f"; {step.function.name}: {step.reason}" for step in steps if step.reason), "")
-            raise ToolError(f"nothing to do: {rendering.summary(steps)}{first}")
-
-    def _write_plan(self, journal: Journal, account: Account, targets: Targets, steps: Sequence[Step]) -> None:
-        journal.write(
-            Event.ACCOUNT,
-            **asdict(account.place),
-            caller=account.identity.caller,
-            targets={layer.name: str(version) for layer, version in targets.items()},
-        )
-        journal.write_all(
-            (
-                Event.PLANNED,
-                {
-                    "function": step.function.arn,
-                    "name": step.function.name,
-                    "verdict": step.verdict.value,
-                    **planned_fields(step),
-                },
+            where = f" in {plan.place}" if len(plans) > 1 else ""
+            raise ToolError(
+                f"nothing was changed, because this would fail: {step.function.name}{where}: {step.reason}{more}"
             )
-            for step in steps
-        )
+        if not any(step.verdict in (Verdict.CHANGE, Verdict.UP_TO_DATE) for _, step in steps):
+            first = next((f"; {step.function.name}: {step.reason}" for _, step in steps if step.reason), "")
+            raise ToolError(f"nothing to do: {rendering.summary([step for _, step in steps])}{first}")
+
+    def _write_plan(self, journal: Journal, accounts: Sequence[Account], plans: Sequence[PlacePlan]) -> None:
+        for number, (account, plan) in enumerate(zip(accounts, plans, strict=True), start=1):
+            journal.write(
+                Event.ACCOUNT,
+                **asdict(plan.place),
+                number=number,
+                role=plan.role,
+                caller=account.identity.caller,
+                targets={layer.name: str(version) for layer, version in plan.targets.items()},
+            )
+            journal.write_all((Event.PLANNED, _planned(step)) for step in plan.steps)
 
     # --- The roll-out
 
-    def _carry_out(self, journal: Journal, account: Account, targets: Targets, planned: Mapping[str, Function]) -> int:
+    def _carry_out(
+        self,
+        journal: Journal,
+        accounts: Sequence[Account],
+        targets: Mapping[Place, Targets],
+        planned: Mapping[str, Function],
+    ) -> int:
         history = journal.history
         total = len(history.changed if history.stopped else history.pending)
         progress = Progress(total, self._output, clock=self._context.environment.pace.clock)
-        workers = self._context.workers
-        gates = self._gates(account, progress.note)
+        places = Places({each.place: each.functions for each in accounts}, targets)
+        gates = self._gates(accounts, progress.note)
         ending = self._context.environment.ending
-        roll_out = RollOut(account.functions, journal, targets, self._options, gates, progress, workers, ending)
+        roll_out = RollOut(places, journal, self._options, gates, progress, self._context.workers, ending)
         self._output.note(f"journal: {journal.name}")
         try:
             with ending.orderly(self._command(journal)):
@@ -380,22 +358,24 @@ class CommandRun:
         except KeyboardInterrupt:
             self._output.note(f"interrupted; {self._state(journal)}")
             raise
-        return self._report(journal, self._old_aliases(journal, account, targets))
+        return self._report(journal, self._old_aliases(journal, places))
 
-    def _gates(self, account: Account, note: Callable[[str], None]) -> Gates:
+    def _gates(self, accounts: Sequence[Account], note: Callable[[str], None]) -> Gates:
         environment = self._context.environment
+        aws_of = {each.place: each.aws for each in accounts}
 
-        def cloudwatch() -> CloudWatch:
-            return CloudWatch(self._context.aws, account.place.region)
+        def cloudwatch(place: Place) -> CloudWatch:
+            return CloudWatch(aws_of[place], place.region)
 
-        return Gates(self._options, cloudwatch, environment.pace, environment.now, note)
+        return Gates(self._options, list(aws_of), cloudwatch, environment.pace, environment.now, note)
 
-    def _old_aliases(self, journal: Journal, account: Account, targets: Targets) -> OldAliases | None:
+    def _old_aliases(self, journal: Journal, places: Places) -> OldAliases | None:
         """Return which aliases still run the old version; None if that is not a question."""
-        if self._options.alias or self._options.is_detach or journal.history.outcome != DONE:
+        history = journal.history
+        if self._options.alias or self._options.is_detach or history.outcome != DONE:
             return None
-        changed = [each.name for each in journal.history.records.values() if each.state in HAS_NEW_VERSION]
-        return find_old_aliases(account.functions, changed, targets, self._context.workers)
+        changed = [each for each in history.records.values() if each.state in HAS_NEW_VERSION]
+        return find_old_aliases(places, changed, history.label, self._context.workers)
 
     def _state(self, journal: Journal) -> str:
         """Return how far the roll-out came, and the command that continues it."""
@@ -431,6 +411,21 @@ class CommandRun:
         return 1
 
 
-def _locked(account: Account, targets: Targets) -> list[Layer]:
-    """Return what a roll-out locks: its layers, in the account and region of the functions."""
-    return [account.place.layer(layer.name) for layer in targets]
+def _planned(step: Step) -> dict[str, Any]:
+    """Return the fields of the event `planned`."""
+    return {
+        "function": step.function.arn,
+        "name": step.function.name,
+        "verdict": step.verdict.value,
+        **planned_fields(step),
+    }
+
+
+def _question(changes: int, plans: Sequence[PlacePlan]) -> str:
+    where = f" in {rendering.scope_text([plan.place for plan in plans])}" if len(plans) > 1 else ""
+    return f"Change {count(changes, 'function')}{where}?"
+
+
+def _locked(targets: Mapping[Place, Targets]) -> list[Layer]:
+    """Return what a roll-out locks: its layers, in the accounts and regions of the functions."""
+    return [place.layer(layer.name) for place, chosen in targets.items() for layer in chosen]

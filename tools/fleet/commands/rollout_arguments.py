@@ -14,6 +14,7 @@ from tools.fleet.rollout.options import GATE_TIMEOUT, MIN_INVOCATIONS, Options
 from tools.fleet.rollout.waves import parse_shift, parse_waves
 
 MAX_ALARMS = 100
+MAX_PARALLEL_REGIONS = 50
 MAX_TIME = 7 * 24 * 3600  # seconds, of a pause or a command
 
 Value = TypeVar("Value")
@@ -24,7 +25,7 @@ Value = TypeVar("Value")
 def add_arguments(parser: Parser, has_all_using: bool) -> None:
     """Add all arguments of the command."""
     _add_selection(parser, has_all_using)
-    arguments.add_region(parser)
+    _add_places(parser)
     _add_target(parser)
     _add_waves(parser)
     _add_gates(parser)
@@ -97,6 +98,18 @@ def _add_selection(parser: Parser, has_all_using: bool) -> None:
         help="functions that are not changed: names, ARNs, @FILE, or patterns such as 'test-*'",
     )
     parser.add_argument("--include-cloudformation", action="store_true", help="also change functions that a stack owns")
+
+
+def _add_places(parser: Parser) -> None:
+    arguments.add_regions(parser)
+    arguments.add_roles(parser)
+    parser.add_argument(
+        "--parallel-regions",
+        metavar="N",
+        type=_checked(_parallel_regions),
+        default=1,
+        help="change functions in N regions at the same time (default: 1, one region after the other)",
+    )
 
 
 def _add_target(parser: Parser) -> None:
@@ -198,15 +211,19 @@ def _add_alias(parser: Parser) -> None:
 
 def options_of(namespace: argparse.Namespace) -> Options:
     """Return the options; wrong combinations end the process with status 2."""
+    regions, functions = _regions_and_functions(namespace)
     options = Options(
         command=namespace.command.name,
-        functions=_flat(namespace.functions),
+        functions=functions,
         all_using=namespace.all_using,
         match=namespace.match or "",
         tags=tuple(namespace.tags),
         exclude=_flat(namespace.exclude),
         origin=namespace.origin,
-        region=namespace.region,
+        regions=regions,
+        all_regions=namespace.all_regions,
+        roles=arguments.chosen_roles(namespace, namespace.parser),
+        parallel_regions=namespace.parallel_regions,
         variant=namespace.variant,
         layer_account=namespace.layer_account,
         to=namespace.to,
@@ -248,8 +265,11 @@ def _problem(namespace: argparse.Namespace, options: Options) -> str:
         if getattr(options, name) and not options.alias:
             return f"--{name.replace('_', '-')} is about an alias: add --publish-alias ALIAS"
     is_resumed = namespace.resume is not None  # the journal has the rest
-    if not is_resumed and (options.bake or options.has_gates) and not (options.wave_ends or options.shift):
+    has_stages = options.wave_ends or options.shift or options.has_many_places
+    if not is_resumed and (options.bake or options.has_gates) and not has_stages:
         return "the pause and the gates come between waves: add --waves, --canary or --shift"
+    if options.parallel_regions > 1 and not is_resumed and not options.has_many_places:
+        return "--parallel-regions is for several regions or accounts: add --region, --all-regions or --assume-role"
     if not is_resumed and namespace.gate_timeout is not None and not options.gates:
         return "--gate-timeout is for a command: add --gate COMMAND"
     if not is_resumed and namespace.min_invocations is not None and options.max_error_rate is None:
@@ -259,6 +279,17 @@ def _problem(namespace: argparse.Namespace, options: Options) -> str:
     return ""
 
 
+def _regions_and_functions(namespace: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the regions and the functions of `--region A B FUNCTION`: argparse takes all of them for regions."""
+    words: list[str] = namespace.regions
+    regions = [word for number, word in enumerate(words) if number == 0 or _REGION.fullmatch(word)]
+    try:
+        more = [arguments.names(word) for word in words if word not in regions]
+    except argparse.ArgumentTypeError as error:
+        namespace.parser.error(str(error))
+    return tuple(regions), _flat([*namespace.functions, *more])
+
+
 def _flat(words: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(name for each in words for name in each)
 
@@ -266,6 +297,7 @@ def _flat(words: Sequence[Sequence[str]]) -> tuple[str, ...]:
 # --- Values -----------------------------------------------------------------------------------------------------------
 
 _DURATION = re.compile(r"(?:([0-9]{1,3})h)?(?:([0-9]{1,4})m)?(?:([0-9]{1,6})s?)?")
+_REGION = re.compile(r"[a-z]+(-[a-z]+)+-[0-9]{1,2}")
 _ALIAS = re.compile(r"(?!^[0-9]+$)[a-zA-Z0-9-_]{1,128}")  # AWS Lambda API Reference, API_CreateAlias
 
 
@@ -296,6 +328,12 @@ def _percentage(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,6})?%?", text) or float(text.rstrip("%")) > 100:
         raise ValueError(f"{text!r} is not a percentage from 0 to 100, such as 1 or 0.5")
     return float(text.rstrip("%"))
+
+
+def _parallel_regions(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_PARALLEL_REGIONS:
+        raise ValueError(f"{text!r} is not a number of regions from 1 to {MAX_PARALLEL_REGIONS}")
+    return int(text)
 
 
 def _alias(text: str) -> str:

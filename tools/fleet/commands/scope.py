@@ -1,31 +1,16 @@
-"""The regions and variants that a command works on."""
+"""The variants that a command works on, and the regions and accounts of a journal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tools.common.errors import UsageError
-from tools.fleet.aws.arns import Place
-from tools.fleet.aws.session import Aws, Identity
+from tools.fleet.aws.account import Account, find_planned_accesses
+from tools.fleet.aws.arns import LayerVersion, Place
+from tools.fleet.commands.interface import Context
+from tools.fleet.rollout.history import History
+from tools.fleet.rollout.plan import Targets
 from tools.packaging.manifest import Manifest, Variant
-
-
-def identities(aws: Aws, regions: Sequence[str], all_regions: bool) -> list[Identity]:
-    """Return the caller in each region, sorted by region, each once; without `regions`, in the region of boto3.
-
-    Raises:
-        UsageError: no region is set, or they are in several partitions.
-    """
-    first = aws.region(regions[0] if regions else None)
-    caller = aws.identity(first)
-    place = caller.place
-    for region in regions:
-        if aws.region(region) and aws.partition(region) != place.partition:
-            raise UsageError(
-                f"{region} is in the partition {aws.partition(region)}, the credentials are for {place.partition}"
-            )
-    names = aws.all_regions(first) if all_regions else regions or [first]
-    return [Identity(Place(place.partition, name, place.account), caller.caller) for name in sorted(set(names))]
 
 
 def variants(manifest: Manifest, names: Sequence[str], default: Sequence[Variant]) -> list[Variant]:
@@ -35,3 +20,21 @@ def variants(manifest: Manifest, names: Sequence[str], default: Sequence[Variant
         if name not in known:
             raise UsageError(f"there is no variant {name!r}; the variants are {', '.join(known)}")
     return [variant for variant in manifest.variants if variant.name in names] or list(default)
+
+
+def open_planned(context: Context, history: History, regions: Sequence[str]) -> list[Account]:
+    """Open the regions and accounts of a journal, with the roles that it names.
+
+    Args:
+        regions: of the command line, if any; raises `UsageError` if they are others.
+    """
+    planned = [(each.place, each.role) for each in history.places]
+    return [Account.open(access) for access in find_planned_accesses(context.aws, planned, regions)]
+
+
+def planned_targets(history: History) -> dict[Place, Targets]:
+    """Return the target versions in each region and account of a journal."""
+    return {
+        each.place: {version.layer: version for version in map(LayerVersion.parse, each.targets.values())}
+        for each in history.places
+    }

@@ -25,7 +25,7 @@ def _add_arguments(parser: Parser) -> None:
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
-    location = journals.existing(context, namespace.journal, namespace.region)
+    location = journals.existing(context, namespace.journal, arguments.regions_of(namespace))
     return status(context, read_from(location), location.name, namespace.summary)
 
 
@@ -52,11 +52,13 @@ def status(context: Context, history: History, name: str, summary: Path | None =
 
 
 def _lines(history: History, name: str) -> Iterator[str]:
-    place = f" in {history.place.region}, account {history.place.account}" if history.place else ""
+    places = rendering.scope_text([each.place for each in history.places])
     command = history.options.get("command", "rollout")
-    yield f"{name}: {command}{place}, {history.outcome or 'unfinished'}"
-    for layer, version in history.targets.items():
-        yield f"target: {layer}:{version.rpartition(':')[2]}"
+    yield f"{name}: {command}{f' in {places}' if places else ''}, {history.outcome or 'unfinished'}"
+    for each in history.places:
+        where = f" in {each.place}" if len(history.places) > 1 else ""
+        for layer, version in each.targets.items():
+            yield f"target: {layer}:{version.rpartition(':')[2]}{where}"
     if not history.outcome and history.is_accepted:
         total = count(len(history.records), "function")
         yield f"{history.with_new_version:,} of {total} have the new version, {len(history.pending):,} are not complete"

@@ -13,6 +13,7 @@ Reading order:
     lock            one roll-out at a time, for shared journals
     bucket_storage  events as objects of a bucket
     journal         writes events, and reads them
+    places          the regions and accounts of the roll-out: whose functions are called, and the target versions
     waves           the stages of a roll-out, computed from the options and the plan
     steps           the update of one function's layers, with its lock; both directions use it
     ending          what happens after a signal
@@ -26,7 +27,7 @@ Reading order:
     rendering       plans and outcomes as text and as JSON
     progress        progress on stderr
 
-Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, release, steps, waves,
-journal, storage, history, events, each imports those after it; rendering imports the journal; options, plan, aliases
-and selection import none of these.
+Allowed imports: `tools.fleet.aws` and `tools.common`. Within the package: engine, rollback, release, steps, places,
+waves, journal, storage, history, events, each imports those after it; rendering imports the journal; options, plan,
+aliases and selection import none of these.
 """

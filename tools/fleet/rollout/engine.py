@@ -22,18 +22,19 @@ from tools.common.errors import ToolError
 from tools.fleet.aws.arns import layer_of
 from tools.fleet.aws.cloudwatch import Metric
 from tools.fleet.aws.errors import AwsError, CodeNotSigned, GatesUnreadable, Interruption, NotFound, ProbeUnknown
-from tools.fleet.aws.functions import Functions, Waiting
+from tools.fleet.aws.functions import Waiting
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout import steps
 from tools.fleet.rollout.ending import Ending
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.gate_command import GateFailed
-from tools.fleet.rollout.gates import Gates
+from tools.fleet.rollout.gates import Gates, LocatedMetric
 from tools.fleet.rollout.history import DONE, HAS_NEW_VERSION, ROLLED_BACK, Record
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.plan import Targets, Verdict, plan_step
+from tools.fleet.rollout.places import Places
+from tools.fleet.rollout.plan import Verdict, plan_step
 from tools.fleet.rollout.progress import SHIFTED, Progress
 from tools.fleet.rollout.release import AliasChanged, Release
 from tools.fleet.rollout.rollback import Rollback
@@ -46,7 +47,7 @@ class RollOut:
     """A roll-out whose plan is in the journal; new or resumed.
 
     Args:
-        targets: the version that each layer of this project will have.
+        places: in which functions are changed, with the target versions.
         gates: between waves.
         progress: shows the outcome of each function.
         workers: the number of threads.
@@ -55,9 +56,8 @@ class RollOut:
 
     def __init__(
         self,
-        functions: Functions,
+        places: Places,
         journal: Journal,
-        targets: Targets,
         options: Options,
         gates: Gates,
         progress: Progress,
@@ -65,24 +65,23 @@ class RollOut:
         ending: Ending | None = None,
     ) -> None:
         self._ending = ending or Ending()
-        self._functions = functions
+        self._places = places
         self._journal = journal
         self._history = journal.history
-        self._targets = targets
         self._options = options
         self._gates = gates
         self._show = progress
         self._workers = workers
-        self._steps = Steps(functions, journal)
+        self._steps = Steps(places, journal)
         self._rollback = Rollback(self._steps, progress, workers, self._ending)
         self._halt = threading.Event()  # no further function is begun
         self._stop_lock = threading.Lock()
         self._interruption: Interruption | None = None
-        self._release = Release(self._steps, targets, options)
+        self._release = Release(self._steps, options)
         changes = [record for record in self._history.records.values() if record.verdict is Verdict.CHANGE]
-        self._stages = list(stages(options.wave_ends, options.shift, changes))
-        first_wave = self._stages[0].records if options.wave_ends and self._stages else ()
-        self._canaries = {record.arn for record in first_wave}
+        self._stages = list(stages(options, changes))
+        first_waves = [each for each in self._stages if each.is_first and options.wave_ends]
+        self._canaries = {record.arn for stage in first_waves for record in stage.records}
 
     def run(self, planned: Mapping[str, Function]) -> bool:
         """Process all pending functions; return True if every one succeeded.
@@ -130,12 +129,12 @@ class RollOut:
 
     def _pending(self, stage: Stage) -> list[Record]:
         """Return the functions that the stage changes; one without an alias is complete after the first of its wave."""
-        chosen = {record.arn for record in stage.records}
+        pending = {record.arn for record in self._history.pending}
         first = next(each.percent for each in self._stages if each.wave == stage.wave)
         return [
             each
-            for each in self._history.pending
-            if each.arn in chosen and each.percent < stage.percent and (each.alias_name or stage.percent == first)
+            for each in stage.records
+            if each.arn in pending and each.percent < stage.percent and (each.alias_name or stage.percent == first)
         ]
 
     def _pass_gates(self, stage: Stage) -> None:
@@ -164,22 +163,22 @@ class RollOut:
             if not is_interrupted():
                 self._journal.write(Event.GATES_PASSED, wave=stage.wave, percent=stage.percent, found=found)
 
-    def _metrics(self) -> Iterator[tuple[str, list[Metric]]]:
+    def _metrics(self) -> Iterator[tuple[str, list[LocatedMetric]]]:
         """Yield what is counted for the error rate: all functions with the new version, and that version in a shift."""
         changed = [each for each in self._history.records.values() if each.state in HAS_NEW_VERSION]
-        yield "the changed functions", [Metric(each.name) for each in changed]
-        shifted = [each for each in changed if each.move and each.percent < COMPLETE]
+        yield "the changed functions", [(each.place, Metric(each.name)) for each in changed]
+        shifted = [
+            (each.place, Metric(each.name, each.alias_name, each.move.new))
+            for each in changed
+            if each.move and each.percent < COMPLETE
+        ]
         if shifted:
-            yield (
-                "the new versions",
-                [Metric(each.name, each.alias_name, each.move.new) for each in shifted if each.move],
-            )
+            yield "the new versions", shifted
 
     def _process(self, records: Sequence[Record], planned: Mapping[str, Function], percent: float) -> None:
         tasks = (self._process_function(record, planned.get(record.arn), percent) for record in records)
-        pace = self._functions.pace
         try:
-            Scheduler(tasks, self._workers, pace, lambda: not self._halt.is_set(), self._ending).run()
+            Scheduler(tasks, self._workers, self._places.pace, lambda: not self._halt.is_set(), self._ending).run()
         except BaseException:
             self._halt.set()
             raise
@@ -209,13 +208,13 @@ class RollOut:
         is_ours = False
         if not record.percent:
             self._release.check(record)
-            is_ours = yield from self._apply(record, function or self._functions.get(record.name))
-            yield from self._functions.wait(record.name)
+            is_ours = yield from self._apply(record, function or self._places.functions(record).get(record.name))
+            yield from self._places.functions(record).wait(record.name)
             self._probe(record)
         if record.alias_name:
             yield from self._release.move(record, percent)
             if percent < COMPLETE:
-                self._show(record.name, f"{percent:g} {SHIFTED}")
+                self._show(self._history.label(record), f"{percent:g} {SHIFTED}")
                 return
         if is_ours or record.changed_at is not None:
             self._complete(record, Event.DONE)
@@ -236,18 +235,18 @@ class RollOut:
 
     def _change_of(self, record: Record, fresh: Function) -> steps.Change | None:
         """Return the change for the present state of the function; None if it is up to date."""
-        step = plan_step(fresh, self._targets, self._options)
+        step = plan_step(fresh, self._places.targets(record), self._options)
         if step.verdict is Verdict.UP_TO_DATE:
             return None
         if step.verdict is not Verdict.CHANGE:
             raise ToolError(step.reason)
-        if self._project_layers(fresh.layers) != self._project_layers(record.old):
+        if self._project_layers(record, fresh.layers) != self._project_layers(record, record.old):
             # Two roll-outs with different targets would overwrite each other for ever.
             raise ToolError("somebody else gave it another version of the layer: agree on one, and start again")
         return steps.Change(step.new, step.wrappers)
 
-    def _project_layers(self, layers: Sequence[str]) -> list[str]:
-        return [arn for arn in layers if (layer := layer_of(arn)) and layer in self._targets]
+    def _project_layers(self, record: Record, layers: Sequence[str]) -> list[str]:
+        return [arn for arn in layers if layer_of(arn) in self._places.targets(record)]
 
     def _probe(self, record: Record) -> None:
         """Invoke the function, once in a roll-out: it is a production function, and each invocation has effects."""
@@ -256,7 +255,7 @@ class RollOut:
             return
         self._steps.record(record, Event.PROBE_STARTED)
         try:
-            self._functions.probe(record.name, self._options.probe.encode("utf-8", "surrogateescape"))
+            self._places.functions(record).probe(record.name, self._options.probe.encode("utf-8", "surrogateescape"))
         except ProbeUnknown:
             raise
         except Interruption:
@@ -268,26 +267,26 @@ class RollOut:
 
     def _exists(self, record: Record) -> bool:
         try:
-            self._functions.get(record.name)
+            self._places.functions(record).get(record.name)
         except NotFound:
             return False
         return True
 
     def _complete(self, record: Record, outcome: Event, reason: str = "") -> None:
         self._steps.record(record, outcome, **({"reason": reason} if reason else {}))
-        self._show(record.name, reason or outcome.value)
+        self._show(self._history.label(record), reason or outcome.value)
 
     def _fail(self, record: Record, reason: str) -> Waiting:
         self._steps.record(record, Event.FAILED, reason=reason)
-        self._show(record.name, f"failed: {reason}")
-        self._stop_if_too_many_failed(f"{record.name}: {reason}")
+        self._show(self._history.label(record), f"failed: {reason}")
+        self._stop_if_too_many_failed(f"{self._history.label(record)}: {reason}")
         if not self._history.stopped:
             yield from self._rollback.restore(record)
 
     def _postpone(self, record: Record, reason: str) -> Waiting:
         """Skip a function whose alias is not as in the plan, and restore it if it was changed."""
         self._steps.record(record, Event.POSTPONED, reason=reason)
-        self._show(record.name, f"skipped: {reason}")
+        self._show(self._history.label(record), f"skipped: {reason}")
         if record.changed_at is not None:
             yield from self._rollback.restore(record)
 
@@ -295,7 +294,7 @@ class RollOut:
         """Stop at the first failure beyond the limit; in the first wave, at the first."""
         failed = self._history.failed
         if any(record.arn in self._canaries for record in failed) or len(failed) > self._options.max_failures:
-            self._stop(reason or f"{failed[-1].name}: {failed[-1].reason}")
+            self._stop(reason or f"{self._history.label(failed[-1])}: {failed[-1].reason}")
 
     def _stop(self, reason: str) -> None:
         """Stop the roll-out, so that it is rolled back.

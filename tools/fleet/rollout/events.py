@@ -112,8 +112,9 @@ _Rows = tuple[tuple[tuple[State, ...], Event, State], ...]
 
 _R, _F = RollOutState, FunctionState
 
-# `account` may come again: a plan that nobody accepted is made anew. `stop` after `end` is the command `rollback`.
-# `bake-started` follows each wave, or each step of `--shift`, except the last one; `gates-passed` allows the next one.
+# `account` comes once for each region of each account, and again if a plan that nobody accepted is made anew. `stop`
+# after `end` is the command `rollback`. `bake-started` follows each wave, or each step of `--shift`, except the last
+# one; `gates-passed` allows the next one.
 _ROLL_OUT: _Rows = (
     ((_R.EMPTY,), Event.BEGIN, _R.BEGUN),
     ((_R.BEGUN, _R.PLANNING), Event.ACCOUNT, _R.PLANNING),

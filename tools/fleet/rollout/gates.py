@@ -7,10 +7,11 @@ take time; alarms are read all along, so that a bad version does not stay for th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from tools.common.errors import ToolError
+from tools.common.errors import ToolError, located
+from tools.fleet.aws.arns import Place
 from tools.fleet.aws.cloudwatch import CloudWatch, Metric, Sums
 from tools.fleet.aws.pace import Pace
 from tools.fleet.rollout.gate_command import GateFailed, run_gate
@@ -21,11 +22,14 @@ BETWEEN_ALARMS = 15.0  # seconds, while the version bakes
 LONGEST_PAUSE = 1.0  # seconds until a signal is noticed
 _ALARM = "ALARM"
 
+LocatedMetric = tuple[Place, Metric]
+
 
 class Gates:
     """The gates of one roll-out.
 
     Args:
+        places: the regions and accounts of the roll-out; each alarm must exist in all of them.
         cloudwatch: opened on first use, because most roll-outs have no alarm and no error rate.
         now: returns the time, with its zone.
         note: shows a line.
@@ -34,12 +38,14 @@ class Gates:
     def __init__(
         self,
         options: Options,
-        cloudwatch: Callable[[], CloudWatch],
+        places: Sequence[Place],
+        cloudwatch: Callable[[Place], CloudWatch],
         pace: Pace,
         now: Callable[[], datetime],
         note: Callable[[str], None],
     ) -> None:
         self._options = options
+        self._places = places
         self._cloudwatch = cloudwatch
         self._pace = pace
         self.now = now
@@ -52,7 +58,8 @@ class Gates:
             ToolError: an alarm does not exist or is in the state `ALARM`, or the caller has no permission.
         """
         if self._options.max_error_rate is not None:
-            self._cloudwatch().sums([Metric("any")], self.now() - timedelta(minutes=1), self.now())
+            metrics = [(place, Metric("any")) for place in self._places]
+            self._sums(metrics, self.now() - timedelta(minutes=1), self.now())
         if alarms := self._in_alarm():
             raise ToolError(f"nothing was changed, because {alarms}: begin when it is OK")
 
@@ -74,7 +81,10 @@ class Gates:
                 next_look = self._pace.clock() + BETWEEN_ALARMS
 
     def check(
-        self, metrics: Iterable[tuple[str, Collection[Metric]]], since: datetime, is_interrupted: Callable[[], bool]
+        self,
+        metrics: Iterable[tuple[str, Collection[LocatedMetric]]],
+        since: datetime,
+        is_interrupted: Callable[[], bool],
     ) -> list[str]:
         """Check everything once; return what was found, one line for each gate.
 
@@ -92,7 +102,7 @@ class Gates:
         found += [f"alarm {name}: not in the state {_ALARM}" for name in self._options.alarms]
         if self._options.max_error_rate is not None:
             for name, group in metrics:
-                sums = self._cloudwatch().sums(group, since, self.now() + CLOCK_SKEW)
+                sums = self._sums(group, since, self.now() + CLOCK_SKEW)
                 found.append(self._pass_error_rate(name, sums, self._options.max_error_rate))
         for command in self._options.gates:
             self._note(f"gate {command!r} runs, for at most {duration_text(self._options.gate_timeout)}")
@@ -111,9 +121,21 @@ class Gates:
         """Return which alarms are in the state `ALARM`, as a sentence; empty if none is."""
         if not self._options.alarms:
             return ""
-        states = self._cloudwatch().alarm_states(self._options.alarms)
-        names = [name for name, state in states.items() if state == _ALARM]
+        names = []
+        for place in self._places:
+            where = f" in {place}" if len(self._places) > 1 else ""
+            with located(where):
+                states = self._cloudwatch(place).alarm_states(self._options.alarms)
+            names += [f"{name}{where}" for name, state in states.items() if state == _ALARM]
         return f"the alarm {' and the alarm '.join(names)} is in the state {_ALARM}" if names else ""
+
+    def _sums(self, metrics: Collection[LocatedMetric], start: datetime, end: datetime) -> Sums:
+        """Return the sums over all regions and accounts."""
+        total = Sums(0, 0)
+        for place in {place: None for place, _ in metrics}:
+            chosen = [metric for where, metric in metrics if where == place]
+            total += self._cloudwatch(place).sums(chosen, start, end)
+        return total
 
     def _pass_error_rate(self, name: str, sums: Sums, limit: float) -> str:
         """Compare the error rate with the limit in percent; return it as text."""

@@ -34,6 +34,20 @@ DONE, ROLLED_BACK = "done", "rolled back"
 ROLLBACK_REQUESTED = "rollback"  # the reason of `stop` for the command `rollback`
 
 
+@dataclass(frozen=True)
+class PlannedPlace:
+    """A region of an account in which a roll-out changes functions.
+
+    Args:
+        role: the ARN of the role that is assumed; empty for the caller's own credentials.
+        targets: the ARNs of the target versions, by the name of the layer.
+    """
+
+    place: Place
+    role: str
+    targets: Mapping[str, str]
+
+
 AliasState = tuple[str, dict[str, float]]  # the version, and the weights of others
 
 
@@ -108,6 +122,11 @@ class Record:
         return function.layers == self.old and self.old_wrappers in (None, function.wrappers)
 
     @property
+    def place(self) -> Place:
+        """Where the function is."""
+        return Place.of_function(self.arn)
+
+    @property
     def is_open(self) -> bool:
         """Whether the last update has no outcome: AWS may have carried it out."""
         return self.state is FunctionState.UPDATING
@@ -119,8 +138,7 @@ class History:
     def __init__(self) -> None:
         self.format = FORMAT
         self.options: dict[str, Any] = {}
-        self.place: Place | None = None
-        self.targets: dict[str, str] = {}
+        self.places: list[PlannedPlace] = []  # in the order of the plan
         self.state = RollOutState.EMPTY
         self.is_accepted = False
         self.stopped = ""
@@ -179,10 +197,11 @@ class History:
                 if self.format not in (1, FORMAT):
                     raise IllegalEvent(f"the format {self.format} is unknown to this version")
                 self.options = dict(line["request" if self.format == 1 else "options"])
-            case Event.ACCOUNT:  # a plan that was not accepted is made anew
-                self.place = Place(line["partition"], line["region"], line["account"])
-                self.targets = dict(line["targets"])
-                self.records = {}
+            case Event.ACCOUNT:
+                if line.get("number", 1) == 1:  # a plan that was not accepted is made anew
+                    self.places, self.records = [], {}
+                place = Place(line["partition"], line["region"], line["account"])
+                self.places.append(PlannedPlace(place, line.get("role", ""), dict(line["targets"])))
             case Event.PLANNED:
                 self.records[line["function"]] = self._planned(line)
             case Event.ACCEPTED:
@@ -288,7 +307,14 @@ class History:
     def layer_versions(self) -> set[str]:
         """The ARNs of all layer versions that a resumed roll-out or a rollback may need."""
         named = {arn for record in self.records.values() for arn in (*record.old, *record.new)}
-        return named | set(self.targets.values())
+        return named | {arn for each in self.places for arn in each.targets.values()}
+
+    def label(self, record: Record) -> str:
+        """Return the name of a function, with what distinguishes it from those of other regions and accounts."""
+        accounts = {each.place.account for each in self.places}
+        region = f" in {record.place.region}" if len(self.places) > 1 else ""
+        account = f", account {record.place.account}" if len(accounts) > 1 else ""
+        return f"{record.name}{region}{account}"
 
 
 def planned_fields(step: Step) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _CHANGEABLE = {
     "max_error_rate",
     "max_failures",
     "min_invocations",
-    "region",
+    "regions",
     "yes",
 }
 _OPTION_NAMES = {
@@ -31,6 +31,8 @@ _OPTION_NAMES = {
     "functions": "FUNCTION",
     "gates": "--gate",
     "origin": "--from",
+    "regions": "--region",
+    "roles": "--assume-role",
     "tags": "--tag",
 }
 
@@ -46,6 +48,10 @@ class Options:
         exclude: names, ARNs or patterns such as `test-*` of functions that are not selected.
         origin: select functions with this version of the layer alone; in the forms of `to`.
         tags: as KEY=VALUE; a function must have all of them.
+        regions: in which functions are changed, one after the other; empty for the region of boto3.
+        all_regions: all regions of the account in which the layer is published, in place of `regions`.
+        roles: the ARNs of the roles that are assumed, one for each account; empty for the caller's own credentials.
+        parallel_regions: the number of regions, each of one account, whose functions are changed at the same time.
         variant: of the layer; None for every variant that a function has.
         layer_account: the account that shares the layer; None for the caller's.
         to: a version number, an ARN, or a version of the project; None for what the manifest lists as published.
@@ -74,7 +80,10 @@ class Options:
     tags: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     origin: str | None = None
-    region: str | None = None
+    regions: tuple[str, ...] = ()
+    all_regions: bool = False
+    roles: tuple[str, ...] = ()
+    parallel_regions: int = 1
     variant: str | None = None
     layer_account: str | None = None
     to: str | None = None
@@ -107,6 +116,8 @@ class Options:
             values: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
             }
+            if region := values.pop("region", None):  # of version 0.1.0
+                values["regions"] = (region,)
             options = cls(**values)
             if not all(_has_type(getattr(options, each.name), each) for each in fields(cls)):
                 raise TypeError
@@ -133,6 +144,11 @@ class Options:
     def wave_ends(self) -> tuple[str, ...]:
         """The waves, also those of `canary`; empty if all functions are one wave."""
         return (str(self.canary), "100%") if self.canary else self.waves
+
+    @property
+    def has_many_places(self) -> bool:
+        """Whether functions of several regions or accounts can be selected."""
+        return self.all_regions or len(set(self.regions)) > 1 or len(self.roles) > 1
 
     @property
     def has_gates(self) -> bool:

@@ -6,12 +6,12 @@ last one, and only `detach` removes it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from tools.common.lambda_facts import MANAGED_PYTHON, MAX_LAYERS, MAX_UNPACKED_BYTES, OS_ONLY
-from tools.fleet.aws.arns import Layer, LayerVersion, layer_of
+from tools.fleet.aws.arns import Layer, LayerVersion, Place, layer_of
 from tools.fleet.aws.models import Function, LayerInfo, Unavailable, Wrappers
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.wrappers import BOOTSTRAP, attached, detached
@@ -71,6 +71,26 @@ class Step:
     def old(self) -> tuple[str, ...]:
         """The present list of layers."""
         return self.function.layers
+
+
+@dataclass(frozen=True)
+class PlacePlan:
+    """The plan for the functions of one region of one account.
+
+    Args:
+        role: the ARN of the role that is assumed; empty for the caller's own credentials.
+        targets: the version that each layer of this project will have there.
+    """
+
+    place: Place
+    role: str
+    targets: Targets
+    steps: Sequence[Step]
+
+    @property
+    def changes(self) -> list[Step]:
+        """The steps that change something."""
+        return [step for step in self.steps if step.verdict is Verdict.CHANGE]
 
 
 def plan(functions: Iterable[Function], targets: Targets, options: Options) -> list[Step]:

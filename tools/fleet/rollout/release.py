@@ -22,13 +22,13 @@ from dataclasses import replace
 
 from tools.common.errors import ToolError
 from tools.fleet.aws.errors import Conflict, NotFound, OutcomeUnknown
-from tools.fleet.aws.functions import Functions, Waiting
+from tools.fleet.aws.functions import Waiting
 from tools.fleet.aws.models import Alias, Function
 from tools.fleet.rollout.aliases import unreleased, unreleased_reason, weights_text
 from tools.fleet.rollout.events import Event, FunctionState
 from tools.fleet.rollout.history import Record, alias_state
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.plan import AliasPlan, Targets, Verdict, plan_step
+from tools.fleet.rollout.plan import AliasPlan, Verdict, plan_step
 from tools.fleet.rollout.steps import RETRYABLE, Steps, pause_before_retry
 from tools.fleet.rollout.waves import COMPLETE
 
@@ -40,10 +40,9 @@ class AliasChanged(ToolError):
 class Release:
     """Publishes versions and moves aliases for one roll-out."""
 
-    def __init__(self, steps: Steps, targets: Targets, options: Options) -> None:
+    def __init__(self, steps: Steps, options: Options) -> None:
         self._steps = steps
-        self._functions: Functions = steps.functions
-        self._targets = targets
+        self._places = steps.places
         self._options = options
 
     def check(self, record: Record) -> None:
@@ -52,7 +51,7 @@ class Release:
         if plan is None or record.move:
             return
         try:
-            released = self._functions.get(record.name, plan.name)
+            released = self._places.functions(record).get(record.name, plan.name)
         except NotFound as error:
             self._check_exists(record, plan.name, error)
             raise
@@ -88,7 +87,7 @@ class Release:
     def _check_exists(self, record: Record, alias: str, problem: ToolError) -> None:
         """Raise `AliasChanged` if the `problem` is that somebody deleted the alias, but not the function."""
         if isinstance(problem, NotFound):
-            self._functions.get(record.name)
+            self._places.functions(record).get(record.name)
             raise AliasChanged(f"its alias {alias} no longer exists")
 
     def _plan(self, record: Record) -> AliasPlan:
@@ -97,7 +96,7 @@ class Release:
             return record.alias
         if record.move:
             return AliasPlan(record.move.alias, record.move.old, "", record.move.weights)
-        alias = self._functions.alias(record.name, record.alias_name)
+        alias = self._places.functions(record).alias(record.name, record.alias_name)
         return AliasPlan(alias.name, alias.version, alias.revision, alias.weights)
 
     def _expected(self, record: Record, plan: AliasPlan, new: str) -> Alias:
@@ -114,8 +113,8 @@ class Release:
         is_sent = was_open  # perhaps
         alias = expected
         if was_open or not expected.revision:
-            alias = self._functions.alias(record.name, expected.name)
-        patience = self._functions.patience("UpdateAlias")
+            alias = self._places.functions(record).alias(record.name, expected.name)
+        patience = self._places.functions(record).patience("UpdateAlias")
         for attempt in itertools.count():
             if (alias.version, alias.weights) == target:
                 return alias
@@ -123,45 +122,45 @@ class Release:
                 changed = AliasChanged(_changed_reason(alias, expected))
                 raise changed if is_sent else _Rejected(changed)
             try:
-                return self._functions.move_alias(record.name, alias, *target)
+                return self._places.functions(record).move_alias(record.name, alias, *target)
             except RETRYABLE as error:
                 problem = error
             except ToolError as error:
                 raise error if is_sent else _Rejected(error) from None
             is_sent = is_sent or isinstance(problem, OutcomeUnknown)
             if isinstance(problem, Conflict):
-                yield from self._functions.wait_while_busy(record.name, attempt)
+                yield from self._places.functions(record).wait_while_busy(record.name, attempt)
             pause_before_retry(problem, attempt, patience)
-            alias = self._functions.alias(record.name, expected.name)
+            alias = self._places.functions(record).alias(record.name, expected.name)
         raise AssertionError("unreachable")
 
     def _publish(self, record: Record, plan: AliasPlan) -> Generator[float, None, str]:
         """Publish a version with the new layers and return its number, once it can be invoked."""
-        patience = self._functions.patience("PublishVersion")
+        patience = self._places.functions(record).patience("PublishVersion")
         for attempt in itertools.count():
-            function = self._functions.get(record.name)
+            function = self._places.functions(record).get(record.name)
             self._check_latest(record, plan, function)
             self._steps.record(record, Event.PUBLISH_STARTED, revision=function.revision)
             try:
-                version = self._functions.publish_version(record.name, function.revision)
+                version = self._places.functions(record).publish_version(record.name, function.revision)
             except RETRYABLE as error:
                 problem = error
             else:
-                yield from self._functions.wait(record.name, version)
+                yield from self._places.functions(record).wait(record.name, version)
                 return version
             if isinstance(problem, Conflict):
-                yield from self._functions.wait_while_busy(record.name, attempt)
+                yield from self._places.functions(record).wait_while_busy(record.name, attempt)
             pause_before_retry(problem, attempt, patience)
         raise AssertionError("unreachable")
 
     def _check_latest(self, record: Record, plan: AliasPlan, latest: Function) -> None:
         """Check what would be released; the update is locked by the revision of `latest`."""
-        if plan_step(latest, self._targets, self._options).verdict is not Verdict.UP_TO_DATE:
+        if plan_step(latest, self._places.targets(record), self._options).verdict is not Verdict.UP_TO_DATE:
             raise ToolError("somebody else changed its layers before a version was published")
         if self._options.include_unreleased:
             return
-        released = self._functions.get(record.name, plan.version)
-        if differences := unreleased(released, latest, self._targets, self._options):
+        released = self._places.functions(record).get(record.name, plan.version)
+        if differences := unreleased(released, latest, self._places.targets(record), self._options):
             raise AliasChanged(unreleased_reason(plan.name, plan.version, differences))
 
 

@@ -13,24 +13,37 @@ from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import BACKWARDS, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
 from tools.fleet.rollout.options import ATTACH, DETACH, Options
-from tools.fleet.rollout.plan import Step, Targets, Verdict
+from tools.fleet.rollout.plan import PlacePlan, Step, Targets, Verdict
 from tools.fleet.rollout.traffic import OldAliases
-from tools.fleet.rollout.waves import sizes, stages
+from tools.fleet.rollout.waves import divide_into_waves
 
 _NAMES_IN_A_HINT = 5
 _MAX_ROWS = 30
+_MIN_ROWS = 3  # of each region
 
 # --- Plans ------------------------------------------------------------------------------------------------------------
 
 
-def plan_document(options: Options, place: Place, targets: Targets, steps: Sequence[Step]) -> dict[str, Any]:
-    """Return a plan as an object."""
+def scope_text(places: Sequence[Place]) -> str:
+    """Return where a roll-out changes functions, such as `3 regions of 2 accounts`; an empty string for nowhere."""
+    if len(places) < 2:
+        return "".join(map(str, places))
+    accounts = {place.account for place in places}
+    regions = output.count(len({place.region for place in places}), "region")
+    if len(accounts) == 1:
+        return f"{regions}, account {places[0].account}"
+    return f"{regions} of {output.count(len(accounts), 'account')}"
+
+
+def plan_document(options: Options, plans: Sequence[PlacePlan]) -> dict[str, Any]:
+    """Return a plan as an object. With one region and account, their names are also at the top."""
     return {
         "command": options.command,
         "dryRun": True,
-        **asdict(place),
-        "targets": [str(version) for version in targets.values()],
-        "waves": wave_sizes(options, steps),
+        **(asdict(plans[0].place) if len(plans) == 1 else {}),
+        "places": [{**asdict(plan.place), "role": plan.role or None} for plan in plans],
+        "targets": [str(version) for plan in plans for version in plan.targets.values()],
+        "waves": wave_sizes(options, plans),
         "functions": [
             {
                 "function": step.function.arn,
@@ -42,39 +55,53 @@ def plan_document(options: Options, place: Place, targets: Targets, steps: Seque
                 "hints": step.hints,
                 "alias": asdict(step.alias) if step.alias else None,
             }
-            for step in steps
+            for plan in plans
+            for step in plan.steps
         ],
     }
 
 
-def plan_lines(options: Options, place: Place, targets: Targets, steps: Sequence[Step], width: int) -> Iterator[str]:
-    """Return a plan as lines: a table of changes, then the other functions, hints, and a summary.
+def plan_lines(options: Options, plans: Sequence[PlacePlan], width: int) -> Iterator[str]:
+    """Return a plan as lines: for each region a table of changes, the other functions and hints; then a summary.
 
     Args:
         width: rows fit into so many columns, and there are few; 0 to list all functions with all layers.
     """
-    versions = ", ".join(
-        layer.name if options.is_detach else short(str(version), place) for layer, version in targets.items()
-    )
-    verb = {ATTACH: "Attach", DETACH: "Detach"}.get(options.command, "Roll out")
-    yield f"{verb} {versions} in {place.region}, account {place.account}"
-    yield ""
-    changes = [step for step in steps if step.verdict is Verdict.CHANGE]
-    rows = [_Row(step.function.name, step.old, step.new, step.reason, _alias_cell(step)) for step in changes]
-    if len(rows) > 1:
-        yield from _counted(rows, targets)
-    if rows:
-        yield from _table(rows[:_MAX_ROWS] if width else rows, place, width)
-    if len(rows) > _MAX_ROWS and width:
-        yield f"and {len(rows) - _MAX_ROWS:,} more; --verbose lists all"
-    yield from _unchanged(steps, is_verbose=not width)
-    yield from _hints(changes)
-    waves = wave_sizes(options, steps)
+    max_rows = max(_MAX_ROWS // len(plans), _MIN_ROWS) if width else 0
+    for plan in plans:
+        yield from _place_lines(options, plan, width, max_rows)
+        if len(plans) > 1:
+            yield f"{summary(plan.steps)}"
+            yield ""
+    waves = wave_sizes(options, plans)
     if len(waves) > 1:
         yield f"waves: {', '.join(map(str, waves))} functions"
-    if options.shift and any(step.alias for step in changes):
+    if options.shift and any(step.alias for plan in plans for step in plan.changes):
         yield f"the alias {options.alias} sends {', '.join(options.shift)}, then all requests to the new versions"
-    yield summary(steps)
+    where = f"; {scope_text([plan.place for plan in plans])}" if len(plans) > 1 else ""
+    yield f"{summary([step for plan in plans for step in plan.steps])}{where}"
+
+
+def _place_lines(options: Options, plan: PlacePlan, width: int, max_rows: int) -> Iterator[str]:
+    """Yield the plan for one region of one account; `max_rows` is 0 for no limit."""
+    place = plan.place
+    versions = ", ".join(
+        layer.name if options.is_detach else short(str(version), place) for layer, version in plan.targets.items()
+    )
+    verb = {ATTACH: "Attach", DETACH: "Detach"}.get(options.command, "Roll out")
+    yield f"{verb} {versions} in {place}"
+    yield ""
+    rows = [
+        _Row(step.function.name, place, step.old, step.new, step.reason, _alias_cell(step)) for step in plan.changes
+    ]
+    if len(rows) > 1:
+        yield from _counted(rows, plan.targets)
+    if rows:
+        yield from _table(rows[:max_rows] if max_rows else rows, width)
+    if len(rows) > max_rows > 0:
+        yield f"and {len(rows) - max_rows:,} more; --verbose lists all"
+    yield from _unchanged(plan.steps, is_verbose=not width)
+    yield from _hints(plan.changes)
 
 
 def _counted(rows: Sequence[_Row], targets: Targets) -> Iterator[str]:
@@ -107,9 +134,10 @@ def _unchanged(steps: Sequence[Step], is_verbose: bool) -> Iterator[str]:
         yield f"{verdict.value}: {output.shortened(functions, limit)}, {reason}"
 
 
-def wave_sizes(options: Options, steps: Sequence[Step]) -> list[int]:
+def wave_sizes(options: Options, plans: Sequence[PlacePlan]) -> list[int]:
     """Return the number of functions in each wave."""
-    return sizes(options.wave_ends, sum(step.verdict is Verdict.CHANGE for step in steps))
+    places = [plan.place for plan in plans for _ in plan.changes]
+    return [len(wave.items) for wave in divide_into_waves(options, places, lambda place: place)]
 
 
 def _alias_cell(step: Step) -> str:
@@ -124,19 +152,20 @@ class _Row:
     """A row of a table of changes; `reason` takes the place of new layers that are the old ones."""
 
     name: str
+    place: Place
     old: Sequence[str]
     new: Sequence[str]
     reason: str
     alias: str = ""
 
 
-def _table(rows: Sequence[_Row], place: Place, width: int = 0) -> Iterator[str]:
+def _table(rows: Sequence[_Row], width: int = 0) -> Iterator[str]:
     """Yield a table of changes, with a column for aliases if there are any.
 
     Args:
         width: if a row with all layers is longer, show the changes alone; 0 for no limit.
     """
-    full = _full_table(rows, place)
+    full = _full_table(rows)
     if width and max(map(len, full.splitlines())) > width:
         names = [row.name if len(row.name) <= width // 2 else f"{row.name[: width // 2 - 1]}…" for row in rows]
         cells = [(name, _change_cell(row), row.alias) for name, row in zip(names, rows, strict=True)]
@@ -151,13 +180,13 @@ def _change_cell(row: _Row) -> str:
     return row.reason if row.old == row.new else _change(row, with_name=True)
 
 
-def _full_table(rows: Sequence[_Row], place: Place) -> str:
+def _full_table(rows: Sequence[_Row]) -> str:
     cells = [
         (
             row.name,
-            _listed(row.old, place),
+            _listed(row.old, row.place),
             "→",
-            row.reason if row.new == row.old else _listed(row.new, place),
+            row.reason if row.new == row.old else _listed(row.new, row.place),
             row.alias,
         )
         for row in rows
@@ -202,7 +231,8 @@ def results(history: History, journal: str, old_aliases: OldAliases | None = Non
     """Return the outcome of each function as an object; `journal` is the name of the journal."""
     wave_of = waves_of(history)
     return {
-        **(asdict(history.place) if history.place else {}),
+        **(asdict(history.places[0].place) if len(history.places) == 1 else {}),
+        "places": [{**asdict(each.place), "role": each.role or None} for each in history.places],
         "journal": journal,
         "outcome": history.outcome or "unfinished",
         "reason": history.stopped,
@@ -226,8 +256,8 @@ def results(history: History, journal: str, old_aliases: OldAliases | None = Non
 def waves_of(history: History) -> dict[str, int]:
     """Return the number of the wave of each function that was planned to change, from 1."""
     changes = [record for record in history.records.values() if record.verdict is Verdict.CHANGE]
-    found = stages(Options.of(history.options).wave_ends, (), changes)
-    return {record.arn: stage.wave for stage in found for record in stage.records}
+    found = divide_into_waves(Options.of(history.options), changes, lambda record: record.place)
+    return {record.arn: number for number, wave in enumerate(found, start=1) for record in wave.items}
 
 
 def _alias_document(record: Record) -> dict[str, Any] | None:
@@ -264,7 +294,7 @@ def result_lines(history: History, old_aliases: OldAliases | None = None) -> Ite
     """Return the outcome as lines: failures with their reasons, then a summary."""
     for record in history.records.values():
         if record.has_failed or record.is_postponed or record.state is FunctionState.LEFT_ALONE:
-            yield f"{outcome(record)}: {record.name}, {record.reason}"
+            yield f"{outcome(record)}: {history.label(record)}, {record.reason}"
     if old_aliases:
         yield from _old_alias_lines(old_aliases)
     if history.stopped and history.stopped != ROLLBACK_REQUESTED:
@@ -296,24 +326,22 @@ def rollback_lines(history: History, width: int, problems: Mapping[str, str] | N
         problems: why functions would be left alone, by ARN.
     """
     problems = problems or {}
-    place = history.place
-    if not place or not history.changed:
+    if not history.changed:
         yield "nothing to roll back"
         return
-    yield f"Roll back in {place.region}, account {place.account}, newest change first"
+    yield f"Roll back in {scope_text([each.place for each in history.places])}, newest change first"
     yield ""
     yield from _table(
         [
-            _Row(each.name, each.new, each.old, _alias_words(each))
+            _Row(history.label(each), each.place, each.new, each.old, _alias_words(each))
             for each in history.changed
             if each.arn not in problems
         ],
-        place,
         width,
     )
     for record in history.changed:
         if record.arn in problems:
-            yield f"left alone: {record.name}, {problems[record.arn]}"
+            yield f"left alone: {history.label(record)}, {problems[record.arn]}"
 
 
 def _alias_words(record: Record) -> str:

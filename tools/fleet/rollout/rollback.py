@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from tools.common.errors import ToolError
 from tools.fleet.aws.errors import Conflict, Interruption, NotFound
-from tools.fleet.aws.functions import Waiting
+from tools.fleet.aws.functions import Functions, Waiting
 from tools.fleet.aws.models import SECOND_WRAPPER, WRAPPER, Function
 from tools.fleet.aws.session import WORKERS
 from tools.fleet.rollout.aliases import weights_text
@@ -41,7 +41,7 @@ class Rollback:
     ) -> None:
         self._ending = ending or Ending()
         self._steps = steps
-        self._functions = steps.functions
+        self._places = steps.places
         self._show = show
         self._workers = workers
 
@@ -63,7 +63,7 @@ class Rollback:
                 raise
 
         tasks = (restore(record) for record in records)
-        Scheduler(tasks, self._workers, self._functions.pace, lambda: not halt.is_set(), self._ending).run()
+        Scheduler(tasks, self._workers, self._places.pace, lambda: not halt.is_set(), self._ending).run()
         is_changed = any(record.changed_at is not None for record in records)
         if is_changed and self._ending.is_requested:
             raise KeyboardInterrupt
@@ -71,27 +71,31 @@ class Rollback:
 
     def restore(self, record: Record) -> Waiting:
         """Restore the alias and the layers of one function."""
+        functions = self._places.functions(record)
         self._steps.record(record, Event.ROLLBACK_STARTED)
         try:
-            yield from self._restore_alias(record)
-            function = self._functions.get(record.name)
+            yield from self._restore_alias(record, functions)
+            function = functions.get(record.name)
             yield from self._steps.update(record, function, lambda fresh: restoration(record, fresh), BACKWARDS)
-            yield from self._functions.wait(record.name)
+            yield from functions.wait(record.name)
         except Interruption:
             raise
         except (ChangedByOthers, NotFound) as error:
             self._leave_alone(record, error)
         except ToolError as error:  # not an outcome: the next rollback tries again
-            self._show(record.name, f"not rolled back: {error}")
+            self._show(self._label(record), f"not rolled back: {error}")
         else:
             self._steps.record(record, Event.ROLLED_BACK)
-            self._show(record.name, "rolled back")
+            self._show(self._label(record), "rolled back")
+
+    def _label(self, record: Record) -> str:
+        return self._steps.journal.history.label(record)
 
     def _leave_alone(self, record: Record, reason: ToolError) -> None:
         self._steps.record(record, Event.LEFT_ALONE, reason=str(reason))
-        self._show(record.name, f"left alone: {reason}")
+        self._show(self._label(record), f"left alone: {reason}")
 
-    def _restore_alias(self, record: Record) -> Waiting:
+    def _restore_alias(self, record: Record, functions: Functions) -> Waiting:
         """Point the alias to its old version with its old weights; each attempt begins with a read.
 
         If the outcome of the last update is not known, AWS may carry it out later. So the alias is updated even if it
@@ -101,12 +105,12 @@ class Rollback:
         if move is None or move.is_restored:
             return
         is_fenced = move.is_confirmed
-        patience = self._functions.patience("UpdateAlias")
+        patience = functions.patience("UpdateAlias")
         for attempt in itertools.count():
             try:
-                alias = self._functions.alias(record.name, move.alias)
+                alias = functions.alias(record.name, move.alias)
             except NotFound:
-                self._functions.get(record.name)  # raises if the function does not exist either
+                functions.get(record.name)  # raises if the function does not exist either
                 return  # somebody else deleted the alias
             is_old = (alias.version, alias.weights) == (move.old, move.weights)
             if is_old and is_fenced:
@@ -119,11 +123,11 @@ class Rollback:
                 )
             self._steps.record(record, Event.ALIAS_RESTORE_STARTED, alias=move.alias, old=move.new, new=move.old)
             try:
-                self._functions.move_alias(record.name, alias, move.old, move.weights)
+                functions.move_alias(record.name, alias, move.old, move.weights)
                 is_fenced = True
             except RETRYABLE as error:
                 if isinstance(error, Conflict):
-                    yield from self._functions.wait_while_busy(record.name, attempt)
+                    yield from functions.wait_while_busy(record.name, attempt)
                 pause_before_retry(error, attempt, patience)
 
 

@@ -17,6 +17,10 @@ from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.progress import Reading
 
 
+class NothingSelected(ToolError):
+    """No function of a region is selected."""
+
+
 def select(
     options: Options,
     functions: Functions,
@@ -25,6 +29,8 @@ def select(
     note: Callable[[str], None],
     workers: int = WORKERS,
     origin: LayerVersion | None = None,
+    may_be_missing: bool = False,
+    also_read: Callable[[Function], None] = lambda function: None,
 ) -> list[Function]:
     """Read the selected functions with their tags.
 
@@ -33,16 +39,21 @@ def select(
         note: shows progress.
         workers: the number of threads.
         origin: the version of `--from`, if any; functions without it are not selected.
+        may_be_missing: a function that is named can be in another region.
+        also_read: reads more about a function that is selected, on the same threads.
 
     Raises:
         UsageError: a function is named twice, or named and excluded.
-        ToolError: a named function does not exist, or no function is selected.
+        NothingSelected: no function is selected.
+        ToolError: a named function does not exist.
     """
     names = _selected_names(options, functions, layers, place, note, origin)
     reading = Reading(len(names), "function", note, functions.pace.clock)
 
     def read(name: str) -> Function | None:
-        function = _read(functions, name, is_named=bool(options.functions))
+        function = _read(functions, name, must_exist=bool(options.functions) and not may_be_missing)
+        if function and _is_chosen(function, options, origin):
+            also_read(function)
         reading()
         return function
 
@@ -50,10 +61,10 @@ def select(
         found = list(pool.map(read, names))
     if options.tags:
         _check_tags_are_known([each.name for each in found if each and not each.tags_are_known])
-    chosen = [each for each in found if each and _has_tags(each, options.tags) and _has_origin(each, origin)]
+    chosen = [each for each in found if each and _is_chosen(each, options, origin)]
     if not chosen:
         condition = "" if options.is_attach else f" with {short(str(origin), place)}" if origin else " with the layer"
-        raise ToolError(
+        raise NothingSelected(
             f"no function{condition} in {place.region} is selected: ./build.sh report lists those with the layer"
         )
     return chosen
@@ -113,6 +124,10 @@ class Exclusion:
         return [text for text in self._patterns if text not in self._used]
 
 
+def _is_chosen(function: Function, options: Options, origin: LayerVersion | None) -> bool:
+    return _has_tags(function, options.tags) and _has_origin(function, origin)
+
+
 def _has_origin(function: Function, origin: LayerVersion | None) -> bool:
     return origin is None or str(origin) in function.layers
 
@@ -125,13 +140,13 @@ def _is_selected(function: Function, options: Options, layers: Collection[Layer]
     return re.search(options.match, function.name) is not None
 
 
-def _read(functions: Functions, name: str, is_named: bool) -> Function | None:
+def _read(functions: Functions, name: str, must_exist: bool) -> Function | None:
     try:
         return functions.get(name)
     except NotFound:
-        if is_named:
+        if must_exist:
             raise ToolError(f"the function {name} does not exist: check the name and the region") from None
-        return None  # deleted since it was listed
+        return None  # deleted since it was listed, or in another region
 
 
 def _check_tags_are_known(names: Sequence[str]) -> None:

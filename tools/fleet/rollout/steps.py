@@ -22,12 +22,12 @@ from typing import Any
 from tools.common.errors import ToolError
 from tools.common.output import count
 from tools.fleet.aws.errors import AwsError, Conflict, OutcomeUnknown, PreconditionFailed, outage
-from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.models import Function, Wrappers
 from tools.fleet.aws.retries import Patience
 from tools.fleet.rollout.events import Event
 from tools.fleet.rollout.history import Record
 from tools.fleet.rollout.journal import Journal
+from tools.fleet.rollout.places import Places
 from tools.fleet.rollout.wrappers import with_wrappers
 
 MAX_ATTEMPTS = 10  # for somebody else who changes the function all the time
@@ -83,8 +83,8 @@ def pause_before_retry(problem: AwsError, attempt: int, patience: Patience) -> N
 class Steps:
     """The steps on one function that both directions use."""
 
-    def __init__(self, functions: Functions, journal: Journal) -> None:
-        self.functions = functions
+    def __init__(self, places: Places, journal: Journal) -> None:
+        self.places = places
         self.journal = journal
 
     def record(self, record: Record, event: Event, **fields: Any) -> None:
@@ -104,7 +104,8 @@ class Steps:
             ToolError: AWS rejects the update, or every attempt met somebody else's.
         """
         sent: list[Change] = []  # with an unknown outcome
-        patience = self.functions.patience("UpdateFunctionConfiguration")
+        functions = self.places.functions(record)
+        patience = functions.patience("UpdateFunctionConfiguration")
         for attempt in itertools.count():
             change = wanted(function)
             if change is None:
@@ -115,8 +116,8 @@ class Steps:
             if isinstance(problem, OutcomeUnknown):
                 sent.append(change)
             elif isinstance(problem, Conflict):
-                yield from self.functions.wait_while_busy(record.name, attempt)
-            function = self.functions.get(record.name)
+                yield from functions.wait_while_busy(record.name, attempt)
+            function = functions.get(record.name)
             if any(each.is_in(function) for each in sent):
                 self.record(record, direction.accepted, revision=function.revision)
                 return True
@@ -134,7 +135,8 @@ class Steps:
             variables = with_wrappers(function, change.wrappers)
         self.record(record, direction.started, **fields)
         try:
-            revision = self.functions.set_layers(record.name, change.layers, function.revision, variables)
+            functions = self.places.functions(record)
+            revision = functions.set_layers(record.name, change.layers, function.revision, variables)
         except RETRYABLE as error:
             return error
         except ToolError:

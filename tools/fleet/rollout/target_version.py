@@ -13,6 +13,14 @@ from tools.fleet.aws.models import Function
 from tools.packaging.manifest import Manifest, Published, Variant
 
 
+class LayerMissing(ToolError):
+    """The layer, or the version that is wanted, does not exist in a region."""
+
+
+class VersionMissing(LayerMissing, UsageError):
+    """`--to` or `--from` names a version that does not exist in a region."""
+
+
 def project_layers(variants: tuple[Variant, ...], place: Place, account: str | None = None) -> dict[str, Layer]:
     """Return the layers of `variants` by name, in `place`, or in the `account` that shares them."""
     owner = Place(place.partition, place.region, account or place.account)
@@ -37,12 +45,12 @@ def targets(
 
     Raises:
         UsageError: `to` is not a version, or does not name exactly one.
-        ToolError: `to` is None and the manifest has no entry for this region.
+        LayerMissing: the version does not exist in this region, or the manifest has no entry for it.
     """
     if to is None:
         entries = {layer: entry for layer in layers.values() if (entry := published(manifest, layer))}
         if not entries:
-            raise ToolError(
+            raise LayerMissing(
                 f"the manifest has no version of {manifest.name} in {place.region}, account {main.account}: "
                 "run ./build.sh publish, or use --to"
             )
@@ -98,7 +106,7 @@ def _of_project_version(text: str, manifest: Manifest, layer: Layer, api: Layers
     expected = description(manifest.name, text)
     numbers = [number for number, each in api.numbers(layer) if each == expected]
     if not numbers:
-        raise UsageError(f"{layer.name} has no version {text!r} in {layer.region}: use a version number or an ARN")
+        raise VersionMissing(f"{layer.name} has no version {text!r} in {layer.region}: use a version number or an ARN")
     if len(numbers) > 1:
         listed = ", ".join(map(str, numbers))
         raise UsageError(f"{layer.name} {text} was published as {listed}: use one of these numbers")
