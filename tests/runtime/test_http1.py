@@ -106,6 +106,51 @@ def test_an_incomplete_event_is_reported_for_its_invocation(runtime):
     assert function.respond(1).body == b"1"
 
 
+BROKEN_BODIES = {
+    "unknown encoding": b"Transfer-Encoding: gzip\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "no chunk size": b"Transfer-Encoding: chunked\r\n\r\n\r\n{}\r\n0\r\n\r\n",
+    "chunk size that is no number": b"Transfer-Encoding: chunked\r\n\r\n2x\r\n{}\r\n0\r\n\r\n",
+    "negative chunk size": b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+    "chunk that is longer than its size": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}{}\r\n0\r\n\r\n",
+    "negative length": b"Content-Length: -2\r\n\r\n{}",
+    "length that is no number": b"Content-Length: 2,2\r\n\r\n{}",
+    "length in other digits": "Content-Length: \u0662\r\n\r\n{}".encode(),
+    "length with too many digits": b"Content-Length: 0000000000000002\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_BODIES)
+def test_a_body_whose_end_is_not_certain_is_no_event_and_its_connection_is_not_used_again(runtime, kind):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\n" + BROKEN_BODIES[kind])
+    first, function.peer = function.peer, None  # stays open
+    _, document = function.read_error("one")
+    assert document["errorType"] == "Runtime.UnmarshalError"
+    assert function.respond(1).body == b"1"
+    first.close()
+
+
+def test_a_length_does_not_count_beside_a_transfer_encoding(runtime):
+    """RFC 9112, 6.3. The length is that of the chunks with their framing."""
+    function = runtime(ECHO)
+    function.expect_next()
+    chunks = b"3\r\n[1]\r\n0\r\n\r\n"
+    fields = b"Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n" % len(chunks)
+    function.peer.send(b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\n" + fields + chunks)
+    assert function.read_response("one").body == b"[1]"
+
+
+def test_an_http_1_0_connection_is_not_used_again_without_a_request_to_keep_it(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(invocation(b"one", b"[1]").replace(b"HTTP/1.1", b"HTTP/1.0"))
+    first, function.peer = function.peer, None  # stays open
+    function.connect()
+    assert function.read_response("one").body == b"[1]"
+    first.close()
+
+
 def test_an_http_1_0_connection_that_is_kept_alive_serves_the_next_request(runtime):
     function = runtime(ECHO)
     first = function.connect()
