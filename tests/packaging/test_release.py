@@ -184,6 +184,17 @@ def test_a_section_ends_at_the_next_version() -> None:
     assert changelog.section(text, "1.0.0").text == "### Added\n\n- One."
 
 
+def test_pages_that_name_another_version_or_lack_what_is_published_are_refused(ready: Release) -> None:
+    (ready.root / "docs").mkdir()
+    ready.write("docs/page.md", f"The first line names {NAME} 0.0.9, the second {NAME} {RELEASED}.\n")
+    ready.write("docs/layers.md", "old\n")
+    ready.commit()
+    assert refusal(ready) == [
+        f"docs/page.md names {NAME} 0.0.9: replace it by {RELEASED}",
+        "docs/layers.md does not list what layer-manifest.json lists: run ./build.sh layers-page",
+    ]
+
+
 def test_a_tag_of_the_version_at_another_commit_is_refused(ready: Release) -> None:
     ready.git("tag", f"v{RELEASED}")
     first = ready.git("rev-parse", "HEAD")

@@ -316,6 +316,14 @@ def test_a_self_contained_layer_is_deployed_as_its_page_shows(shell: Shell) -> N
 
 @pytest.mark.long
 @needs_the_aws_cli
+def test_the_page_of_published_layers_prints_the_hash_of_the_zip(shell: Shell) -> None:
+    shell.cloud.done("publish", "--ssm", "layers/streaming")
+    arn, latest, sha256 = shell.run(script_of("docs/layers.md")).split()
+    [entry] = shell.cloud.manifest()["published"]
+    assert (arn, latest, sha256) == (entry["arn"], entry["arn"], entry["sha256"])
+
+
+@needs_the_aws_cli
 def test_the_fixes_of_the_troubleshooting_page_work(shell: Shell) -> None:
     cloud = shell.cloud
     cloud.layer()

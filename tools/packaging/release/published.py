@@ -69,14 +69,15 @@ aws ssm get-parameter --name /layers/streaming/slim/latest --query Parameter.Val
 In a template of CloudFormation, `{{resolve:ssm:/layers/streaming/slim/latest}}` is the same ARN, read at each
 deployment. Other accounts cannot read these parameters unless they are shared; use the ARN of a version there."""
 
-_CHECKS = """\
+_CHECKS = r"""\
 ## How to verify a layer
 
 The SHA-256 in the tables is that of the zip of a release. Lambda reports that of its copy, in base64:
 
 ```sh
-# The ARN stands for one of the table.
-aws lambda get-layer-version-by-arn --arn "$LAYER" --query Content.CodeSha256 --output text | base64 -d | xxd -p -c 32
+LAYER=$(./build.sh arn --region eu-central-1 --variant slim)
+aws lambda get-layer-version --layer-name "${LAYER%:*}" --version-number "${LAYER##*:}" \
+  --query Content.CodeSha256 --output text | base64 -d | od -An -v -tx1 | tr -d ' \n'
 ```
 
 `./build.sh verify` does this for all entries, and compares names, permissions and content of each file.

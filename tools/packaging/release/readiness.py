@@ -1,6 +1,7 @@
 """What is missing for a release. Everything is checked before anything is built, and reported together."""
 
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,12 @@ from pathlib import Path
 from tools.common.errors import ToolError
 from tools.common.lambda_facts import ARCHITECTURE_OF_MACHINE
 from tools.common.output import shortened
-from tools.common.paths import read
+from tools.common.paths import read, shown
 from tools.packaging import PackagingError
 from tools.packaging.builds import Sources
 from tools.packaging.interpreter import download
 from tools.packaging.manifest import FILE_NAME, Manifest, Pin
-from tools.packaging.release import changelog, git
+from tools.packaging.release import changelog, git, published
 from tools.packaging.release.changelog import Section
 from tools.packaging.release.git import Commit
 from tools.packaging.zips import pythons
@@ -59,6 +60,7 @@ def check(sources: Sources, version: str) -> Release:
     collected(lambda: found.append(changelog.section(_changelog(sources.root), version)))
     commits: list[Commit] = []
     collected(lambda: commits.append(_commit(sources.root, version)))
+    problems += _stale_pages(sources.root, sources.manifest)
     problems += missing(sources.manifest)
     if problems:
         raise NotReady(version, problems)
@@ -68,6 +70,18 @@ def check(sources: Sources, version: str) -> Release:
 def _version_problems(manifest: Manifest, version: str) -> Iterator[str]:
     if manifest.version != version:
         yield f"{FILE_NAME} has the version {manifest.version}: set the version of the release there and in layer/"
+
+
+def _stale_pages(root: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield the pages of the documentation that name another version, or do not list what is published."""
+    named = re.compile(rf"\b{re.escape(manifest.name)} ([0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]*[0-9A-Za-z])?)")
+    for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
+        text = read(path).decode("utf-8", "replace") if path.is_file() else ""
+        for version in sorted(set(named.findall(text)) - {manifest.version}):
+            yield f"{shown(path)} names {manifest.name} {version}: replace it by {manifest.version}"
+    page = root / published.PAGE
+    if page.is_file() and read(page) != published.page(manifest):
+        yield f"{shown(page)} does not list what {FILE_NAME} lists: run ./build.sh layers-page"
 
 
 def _changelog(root: Path) -> str:

@@ -63,6 +63,7 @@ def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2].removeprefix("build.sh: error: ")
+        reason = reason.removesuffix(", or remove it from --bytecode")  # an option of the build, not of this command
         raise PackagingError(f"{zip_name} cannot be built again: {reason or f'status {done.returncode}'}")
     if not (folder / zip_name).is_file():
         raise PackagingError(f"the build of commit {made.commit} writes no {zip_name}: check the provenance")
