@@ -29,11 +29,11 @@ def test_requests_are_an_interval_apart_and_a_429_delays_all_threads() -> None:
     pacer = Pacer(Pace(sleep=clock.sleep, clock=clock))
     starts = []
     for _ in range(3):
-        pacer.wait("before-send.lambda.GetAlias")
+        pacer.wait("before-send.lambda.UpdateAlias")
         starts.append(clock.now)
     assert starts == [100.0, 100.125, 100.25]
-    pacer.record("response-received.lambda.GetAlias", parsed_response=THROTTLED)
-    other = threading.Thread(target=pacer.wait, args=["before-send.lambda.GetAlias"])
+    pacer.record("response-received.lambda.UpdateAlias", parsed_response=THROTTLED)
+    other = threading.Thread(target=pacer.wait, args=["before-send.lambda.UpdateAlias"])
     other.start()
     other.join()
     assert clock.now == 101.25
@@ -45,9 +45,21 @@ def test_a_late_thread_does_not_shorten_the_interval_of_the_next() -> None:
     pacer = Pacer(Pace(sleep=lambda seconds: clock.sleep(seconds + next(late, 0)), clock=clock))
     starts = []
     for _ in range(3):
-        pacer.wait("before-send.lambda.GetAlias")
+        pacer.wait("before-send.lambda.UpdateAlias")
         starts.append(clock.now)
     assert starts == [100.0, 100.625, 100.75]
+
+
+@pytest.mark.parametrize(("rate", "alias_rate"), [(8, 14), (2, 3.5), (15, 15)], ids=["default", "slower", "the quota"])
+def test_aliases_are_read_faster_than_functions_are_changed(rate: float, alias_rate: float) -> None:
+    clock = Clock()
+    pacer = Pacer(Pace(between_requests=1 / rate, sleep=clock.sleep, clock=clock))
+    starts = []
+    for operation in ("GetAlias", "GetAlias", "UpdateAlias", "GetAlias"):
+        pacer.wait(f"before-send.lambda.{operation}")
+        starts.append(clock.now - 100)
+    expected = [0, 1 / alias_rate, 2 / alias_rate, 2 / alias_rate + 1 / rate]
+    assert starts == pytest.approx(expected)
 
 
 def test_a_throttled_roll_out_pauses_before_its_next_request(cloud: Cloud) -> None:
