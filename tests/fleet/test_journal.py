@@ -114,6 +114,20 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 # --- Durability
 
 
+class SlowDisk(MemoryDisk):
+    """Writes a few bytes at a time, as a disk that is almost full or a signal can (write(2))."""
+
+    def write(self, file: int, data: bytes) -> int:
+        return super().write(file, data[:7])
+
+
+def test_an_event_is_written_whole_by_any_number_of_writes(tmp_path: Path) -> None:
+    written = Journal.create(FileLocation(tmp_path / "journal", SlowDisk()), Options(all_using=True, to="2"))
+    written.close()
+    [line] = (tmp_path / "journal").read_bytes().splitlines(keepends=True)
+    assert line.endswith(b"\n") and json.loads(line)["event"] == "begin"
+
+
 def test_every_event_is_on_the_disk_before_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`os.fsync` is observed here: with the real `Disk`, the file has no line that was not flushed."""
     flushed: dict[int, int] = {}

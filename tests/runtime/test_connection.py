@@ -39,12 +39,21 @@ def handler(event, context):
 
 def test_connection_close_is_honoured_after_each_response(runtime):
     function = runtime(ECHO)
+    peers = []  # stay open until the end, so that only the runtime can close a connection
     for number in range(3):
         function.expect_next()
         function.peer.send(invocation(b"%d" % number, fields=b"Connection: close\r\n"))
+        peers.append(function.peer)
+        function.peer = None
+        function.connect()
         assert function.read_response(str(number)).body == b"{}"
         function.peer.send(b"HTTP/1.1 202 Accepted\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n")
+        peers.append(function.peer)
+        function.peer = None
+        function.connect()
     function.expect_next()
+    for peer in peers:
+        peer.close()
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
