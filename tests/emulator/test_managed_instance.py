@@ -53,6 +53,26 @@ def test_an_environment_serves_several_invocations_at_a_time_and_refuses_more(se
     assert "Task timed out after 1.00 seconds" in server.errors()
 
 
+def test_a_generator_ends_with_its_next_chunk_after_the_deadline(serving: Serving) -> None:
+    source = """
+        def handler(event, context):
+            yield b"%d " % os.getpid()
+            while event["rawPath"] == "/slow":
+                time.sleep(0.1)
+                yield b"x"
+    """
+    server, _ = serving(source, "--max-concurrency", "1", "--timeout", "1")
+    process = server.get().body
+    with server.connect() as client:
+        client.send_request("GET /slow HTTP/1.1")
+        client.read_rest()
+    until(lambda: any("Task timed out after 1.00 seconds" in str(record) for record in records(server)))
+    until(lambda: server.get().body == process)
+    (record,) = [record for record in records(server) if record.get("level") == "ERROR"]
+    assert (record["errorType"], record["errorMessage"]) == ("Function.Timeout", "Task timed out after 1.00 seconds")
+    assert "410" not in str(records(server))
+
+
 def test_each_record_has_the_id_of_its_invocation(server: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         responses = list(pool.map(server.get, [f"/{n}" for n in range(4)]))

@@ -176,6 +176,14 @@ def test_others_wait_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -
     ]
 
 
+def test_what_waits_for_the_rest_of_a_line_is_written_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    console, one, two = Console(line_timeout=3600), object(), object()
+    console.output(b"one", one)
+    console.output(b"two", two)
+    console.close()
+    assert capfd.readouterr().err == "one\ntwo"
+
+
 def test_others_do_not_wait_long_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     console, one, two, three = Console(line_timeout=0), object(), object(), object()
     for source, request_id in ((one, "1"), (two, "2"), (three, "3")):

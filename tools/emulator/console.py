@@ -152,7 +152,11 @@ class Console:
         self._write_line(f"error: {message}", RED)
 
     def close(self) -> None:
-        """Write nothing more. It takes no lock: a thread can hold it while nobody reads standard error."""
+        """Write what waits, and then nothing more. A thread can hold the lock while nobody reads standard error."""
+        if self._waiting and self._lock.acquire(timeout=LINE_TIMEOUT):
+            while self._waiting:
+                self._write_first_waiting()
+            self._lock.release()
         self._closed = True
 
     # The environments in turn
