@@ -130,10 +130,10 @@ start_preparation() {
   trap 'kill $preparation 2>/dev/null || :' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  for words in "debian_stand_ins.py" "package_environments.py agents" "package_environments.py frameworks" \
-    "package_environments.py sbom"; do
-    # shellcheck disable=SC2086 # a file and its argument
-    .venv/bin/python tests/support/$words &
+  for words in debian_stand_ins python_stand_ins "package_environments agents" "package_environments frameworks" \
+    "package_environments sbom"; do
+    # shellcheck disable=SC2086 # a module and its argument
+    PYTHONPATH=tests .venv/bin/python -m support.$words &
     preparation="$preparation $!"
   done
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import examples, function_process
+from support import examples, function_process, interpreters
 from support.checkout import Checkout
 from support.cloud import Cloud
 from support.concurrent_function import ConcurrentFunction
@@ -56,7 +56,9 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return Path(given)
 
     def make(folder: Path) -> None:
-        subprocess.run([ROOT / "build.sh", "-o", folder / "dist"], check=True, stdout=subprocess.DEVNULL)
+        environment = {**os.environ, "PATH": interpreters.search_path()}
+        build = [ROOT / "build.sh", "-o", folder / "dist"]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL, env=environment)
         unpack(folder / "dist" / "layer-slim.zip", folder / "opt")
 
     return made_once(tmp_path_factory, "layer", make) / "opt"

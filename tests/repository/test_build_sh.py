@@ -188,19 +188,20 @@ def test_the_stand_ins_are_prepared_before_the_tests(sandbox: Sandbox) -> None:
     sandbox.test("-k", "word")
     *before, pytest = sandbox.log.read_text().splitlines()
     assert pytest == "python -m pytest -k word"
-    preparation = [line for line in before if line.startswith("python tests/")]
+    preparation = [line for line in before if line.startswith("python -m support.")]
     assert sorted(preparation) == [
-        "python tests/support/debian_stand_ins.py",
-        "python tests/support/package_environments.py agents",
-        "python tests/support/package_environments.py frameworks",
-        "python tests/support/package_environments.py sbom",
+        "python -m support.debian_stand_ins",
+        "python -m support.package_environments agents",
+        "python -m support.package_environments frameworks",
+        "python -m support.package_environments sbom",
+        "python -m support.python_stand_ins",
     ]
 
 
 # Stands in for a Python that prepares the stand-ins until it is ended.
 ENDLESS = (
     FAKE_PYTHON
-    + """case "$1" in
+    + """case "$1 ${2-}" in
   *debian*) trap 'echo ended >>"$CALLS"; exit' TERM; echo started >>"$CALLS"; while :; do sleep 0.01; done ;;
 esac
 """

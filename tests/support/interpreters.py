@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tools.packaging import PackagingError
-from tools.packaging.zips import pythons
+from support import python_stand_ins
+from support.python_stand_ins import PREVIEW, VERSIONS
 
-VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
+__all__ = ["PREVIEW", "VERSIONS", "Interpreter", "find", "require"]
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,25 @@ class Interpreter:
 
 @functools.cache
 def find(version: str) -> Interpreter | None:
-    try:
-        path = pythons.find(version).path
-    except PackagingError:
+    prefix = python_stand_ins.has_own_folder(version) or python_stand_ins.prefix(version)
+    if prefix is None:
         return None
-    probe = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
-    done = subprocess.run([path, "-I", "-c", probe], capture_output=True, text=True, check=True)
-    release, prefix = done.stdout.strip().split(" ", 1)
-    own = [Path(prefix, "bin", f"python{version}"), Path(prefix, "lib", f"python{version}", "site-packages")]
-    return Interpreter(version, release, Path(prefix)) if all(each.exists() for each in own) else None
+    found = Interpreter(version, "", prefix)
+    probe = [found.program, "-I", "-c", "import platform; print(platform.python_version())"]
+    release = subprocess.run(probe, capture_output=True, text=True, check=True).stdout.strip()
+    return Interpreter(version, release, prefix)
+
+
+def search_path() -> str:
+    """Return PATH with the stand-ins at its end, so that a build compiles bytecode for them too."""
+    stand_ins = [path for version in VERSIONS if (path := python_stand_ins.prefix(version))]
+    return os.pathsep.join([os.environ["PATH"], *(str(path / "bin") for path in stand_ins)])
 
 
 def require(version: str) -> Interpreter:
     """Return the interpreter, or skip the test."""
     interpreter = find(version)
     if interpreter is None:
-        pytest.skip(f"there is no CPython {version} with a folder of its own here")
+        reason = python_stand_ins.reasons().get(version, "run ./build.sh test once, which prepares it")
+        pytest.skip(f"there is no CPython {version} with a folder of its own here: {reason}")
     return interpreter
