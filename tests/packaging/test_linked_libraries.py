@@ -65,6 +65,11 @@ def test_another_build_contains_only_what_is_found_in_it() -> None:
     }
 
 
+def test_the_version_in_the_note_of_a_package_is_that_of_the_library() -> None:
+    note = b'{"type":"deb","os":"Debian","name":"gcc-14","version":"1:14.2.0-19+b1","architecture":"amd64"}'
+    assert found({"lib/libgcc_s.so.1": module(X86_64, data=note)}, is_standalone=False)["libgcc"].version == "14.2.0"
+
+
 def test_text_with_the_name_of_a_library_is_not_a_library() -> None:
     assert found({"lib/notes.txt": STRINGS["openssl"][0]}, is_standalone=False) == {}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import debian_stand_ins
 from support.built_zips import FILES, Pythons, contents, pycs
 from support.fake_cpython import ELSEWHERE, HERE, NAMES, PATCH, VERSION
 from support.package_environments import SBOM
@@ -308,6 +309,26 @@ def test_the_sboms_are_valid_to_spdx_tools_and_to_cyclonedx(release: Release, na
     sboms = [release.dist / f"{Path(name).stem}{suffix}" for name in names for suffix in (".spdx.json", ".cdx.json")]
     done = subprocess.run([SBOM.python, "-c", VALIDATOR, *sboms], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not SBOM.is_prepared, reason=SBOM.reason_to_skip)
+@pytest.mark.skipif(not debian_stand_ins.is_prepared(), reason="the stand-ins are not prepared")
+def test_the_sbom_of_a_whole_interpreter_is_valid(ready: Release) -> None:
+    data = debian_stand_ins.interpreter(debian_stand_ins.X86_64)
+    pin = {
+        **ready.pins[0],
+        "python": "3.13",
+        "version": "3.13.5",
+        "url": data.as_uri(),
+        "sha256": sha256(data),
+    }
+    ready.edit_manifest(selfContained={"compatibleRuntimes": ["provided.al2023"], "interpreters": [pin]})
+    ready.commit()
+    assert ready.run("release", RELEASED).returncode == 0
+    sboms = sorted(ready.dist.glob("layer-python3.13-*.json"))
+    done = subprocess.run([SBOM.python, "-c", VALIDATOR, *sboms], capture_output=True, text=True, check=True)
+    assert (len(sboms), done.stdout) == (2, "")
 
 
 # The provenance

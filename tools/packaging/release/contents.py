@@ -190,5 +190,5 @@ def _purl(name: str, version: str | None) -> str:
 
 def _cpe(product: str, version: str) -> str:
     """Return a formatted string of CPE 2.3 (NIST IR 7695, clause 6.2), in which other characters are escaped."""
-    escaped = re.sub(r"[^A-Za-z0-9._]", r"\\\g<0>", version)
+    escaped = re.sub(r"[^A-Za-z0-9._-]", r"\\\g<0>", version)
     return f"cpe:2.3:a:{product}:{escaped}:*:*:*:*:*:*:*"

@@ -18,8 +18,9 @@ from tools.packaging.interpreter import elf
 # Those of which the program contains no version: python-build-standalone, pythonbuild/downloads.py.
 PINNED_VERSIONS = {"libedit": "20240808-3.1", "libffi": "3.4.8", "libuuid": "1.0.3", "xz": "5.8.3"}
 
-# Distributions describe a package in a note of its ELF files (UAPI group, ELF Package Metadata).
-_PACKAGE_NOTE = re.compile(rb'\{"type":"[^{}]*?"version":"([^"]+)"')
+# Distributions describe a package in a note of its ELF files (UAPI group, ELF Package Metadata). The version of the
+# library is that of the package without its epoch and revision.
+_PACKAGE_NOTE = re.compile(rb'\{"type":"[^{}]*?"version":"(?:\d+:)?([^"-]+)')
 
 
 @dataclass(frozen=True)
