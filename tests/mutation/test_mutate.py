@@ -115,8 +115,10 @@ def test_the_tests_of_the_module_come_first_and_the_fastest_before_others() -> N
         Reach("tests/runtime/test_http1.py::fast", 1.0, frozenset({place})),
         Reach("tests/runtime/test_http1.py::other", 0.1, frozenset({("http1", 11)})),
     ]
-    chosen = [each.test.rpartition("::")[2] for each in reach.choose(tests, place, "http1")]
-    assert chosen == ["fast", "slow", "a"]
+    chosen = reach.choose(tests, place, "http1")
+    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "slow", "a"]
+    assert reach.within(chosen, 0.5) == chosen[:1]
+    assert reach.within(chosen, 3.0) == chosen[:2]
 
 
 # The processes

@@ -111,7 +111,7 @@ BROKEN_BODIES = {
     "no chunk size": b"Transfer-Encoding: chunked\r\n\r\n\r\n{}\r\n0\r\n\r\n",
     "chunk size that is no number": b"Transfer-Encoding: chunked\r\n\r\n2x\r\n{}\r\n0\r\n\r\n",
     "negative chunk size": b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
-    "chunk that is longer than its size": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}{}\r\n0\r\n\r\n",
+    "chunk that is longer than its size": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}{}0\r\n\r\n",
     "negative length": b"Content-Length: -2\r\n\r\n{}",
     "length that is no number": b"Content-Length: 2,2\r\n\r\n{}",
     "length in other digits": "Content-Length: \u0662\r\n\r\n{}".encode(),

@@ -92,6 +92,18 @@ def _places(lines: list[str]) -> Iterator[Place]:
             yield {"streaming_runtime": "__init__", "__main__": "runtime"}.get(module, module), int(number)
 
 
+def within(tests: list[Reach], seconds: float) -> list[Reach]:
+    """Return the first tests, and at least one, whose times add up to at most `seconds`."""
+    total = 0.0
+    chosen: list[Reach] = []
+    for each in tests:
+        total += each.seconds
+        if chosen and total > seconds:
+            break
+        chosen.append(each)
+    return chosen
+
+
 def choose(reaches: list[Reach], place: Place, module: str) -> list[Reach]:
     """Return the tests that reach a statement, those that will probably notice a change first.
 

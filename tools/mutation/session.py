@@ -19,7 +19,10 @@ from tools.mutation.changes import Change
 from tools.mutation.reach import Reach
 from tools.mutation.running import Job
 
-FIRST_TESTS = 15.0  # seconds of tests in the first round; most changes are noticed by one of them
+# Seconds of tests. Most changes are noticed by one of the first; hundreds of tests reach a statement that each start
+# executes, and all of them for each survivor would take hours.
+FIRST_TESTS = 10.0
+MAX_TESTS = 60.0
 REACH_SHARE = 0.6  # of the time, at most, for the tests on the layer that reports what they reach
 FILE_SECONDS = 300.0  # until the tests of one file are given up
 
@@ -73,11 +76,9 @@ class Session:
         running.prepare()
         build_layer(ROOT, self._folder)
         reaches = self._reaches()
-        outcomes = [
-            Outcome(each, reach.choose(reaches, (self._module, each.statement), self._module)) for each in changes
-        ]
+        outcomes = [Outcome(each, self._tests(reaches, each)) for each in changes]
         order = random.Random(0).sample(outcomes, len(outcomes))  # if the time is over, all parts of it were tested
-        for seconds in (FIRST_TESTS, float("inf")):
+        for seconds in (FIRST_TESTS, MAX_TESTS):
             jobs = (self._change_job(each, seconds) for each in order if each.tests and not each.noticed)
             for outcome, result in running.run_all(jobs, self._slots, self._deadline):
                 self._note(outcome, result)
@@ -127,12 +128,12 @@ class Session:
 
     # The changes
 
+    def _tests(self, reaches: list[Reach], change: Change) -> list[Reach]:
+        found = reach.choose(reaches, (self._module, change.statement), self._module)
+        return reach.within(found, MAX_TESTS)
+
     def _change_job(self, outcome: Outcome, seconds: float) -> Job:
-        chosen: list[Reach] = []
-        for each in outcome.tests:
-            if chosen and sum(test.seconds for test in chosen) + each.seconds > seconds:
-                break
-            chosen.append(each)
+        chosen = reach.within(outcome.tests, seconds)
 
         def work(slot: int) -> tuple[str | None, int]:
             layer = self._changed_layer(slot, outcome.change)
@@ -150,9 +151,13 @@ class Session:
             outcome.ran += result[1]
             del outcome.tests[: result[1]]
             if outcome.survived:
-                self._show(
-                    f"{self.path.relative_to(ROOT)}:{outcome.change.line}: {outcome.change.describe(self.source)}"
-                )
+                self._show(self.describe(outcome))
+
+    def describe(self, outcome: Outcome) -> str:
+        """Return the line about a change that no test has noticed."""
+        place = f"{self.path.relative_to(ROOT)}:{outcome.change.line}"
+        ran = count(outcome.ran, "test") if outcome.ran else "no test reaches it"
+        return f"{place}: {outcome.change.describe(self.source)} ({ran}{', more left' if outcome.tests else ''})"
 
 
 def source_of(module: str) -> Path:
