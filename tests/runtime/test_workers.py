@@ -190,6 +190,31 @@ def test_the_environment_ends_when_no_worker_stays_alive(concurrent):
 # The init phase
 
 
+def test_one_worker_serves_on_while_the_others_have_no_memory(concurrent, tmp_path):
+    code = """
+        import os
+        import signal
+
+        try:
+            os.mkdir(os.environ["PLACE"])
+        except FileExistsError:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when the memory is exhausted
+
+        def handler(event, context):
+            yield b"served"
+        """
+    function = concurrent(code, 3, variables={"PLACE": str(tmp_path / "place")})
+    (slot,) = function.waiting_slots(1)
+    until(lambda: sum("killed by signal 9 (SIGKILL)" in message for message in function.messages()) >= 6)
+    for _ in range(3):
+        assert slot.read_response(slot.send_invocation()).body == b"served"
+        slot.accept()
+        slot.expect_next()
+    pauses = [float(message.split()[-2]) for message in function.messages() if "worker 1 " in message]
+    assert pauses == sorted(set(pauses)) and pauses[0] == 0.1
+    assert function.process.poll() is None
+
+
 def test_an_init_error_is_reported_once_and_its_refusal_is_ignored(concurrent):
     function = concurrent("import nothing_of_this_name", 3)
     slot = function.slot()
