@@ -233,5 +233,6 @@ def test_at_the_concurrency_limit_an_idle_environment_of_another_tenant_is_repla
     server, _ = serving(PID, "--concurrency", "2")
     one, two, three = (pid_for(server, tenant) for tenant in ("one", "two", "three"))
     assert len({one, two, three}) == 3
+    until(lambda: not Path(f"/proc/{one}").exists())
     assert pid_for(server, "two") == two  # that of the first tenant was idle for longer
     assert pid_for(server, "one") not in (one, two, three)
