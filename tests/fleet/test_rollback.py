@@ -76,3 +76,45 @@ def test_an_error_is_an_object_with_json(cloud: Cloud) -> None:
     document = json.loads(result.stdout)
     assert document["command"] == "rollout"
     assert result.stderr.endswith(f"build.sh: error: {document['error']}\n")
+
+
+@pytest.mark.parametrize("cause", ["denied", "failing"])
+def test_a_function_that_is_not_restored_is_never_reported_as_changed(rolled_out: Cloud, cause: str) -> None:
+    rolled_out.function("g", [f"{OURS}:1"])
+    rolled_out.done("rollout", "g", "--to", "2", "--yes", "--journal", "second")
+    break_updates(rolled_out, cause)
+    result = rolled_out.run("rollback", "journal", "--yes")
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (1, "1 function: 1 not rolled back")
+    assert rolled_out.json("rollback", "second", "--yes", status=1)["functions"][0]["outcome"] == "not rolled back"
+    for journal in ("journal", "second"):
+        state = rolled_out.json("status", journal)
+        assert (state["outcome"], state["functions"][0]["outcome"]) == ("unfinished", "not rolled back")
+    repair_updates(rolled_out)
+    rolled_out.done("rollback", "journal", "--yes")
+    assert rolled_out.fleet()["f"] == arns(["other", 1])
+
+
+def break_updates(cloud: Cloud, cause: str) -> None:
+    if cause == "denied":
+        cloud.standin.faults.on = lambda call: 403 if call.operation == "UpdateFunctionConfiguration" else None
+    else:
+        cloud.standin.faults.updates_fail |= {"f", "g"}
+
+
+def repair_updates(cloud: Cloud) -> None:
+    cloud.standin.faults.on = lambda call: None
+    cloud.standin.faults.updates_fail.clear()
+    cloud.standin.failed.clear()
+
+
+def test_a_rollback_that_ends_early_does_not_report_the_other_functions_as_changed(cloud: Cloud) -> None:
+    cloud.layer(count=2)
+    for number in range(3):
+        cloud.function(f"f-{number}", [f"{OURS}:1"])
+    cloud.done("rollout", "--all-using", "--to", "2", "--yes", "--journal", "journal")
+    cloud.standin.faults.on = lambda call: "before" if call.operation == "GetFunction" else None
+    result = cloud.run("rollback", "journal", "--yes", "--workers", "1")
+    assert result.returncode == 1
+    assert "3 functions not restored yet; continue with ./build.sh rollback journal" in result.stderr
+    cloud.standin.faults.on = lambda call: None
+    assert cloud.done("status", "journal").splitlines()[-2].endswith("3 functions: 3 not rolled back")

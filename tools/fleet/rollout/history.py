@@ -213,6 +213,7 @@ class History:
                 self.baking = None
             case Event.STOP:
                 self.stopped = line["reason"]
+                self.outcome = ""  # of a complete roll-out that is rolled back
             case Event.END:
                 self.outcome = ROLLED_BACK if line["outcome"] == "put back" else line["outcome"]  # FORMAT 1
 

@@ -242,7 +242,7 @@ def results(history: History, journal: str, old_aliases: OldAliases | None = Non
                 "name": record.name,
                 "old": record.old,
                 "new": record.new,
-                "outcome": outcome(record),
+                "outcome": outcome(history, record),
                 "reason": record.reason,
                 "wave": wave_of.get(record.arn),
                 "alias": _alias_document(record),
@@ -267,6 +267,7 @@ def _alias_document(record: Record) -> dict[str, Any] | None:
     return {**asdict(record.alias), "newVersion": new, "percent": record.percent}
 
 
+_NOT_ROLLED_BACK = "not rolled back"
 _STATES = {
     FunctionState.PLANNED: "not started",
     FunctionState.DONE: "done",
@@ -279,12 +280,13 @@ _STATES = {
 }
 
 
-def outcome(record: Record) -> str:
+def outcome(history: History, record: Record) -> str:
     """Return the outcome of one function, such as `done` or `failed and rolled back`."""
     if record.verdict is not Verdict.CHANGE:
         return _VERDICTS[record.verdict]
-    default = "not rolled back" if record.state in BACKWARDS else "unfinished"
-    words = _STATES.get(record.state, default)
+    # After `stop`, a function that is still changed is not "done": the rollback did not restore it, or not yet.
+    is_changed = record.state in BACKWARDS or (history.stopped and record.changed_at is not None)
+    words = _NOT_ROLLED_BACK if is_changed else _STATES.get(record.state, "unfinished")
     if record.is_postponed and record.state is not FunctionState.POSTPONED:
         return f"skipped and {words}"
     return f"failed and {words}" if record.has_failed and record.state is not FunctionState.FAILED else words
@@ -294,12 +296,12 @@ def result_lines(history: History, old_aliases: OldAliases | None = None) -> Ite
     """Return the outcome as lines: failures with their reasons, then a summary."""
     for record in history.records.values():
         if record.has_failed or record.is_postponed or record.state is FunctionState.LEFT_ALONE:
-            yield f"{outcome(record)}: {history.label(record)}, {record.reason}"
+            yield f"{outcome(history, record)}: {history.label(record)}, {record.reason}"
     if old_aliases:
         yield from _old_alias_lines(old_aliases)
     if history.stopped and history.stopped != ROLLBACK_REQUESTED:
         yield f"stopped: {history.stopped}"
-    counts = Counter(outcome(record) for record in history.records.values())
+    counts = Counter(outcome(history, record) for record in history.records.values())
     listed = ", ".join(f"{number} {'changed' if words == 'done' else words}" for words, number in counts.items())
     yield f"{output.count(len(history.records), 'function')}: {listed}"
 
