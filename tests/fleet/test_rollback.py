@@ -118,3 +118,21 @@ def test_a_rollback_that_ends_early_does_not_report_the_other_functions_as_chang
     assert "3 functions not restored yet; continue with ./build.sh rollback journal" in result.stderr
     cloud.standin.faults.on = lambda call: None
     assert cloud.done("status", "journal").splitlines()[-2].endswith("3 functions: 3 not rolled back")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["rollout", "f", "--rate", "x"], "argument --rate: 'x' is not a number of calls per second"),
+        (["report", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["rollout", "f", "--bake", "1m"], "the pause and the gates come between waves"),
+        (["rollback"], "the following arguments are required: JOURNAL"),
+    ],
+)
+def test_wrong_usage_is_an_object_with_json(cloud: Cloud, words: list[str], error: str) -> None:
+    result = cloud.run(*words, "--json")
+    document = json.loads(result.stdout)
+    assert (result.returncode, document["command"]) == (2, words[0])
+    assert document["error"].startswith(error)
+    assert result.stderr == f"build.sh: error: {document['error']}\n"
+    assert cloud.run(*words).stdout == ""

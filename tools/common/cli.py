@@ -19,13 +19,19 @@ class Parser(argparse.ArgumentParser):
 
     `prog` is what the user types, such as `./build.sh verify`. Options cannot be abbreviated: an abbreviation in a
     script would break when another option is added.
+
+    Attributes:
+        on_error: receives the text of an error before it is printed.
     """
+
+    on_error: Callable[[str], None] = staticmethod(lambda text: None)
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         text = f"{message} (see {self.prog} --help)"
+        self.on_error(redact(text))
         self.exit(WRONG_USAGE, _line(self.prog, text))
 
 

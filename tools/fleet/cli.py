@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from functools import partial
 
 from tools.common import cli
 from tools.common.cli import Parser
@@ -50,9 +51,12 @@ def run(arguments: Sequence[str], environment: Environment) -> int:
 
 def main(arguments: Sequence[str], environment: Environment | None = None) -> int:
     """Run one command and return its exit status; every error is one line on stderr."""
-    options = parser().parse_args(arguments)
+    output = Output("--json" in arguments)  # before the arguments are read, because they can be wrong
+    whole = parser(output)
+    whole.on_error = partial(output.error, next(iter(arguments), ""))  # arguments that no command recognizes
+    options = whole.parse_args(arguments)
     command: Command = options.command
-    context = Context(environment or Environment(), Output(options.json))
+    context = Context(environment or Environment(), output)
 
     def work() -> int:
         try:
@@ -65,8 +69,8 @@ def main(arguments: Sequence[str], environment: Environment | None = None) -> in
     return cli.run("./build.sh", work, closed_pipe=cli.FAILED)
 
 
-def parser() -> Parser:
-    """Return the parser of all commands; each adds its own arguments."""
+def parser(output: Output) -> Parser:
+    """Return the parser of all commands; each adds its own arguments. Wrong usage goes to `output`, too."""
     parser = Parser(prog="./build.sh", add_help=False)
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -79,4 +83,5 @@ def parser() -> Parser:
         each.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         command.add_arguments(each)
         each.set_defaults(command=command)
+        each.on_error = partial(output.error, command.name)
     return parser

@@ -28,7 +28,10 @@ def append_summary(path: Path, title: str, headers: Sequence[str], rows: Iterabl
 
 def append_results(path: Path, history: History) -> None:
     """Append the outcome of each function to a summary."""
-    rows = [(history.label(record), rendering.outcome(history, record), record.reason) for record in history.records.values()]
+    rows = [
+        (history.label(record), rendering.outcome(history, record), record.reason)
+        for record in history.records.values()
+    ]
     *_, closing = rendering.result_lines(history)
     title = f"Roll-out: {history.outcome or 'unfinished'}"
     append_summary(path, title, ("function", "outcome", "reason"), rows, closing)
