@@ -96,10 +96,9 @@ def test_two_programs_of_others_are_not_overwritten(mixed: Cloud) -> None:
     assert message.endswith(f"both: {FIRST} and {SECOND} name two programs, /opt/a and /opt/b: remove one of them")
 
 
-@pytest.mark.parametrize("words", [["--to", "2"], ["--publish-alias", "live"]])
-def test_detach_has_no_target_and_no_alias(mixed: Cloud, words: list[str]) -> None:
-    message = mixed.refusal("detach", "plain", *words, status=2)
-    assert message.startswith("detach changes $LATEST alone and has no target")
+def test_detach_has_no_target(mixed: Cloud) -> None:
+    message = mixed.refusal("detach", "plain", "--to", "2", status=2)
+    assert message == "detach has no target: omit --to (see ./build.sh detach --help)"
 
 
 def test_an_interrupted_attach_continues(mixed: Cloud) -> None:
@@ -112,3 +111,34 @@ def test_an_interrupted_attach_continues(mixed: Cloud) -> None:
     mixed.standin.faults = type(mixed.standin.faults)()
     mixed.done("attach", "--resume", "journal", "--forward")
     assert variables(mixed) == ATTACHED
+
+
+def test_attach_and_detach_move_an_alias_and_can_be_rolled_back(mixed: Cloud) -> None:
+    client = mixed.client()
+    client.publish_version(FunctionName="plain")
+    client.create_alias(FunctionName="plain", Name="live", FunctionVersion="1")
+
+    def live() -> tuple[list[str], str | None]:
+        found = client.get_function(FunctionName="plain", Qualifier="live")["Configuration"]
+        layers = [each["Arn"] for each in found.get("Layers", []) if NAME in each["Arn"]]
+        return layers, found["Environment"]["Variables"].get(FIRST)
+
+    alias = ("--publish-alias", "live", "--yes")
+    mixed.done("attach", "plain", "--to", "2", *alias)
+    assert live() == ([f"{OURS}:2"], BOOTSTRAP)
+    mixed.done("detach", "plain", *alias, "--journal", "detached")
+    assert live() == ([], None)
+    assert "1 function: 1 up to date" in mixed.done("detach", "plain", *alias, "--dry-run")
+    mixed.done("rollback", "detached", "--yes")
+    assert live() == ([f"{OURS}:2"], BOOTSTRAP)
+
+
+def test_detach_moves_an_alias_that_still_has_the_layer(mixed: Cloud) -> None:
+    mixed.done("attach", "plain", "--to", "2", "--yes")
+    client = mixed.client()
+    client.publish_version(FunctionName="plain")
+    client.create_alias(FunctionName="plain", Name="live", FunctionVersion="1")
+    mixed.done("detach", "plain", "--yes")
+    mixed.done("detach", "plain", "--publish-alias", "live", "--yes")
+    layers = client.get_function(FunctionName="plain", Qualifier="live")["Configuration"].get("Layers", [])
+    assert NAME not in str(layers)

@@ -253,8 +253,8 @@ def options_of(namespace: argparse.Namespace) -> Options:
 
 def _problem(namespace: argparse.Namespace, options: Options) -> str:
     """Return why the arguments contradict each other; empty if they do not."""
-    if options.is_detach and (options.to or options.alias):
-        return "detach changes $LATEST alone and has no target: omit --to and --publish-alias"
+    if options.is_detach and options.to:
+        return "detach has no target: omit --to"
     if options.functions and (options.all_using or options.match or options.tags):
         return "name functions, or select them by an option; not both"
     if options.all_using and options.tags:

@@ -32,7 +32,7 @@ def plan_alias(step: Step, alias: Alias | None, released: Function | None, targe
         return step if options.where_present else _unchanged(step, Verdict.BLOCKED, _missing(name))
     if alias.version == LATEST:  # it has every change of $LATEST at once
         return step
-    if has_targets(released.layers, targets) and not alias.weights:
+    if _is_released(released.layers, targets, options) and not alias.weights:
         return step
     differences = unreleased(released, step.function, targets, options)
     step = replace(step, alias=AliasPlan(name, alias.version, alias.revision, dict(alias.weights), differences))
@@ -50,11 +50,11 @@ def plan_alias(step: Step, alias: Alias | None, released: Function | None, targe
 def unreleased(released: Function, latest: Function, targets: Targets, options: Options) -> tuple[str, ...]:
     """Return the names of the settings in which `latest` differs from the `released` version.
 
-    The variables that `attach` sets are a part of its change, before and after the update.
+    The variables that `attach` and `detach` set are a part of their change, before and after the update.
     """
     layers = () if _foreign(released.layers, targets) == _foreign(latest.layers, targets) else ("Layers",)
     settings = set(differing_settings(released.settings, latest.settings))
-    if options.is_attach:
+    if options.is_attach or options.is_detach:
         settings -= {f"Environment.Variables.{name}" for name in (WRAPPER, SECOND_WRAPPER)}
     return tuple(sorted((*settings, *layers)))
 
@@ -87,6 +87,13 @@ def _percentages(weights: Mapping[str, float]) -> dict[str, float]:
 
 def _foreign(layers: Sequence[str], targets: Targets) -> list[str]:
     return [arn for arn in layers if layer_of(arn) not in targets]
+
+
+def _is_released(layers: Sequence[str], targets: Targets, options: Options) -> bool:
+    """Whether a version with these layers needs no other one: it has the target, or after `detach` no layer of ours."""
+    if options.is_detach:
+        return not any(layer_of(arn) in targets for arn in layers)
+    return has_targets(layers, targets)
 
 
 def has_targets(layers: Sequence[str], targets: Targets) -> bool:

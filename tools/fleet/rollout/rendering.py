@@ -85,11 +85,14 @@ def plan_lines(options: Options, plans: Sequence[PlacePlan], width: int) -> Iter
 def _place_lines(options: Options, plan: PlacePlan, width: int, max_rows: int) -> Iterator[str]:
     """Yield the plan for one region of one account; `max_rows` is 0 for no limit."""
     place = plan.place
+    removed = {layer_of(arn) for step in plan.steps for arn in step.old}
     versions = ", ".join(
-        layer.name if options.is_detach else short(str(version), place) for layer, version in plan.targets.items()
+        layer.name if options.is_detach else short(str(version), place)
+        for layer, version in plan.targets.items()
+        if not options.is_detach or layer in removed
     )
     verb = {ATTACH: "Attach", DETACH: "Detach"}.get(options.command, "Roll out")
-    yield f"{verb} {versions} in {place}"
+    yield f"{verb} {versions or 'the layer'} in {place}"
     yield ""
     rows = [
         _Row(step.function.name, place, step.old, step.new, step.reason, _alias_cell(step)) for step in plan.changes
