@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    skipped = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    for reason, number in sorted(Counter(reason.removeprefix("Skipped: ") for reason in skipped).items()):
+        terminalreporter.write_line(f"{number} skipped: {reason}")
     if count := config.stash[left_out]:
         tests = "test was" if count == 1 else "tests were"
         terminalreporter.write_line(f"{count} long {tests} left out: run them with ./build.sh test --long")
