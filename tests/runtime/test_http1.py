@@ -77,12 +77,24 @@ def test_an_http_1_0_response_ends_with_its_connection(runtime):
         b"nonsense\r\n\r\n",
         b"HTTP/2 200 OK\r\n\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 20\r\n\r\n" + invocation(b"one"),
+        invocation(b"one").replace(b"200", "\u0662\u0660\u0660".encode()),
         b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: a\nX-Forged: b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: a\0b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_100_000,
         b"HTTP/1.1 100 Continue\r\n\r\n" * 200,
     ],
-    ids=["nonsense", "HTTP/2", "no status", "bare LF", "NUL", "endless head", "endless 1xx"],
+    ids=[
+        "nonsense",
+        "HTTP/2",
+        "no status",
+        "short status",
+        "other digits",
+        "bare LF",
+        "NUL",
+        "endless head",
+        "endless 1xx",
+    ],
 )
 def test_after_six_responses_that_are_not_http_the_process_ends(runtime, response):
     function = runtime(ECHO)
