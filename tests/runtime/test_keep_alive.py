@@ -59,6 +59,7 @@ function.expect_next()
 if sys.argv[3] == "shorter times":
     with socket_of(function) as connection:
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT) == 2
         for option, time in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3)):
             assert connection.getsockopt(socket.IPPROTO_TCP, option) == time, option
             connection.setsockopt(socket.IPPROTO_TCP, option, 1)
