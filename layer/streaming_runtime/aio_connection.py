@@ -13,7 +13,7 @@ What can go wrong here, besides what `connection` describes:
 - A refusal can arrive while the loop waits for buffer space. So that wait is for both.
 - An application can wait for nothing but the disconnect of its caller. So it can watch the connection too: what arrives
   before the response is complete is a refusal, or the end of the connection.
-- The loop knows a socket by its number, and the function can close numbers that it does not own. So the socket is
+- The loop identifies a socket by its number, and the function can close numbers that it does not own. So the socket is
   registered only during a wait, and its identity is checked before.
 """
 

@@ -1,7 +1,7 @@
 """A watch over an event loop: a handler that blocks it stops all invocations of the process, without an error.
 
-A thread asks the loop for a sign of life. If none comes within BLOCKED_SECONDS, it looks where the thread of the loop
-is, writes one warning that names the place, and ends.
+A thread schedules a callback on the loop. If the callback does not run within BLOCKED_SECONDS, the thread writes one
+warning with the place in the code where the loop is, and ends.
 """
 
 import os
@@ -42,12 +42,12 @@ def watch(loop: "Any", log: "ConcurrentLog", running: "dict[Task[Any], Invocatio
         time.sleep(BLOCKED_SECONDS)
         if not running:
             continue
-        sign = threading.Event()
+        has_run = threading.Event()
         try:
-            loop.call_soon_threadsafe(sign.set)
+            loop.call_soon_threadsafe(has_run.set)
         except RuntimeError:  # the loop is closed
             return
-        if not sign.wait(BLOCKED_SECONDS):
+        if not has_run.wait(BLOCKED_SECONDS):
             place = place_of(sys._current_frames().get(thread))
             task = import_standard("asyncio").current_task(loop)
             log.enter_context(running.get(task) if task is not None else None)

@@ -1,7 +1,7 @@
 """The invocation that a dead worker has left, found with the parent's duplicate of its connection.
 
-The worker has recorded how far it came; see `worker_state`. Only the kernel can answer two more questions: has an
-invocation arrived that the worker did not live to read, and was the first byte of a response written?
+The worker has recorded its last step; see `worker_state`. The socket has the rest: an invocation that has arrived and
+that the worker has not read, and whether the first byte of a response was written.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def has_written(connection: "socket.socket | None", threshold: int) -> bool:
 
 
 def unread_invocation(connection: "socket.socket | None") -> "Invocation | None":
-    """Return the invocation that has arrived for a worker that did not live to read it."""
+    """Return the invocation that has arrived and that the dead worker has not read."""
     if connection is None:
         return None
     received = b""

@@ -6,7 +6,7 @@ task with a connection of its own. What can go wrong, and how each case is handl
 - One invocation must not stop the others. Sends and receives wait on the loop, a thread writes the log, and a thread
   watches for handlers that block the loop.
 - Errors, `sys.exit` and cancellations end one invocation. Each has a task of its own, which the slot waits for.
-- At the deadline the task is cancelled. It may ignore that, or need long for its clean-up, so the error is sent after
+- At the deadline the task is cancelled. It may ignore that, or take long to clean up, so the error is sent after
   CANCELLATION_TIMEOUT at the latest. The slot serves no other invocation until the task has ended: the service counts
   its code as running.
 - A reader that is slow and a deadline come together. Then the error cannot be sent either; after REPORT_TIMEOUT the

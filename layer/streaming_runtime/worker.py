@@ -9,7 +9,7 @@ has ended (see `worker_state`). What is different from an on-demand process:
 - A received invocation is recorded before it is taken out of the socket (MSG_PEEK). A worker that is killed in between
   leaves it there, and the parent reports it.
 - The service signals the process group, and the parent forwards signals. So the same SIGTERM can arrive twice.
-- When the parent is killed, nobody would end the worker. So the kernel sends SIGTERM when the parent's end of the
+- When the parent is killed, the worker has to end too. So the kernel sends it SIGTERM when the parent's end of the
   channel closes.
 """
 
@@ -370,5 +370,5 @@ def end_with_parent(channel: int) -> None:
         fcntl.fcntl(channel, fcntl.F_SETFL, fcntl.fcntl(channel, fcntl.F_GETFL) | os.O_ASYNC)
     except (OSError, AttributeError):  # another system than Linux
         return
-    if worker_state.is_readable(channel):  # it ended before the kernel could know
+    if worker_state.is_readable(channel):  # it ended before O_ASYNC was set
         os.kill(os.getpid(), signal.SIGTERM)

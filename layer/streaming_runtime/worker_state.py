@@ -1,8 +1,8 @@
 """The state of each slot, in memory that the parent and all workers share (Lambda Managed Instances).
 
-A worker can be killed between any two instructions. The parent then has to know whether the worker had an invocation,
-which one, and whether its response had begun: only before that is `/error` accepted. So each worker records every step
-here before it takes it, and the parent reads the record when the worker has ended.
+A worker can be killed between any two instructions. The parent then needs its invocation, if there was one, and
+whether the response had begun: `/error` is accepted only before that. So each worker records every step here before it
+takes it, and the parent reads the record when the worker has ended.
 
     IDLE        no invocation, or one that is still unread in the socket
     INVOKED     the invocation has been received; nothing was sent for it
@@ -131,7 +131,7 @@ class Slot:
         return self._memory[start + 2 : start + 2 + length].decode("utf-8", "surrogateescape")
 
 
-# --- What the kernel knows about a connection -------------------------------------------------------------------------
+# --- The bytes of a connection that the kernel counts -----------------------------------------------------------------
 
 # Linux 4.19, struct tcp_info of linux/tcp.h: tcpi_notsent_bytes, tcpi_bytes_sent and tcpi_bytes_retrans.
 NOT_SENT, SENT, RETRANSMITTED = slice(144, 148), slice(200, 208), slice(208, 216)

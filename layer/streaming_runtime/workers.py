@@ -96,7 +96,7 @@ class Worker:
         self.channel: Any = None
         self.child_channel: Any = None
         self.started = 0.0  # time.monotonic()
-        self.due: float | None = 0.0  # when it is to be started
+        self.due: float | None = 0.0  # when to start it
         self.invocations = 0  # of its slots, at its start
         self.deaths = 0  # in a row, each after a short life without a second invocation
         self.failed_starts = 0  # in a row
@@ -292,7 +292,7 @@ class Parent:
                 return
             subject, _, value = message.decode().partition(" ")
             if subject == "kind":
-                self._learn_kind(value)
+                self._start_others(value)
             for _, _, data in rights:
                 previous = worker.connections.pop(int(value), None)
                 if previous is not None:
@@ -303,8 +303,8 @@ class Parent:
         if self._channels.pop(worker.channel.fileno(), None) is not None:
             self._poller.unregister(worker.channel)
 
-    def _learn_kind(self, kind: str) -> None:
-        """After the first worker has imported the function: start the others."""
+    def _start_others(self, kind: str) -> None:
+        """After the first worker has imported the function, plan the start of the others."""
         if not self._kind:
             self._kind = kind
             slots = slot_kinds.shares(kind, self.slots)
@@ -370,7 +370,7 @@ class Parent:
     # Accounting for invocations
 
     def _account_for(self, worker: Worker, end: str) -> str:
-        """Report the invocations of a dead worker that nobody else can report. Return the request id of one of them."""
+        """Report the invocations that a dead worker could not report. Return the request id of one of them."""
         lost: list[Invocation] = []
         served = ""
         connections, worker.connections = worker.connections, {}
