@@ -58,7 +58,7 @@ def test_detach_removes_the_layer_and_the_variable_and_can_be_rolled_back(mixed:
     attached = mixed.fleet()
     (mixed.checkout.root / "journal").unlink()
     stdout = mixed.done(*DETACH)
-    assert stdout.startswith(f"Detach {NAME}, ")
+    assert stdout.startswith(f"Detach {NAME} in ") and f"{NAME} 2→none\n" in stdout
     assert f"{FIRST} is removed" in stdout
     assert mixed.fleet() == layers_before | {"layer-only": []}
     assert variables(mixed) == variables_before

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tools.common import output
-from tools.fleet.aws.arns import LayerVersion, Place, layer_of, short
+from tools.fleet.aws.arns import Layer, LayerVersion, Place, layer_of, short
 from tools.fleet.rollout.aliases import weights_text
 from tools.fleet.rollout.events import BACKWARDS, FunctionState
 from tools.fleet.rollout.history import ROLLBACK_REQUESTED, History, Record
@@ -118,12 +118,17 @@ def _change(row: _Row, with_name: bool) -> str:
     """Return the change of our layers in one row, such as `3→6`."""
     if row.old == row.new:
         return "alias only"
-    versions = {LayerVersion.parse(arn).layer: LayerVersion.parse(arn).number for arn in row.old if layer_of(arn)}
-    parts = []
-    for new in (LayerVersion.parse(arn) for arn in row.new if arn not in row.old):
-        name = f"{new.layer.name} " if with_name else ""
-        parts.append(f"{name}{versions.get(new.layer, 'none')}→{new.number}")
-    return " and ".join(parts)
+    before, after = _numbers(row.old), _numbers(row.new)
+    return " and ".join(
+        f"{f'{layer.name} ' if with_name else ''}{before.get(layer, 'none')}→{after.get(layer, 'none')}"
+        for layer in dict.fromkeys((*before, *after))
+        if before.get(layer) != after.get(layer)
+    )
+
+
+def _numbers(arns: Sequence[str]) -> dict[Layer, int]:
+    versions = (LayerVersion.parse(arn) for arn in arns if layer_of(arn))
+    return {version.layer: version.number for version in versions}
 
 
 def _unchanged(steps: Sequence[Step], is_verbose: bool) -> Iterator[str]:
