@@ -158,6 +158,14 @@ def test_verify_finds_another_signature_than_the_recorded_one(signing: Cloud) ->
     assert done.returncode == 1 and "sha256" in done.stdout
 
 
+def test_verify_finds_another_signing_profile_than_the_recorded_one(signing: Cloud) -> None:
+    signing.done(*WORDS)
+    path = signing.checkout.root / "layer-manifest.json"
+    path.write_text(path.read_text().replace(f"/signing-profiles/{PROFILE}/", "/signing-profiles/another/"))
+    done = signing.run("verify")
+    assert done.returncode == 1 and "signing profile" in done.stdout
+
+
 # Refusals
 
 
@@ -190,6 +198,13 @@ def test_a_signed_zip_with_other_files_is_not_published(signing: Cloud) -> None:
     signing.standin.signing.changes_files = True
     done = signing.run(*WORDS)
     assert done.returncode == 1 and "contains other files than were signed" in done.stdout + done.stderr
+    assert "PublishLayerVersion" not in signing.standin.counted()
+
+
+def test_a_zip_without_a_signature_is_not_published(signing: Cloud) -> None:
+    signing.standin.signing.omits_signature = True
+    done = signing.run(*WORDS)
+    assert done.returncode == 1 and "contains no signature: check the signing profile" in done.stdout + done.stderr
     assert "PublishLayerVersion" not in signing.standin.counted()
 
 

@@ -279,6 +279,16 @@ def test_both_formats_name_the_interpreter_and_the_libraries_with_version_licenc
         assert {"purl": cyclonedx[name]["purl"], "cpe23Type": cyclonedx[name]["cpe"]} == references
 
 
+def test_our_files_have_our_licence_and_those_of_the_interpreter_none(release: Release) -> None:
+    spdx = document(release, BUNDLED.replace(".zip", ".spdx.json"))["files"]
+    cyclonedx = document(release, BUNDLED.replace(".zip", ".cdx.json"))["components"]
+    concluded = {file["fileName"].removeprefix("./"): file["licenseConcluded"] for file in spdx}
+    stated = {each["name"]: each.get("licenses") for each in cyclonedx if each["type"] == "file"}
+    for path in ("runtime.py", "cpython/VARIANT"):
+        assert (concluded[path], stated[path]) == ("Apache-2.0", [{"license": {"id": "Apache-2.0"}}])
+    assert (concluded["cpython/bin/python3"], stated["cpython/bin/python3"]) == ("NOASSERTION", None)
+
+
 def test_identifiers_and_times_come_from_the_commit_and_the_zip(release: Release) -> None:
     spdx = {name: document(release, name.replace(".zip", ".spdx.json")) for name in ZIPS}
     cyclonedx = {name: document(release, name.replace(".zip", ".cdx.json")) for name in ZIPS}
@@ -412,6 +422,29 @@ def test_a_changed_line_is_shown_as_a_difference(release: Release, published: Pa
     text = report(release, path)
     assert "function.zip is not the released zip: its sha256 is " in text
     assert "different  lambda_function.py\n" in text and "  -import evil\n" in text
+
+
+def listed(path: Path, digest: str) -> None:
+    """Write the provenance beside a zip again, with another hash of that zip."""
+    statement = path.with_name("provenance.json")
+    value = json.loads(statement.read_bytes())
+    [subject] = (each for each in value["subject"] if each["name"] == path.name)
+    subject["digest"]["sha256"] = digest
+    statement.write_text(json.dumps(value))
+
+
+def test_a_changed_zip_is_different_although_the_provenance_lists_it(release: Release, published: Path) -> None:
+    path = published / "function.zip"
+    changed(path, **{"lambda_function.py": b"import evil\n"})
+    listed(path, sha256(path))
+    text = report(release, path)
+    assert "is not the released zip" not in text and "different  lambda_function.py\n" in text
+
+
+def test_an_equal_zip_that_the_provenance_does_not_list_is_an_error(release: Release, published: Path) -> None:
+    path = published / "function.zip"
+    listed(path, "0" * 64)
+    assert f"the provenance lists {'0' * 64}\nequal: both have the sha256 " in report(release, path)
 
 
 def in_memory(entries: dict[str, bytes], *when: int) -> bytes:

@@ -39,6 +39,7 @@ LATE_IMPORTS = {
     ("tools/emulator/run.py", "tools.emulator.serving"): "one invocation does not need the endpoints",
     ("tools/emulator/run.py", "tools.emulator.debugging"): "only --api-only and --debug need it",
     ("tools/emulator/serving.py", "tools.emulator.debugging"): "only --api-only needs it",
+    ("tools/emulator/debugged_runtime.py", "debugpy"): "only a function's interpreter has it",
     ("tools/emulator/options.py", "tools.emulator.deployment.template"): "only --template needs it",
     ("tools/emulator/deployment/template_values.py", "yaml"): "only templates in YAML need it",
     ("tools/emulator/arguments.py", "tools.packaging.manifest"): "only --version needs it",

@@ -37,12 +37,14 @@ class SigningJobs:
         profiles: the version of the profile that has signed a zip, by the `CodeSha256` of that.
         looks_until_done: the number of reads that see a new job in progress.
         changes_files: the signed zip lacks a file, as after an error of the service.
+        omits_signature: the zip that is returned has no signature.
     """
 
     def __init__(self) -> None:
         self.profiles: dict[str, str] = {}
         self.looks_until_done = 2
         self.changes_files = False
+        self.omits_signature = False
         self._jobs: dict[str, Job] = {}
         self._tokens: dict[str, str] = {}
 
@@ -91,5 +93,6 @@ class SigningJobs:
                 return None
             for info in infos[1:] if self.changes_files else infos:
                 signed.writestr(info, archive.read(info))
-            signed.writestr(SIGNATURE, os.urandom(64))
+            if not self.omits_signature:
+                signed.writestr(SIGNATURE, os.urandom(64))
         return buffer.getvalue()

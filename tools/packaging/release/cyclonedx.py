@@ -25,7 +25,7 @@ def document(contents: Contents) -> bytes:
             "tools": {"components": [{"type": "application", "name": contents.tool, "version": contents.version}]},
             "component": _root(contents),
         },
-        "components": [*map(_component, others), *map(_file, contents.files)],
+        "components": [*map(_component, others), *(_file(file, contents.licence) for file in contents.files)],
         "dependencies": list(_dependencies(contents)),
     }
     return json.dumps(value, indent=1).encode() + b"\n"
@@ -69,13 +69,14 @@ def _licences(expression: str) -> list[dict[str, Any]]:
     return [{"expression": expression}] if " " in expression else [{"license": {"id": expression}}]
 
 
-def _file(file: FileHashes) -> dict[str, Any]:
-    return {
+def _file(file: FileHashes, licence: str) -> dict[str, Any]:
+    value = {
         "type": "file",
         "bom-ref": f"file:{file.path}",
         "name": file.path,
         "hashes": [{"alg": "SHA-1", "content": file.sha1}, {"alg": "SHA-256", "content": file.sha256}],
     }
+    return value | ({"licenses": _licences(licence)} if file.is_ours else {})
 
 
 def _dependencies(contents: Contents) -> Iterator[dict[str, Any]]:

@@ -67,7 +67,8 @@ def _files(sources: Sources, release: Release) -> Files:
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sboms.items()}
     statement = provenance.statement(sources.manifest, made, git.remote_url(sources.root), hashes)
     text = notes.notes(sources.manifest, release.section, {name: len(data) for name, data in zips.items()}, sha256)
-    return Files(zips, {**sboms, provenance.FILE_NAME: statement, notes.FILE_NAME: text}, record)
+    lines = b"".join(sorted(record.splitlines(keepends=True)))
+    return Files(zips, {**sboms, provenance.FILE_NAME: statement, notes.FILE_NAME: text}, lines)
 
 
 def _builds(sources: Sources) -> Iterator[Build]:

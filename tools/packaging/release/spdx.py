@@ -27,7 +27,7 @@ def document(contents: Contents) -> bytes:
             "creators": [f"Tool: {contents.tool}-{contents.version}"],
         },
         "packages": [_package(contents), *(_component(each) for each in _components(contents))],
-        "files": [_file(number, file) for number, file in enumerate(contents.files)],
+        "files": [_file(number, file, contents.licence) for number, file in enumerate(contents.files)],
         "relationships": list(_relationships(contents)),
     }
     return json.dumps(value, indent=1).encode() + b"\n"
@@ -90,7 +90,7 @@ def _reference(category: str, kind: str, locator: str) -> dict[str, str]:
     return {"referenceCategory": category, "referenceType": kind, "referenceLocator": locator}
 
 
-def _file(number: int, file: FileHashes) -> dict[str, Any]:
+def _file(number: int, file: FileHashes, licence: str) -> dict[str, Any]:
     return {
         "SPDXID": _file_id(number),
         "fileName": f"./{file.path}",
@@ -99,7 +99,7 @@ def _file(number: int, file: FileHashes) -> dict[str, Any]:
             {"algorithm": "SHA1", "checksumValue": file.sha1},
             {"algorithm": "SHA256", "checksumValue": file.sha256},
         ],
-        "licenseConcluded": _NO_ASSERTION,
+        "licenseConcluded": licence if file.is_ours else _NO_ASSERTION,
         "licenseInfoInFiles": [_NO_ASSERTION],
         "copyrightText": _NO_ASSERTION,
     }
