@@ -54,6 +54,7 @@ _PUBLISHED_KEYS: dict[str, type] = {
     "sharedWith": list,
 }
 _SIGNED_KEYS: dict[str, type] = {"signedSha256": str, "signedSize": int, "signingProfileVersion": str}
+_OPTIONAL_PUBLISHED_KEYS: dict[str, type] = {**_SIGNED_KEYS, "bundled": str}
 _JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
 
 # AWS Lambda API Reference, API_PublishLayerVersion: lengths in characters, and the number of CompatibleRuntimes.
@@ -113,6 +114,7 @@ class Published:
         sharedWith: who may use it besides the account: `public`, or accounts and organizations.
         signedSha256, signedSize: of the zip that AWS Signer has made of it; empty and 0 if the version is not signed.
         signingProfileVersion: the ARN of the version of the signing profile.
+        bundled: the CPython in the zip and the name of its build, as in `INTERPRETERS`; empty if unknown.
     """
 
     variant: str
@@ -127,11 +129,12 @@ class Published:
     signedSha256: str = ""
     signedSize: int = 0
     signingProfileVersion: str = ""
+    bundled: str = ""
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The entry as in the manifest, where only a signed version has the fields about that."""
-        return {key: value for key, value in asdict(self).items() if value or key not in _SIGNED_KEYS}
+        """The entry as in the manifest, without the optional fields that have no value."""
+        return {key: value for key, value in asdict(self).items() if value or key not in _OPTIONAL_PUBLISHED_KEYS}
 
     @property
     def published_sha256(self) -> str:
@@ -320,7 +323,7 @@ def _pin(value: Any, where: str) -> Pin:
 
 
 def _published(value: Any, where: str) -> Published:
-    fields = _fields(value, _PUBLISHED_KEYS, where, _SIGNED_KEYS)
+    fields = _fields(value, _PUBLISHED_KEYS, where, _OPTIONAL_PUBLISHED_KEYS)
     entry = Published(**(fields | {"sharedWith": _strings(fields, "sharedWith")}))
     _check_entry(entry, where)
     if not _VERSION.fullmatch(entry.version):

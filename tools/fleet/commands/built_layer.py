@@ -16,16 +16,22 @@ from tools.common.errors import ToolError
 from tools.common.paths import read, shown
 from tools.fleet.commands.interface import Context
 from tools.packaging.manifest import Manifest, Variant
+from tools.packaging.zips.output import INTERPRETERS_NAME
 
 _SMALL_BYTES = 1_000_000  # more than any file of the layer itself has
 
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """The zip of a variant."""
+    """The zip of a variant.
+
+    Args:
+        bundled: the CPython in it and the name of its build, as in `INTERPRETERS`; empty if unknown.
+    """
 
     variant: Variant
     data: bytes
+    bundled: str = ""
 
     @property
     def sha256(self) -> str:
@@ -44,7 +50,15 @@ def read_layer(context: Context, variant: Variant, folder: Path, dry_run: bool) 
     """
     data = _read(context, variant, folder, dry_run)
     _check(context.manifest, context.root, variant, data, context.output.note)
-    return BuiltLayer(variant, data)
+    return BuiltLayer(variant, data, _bundled(folder, variant))
+
+
+def _bundled(folder: Path, variant: Variant) -> str:
+    """Return what the build has recorded about the CPython in the zip, without the hash of its archive."""
+    path = folder / INTERPRETERS_NAME
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    start = f"{variant.zip_name}  bundled  "
+    return next((line.removeprefix(start).split(", sha256 ")[0] for line in lines if line.startswith(start)), "")
 
 
 def _read(context: Context, variant: Variant, folder: Path, dry_run: bool) -> bytes:

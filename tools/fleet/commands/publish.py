@@ -336,6 +336,7 @@ class Publisher:
             signedSha256=b64decode(info.sha256).hex() if is_signed else "",
             signedSize=info.size if is_signed else 0,
             signingProfileVersion=info.signing_profile if is_signed else "",
+            bundled=built.bundled,
         )
 
     def _share(self, version: LayerVersion, grantees: Sequence[str]) -> None:

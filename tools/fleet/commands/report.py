@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +24,14 @@ from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.summary import append_summary
 from tools.fleet.rollout.target_version import project_layers, published
+from tools.packaging.manifest import Manifest, Pin
 
-PROBLEM_OF = {"behind": "outdated", "deleted": "deleted", "unshared": "not shared"}  # by the value of --fail-on
+PROBLEM_OF = {
+    "behind": "outdated",
+    "bundle": "outdated bundle",
+    "deleted": "deleted",
+    "unshared": "not shared",
+}  # by the value of --fail-on
 
 
 def _add_arguments(parser: Parser) -> None:
@@ -143,6 +150,7 @@ class Region:
             read = pool.map(lambda version: self._layers.get(version, self._place.account), versions)
             infos = dict(zip(versions, read, strict=True))
         expected = self._expected_numbers()
+        bundles = outdated_bundles(self._manifest)
         first_of = _first_of_bytes(infos)
         for function in functions:
             for version in self._versions_of(function):
@@ -155,7 +163,11 @@ class Region:
                     function.capacity_provider,
                     version,
                     _release(self._manifest.name, infos[version]),
-                    (*_problems(function, version, infos[version], expected), *_duplicate(version, first_of)),
+                    (
+                        *_problems(function, version, infos[version], expected),
+                        *bundles.get(str(version), ()),
+                        *_duplicate(version, first_of),
+                    ),
                 )
 
     def _versions_of(self, function: Function) -> list[LayerVersion]:
@@ -173,6 +185,31 @@ class Region:
             elif numbers := self._layers.numbers(layer):
                 expected[layer] = numbers[0][0]
         return expected
+
+
+_BUNDLED = re.compile(r"CPython (?P<version>3\.\d+\.\d+), (python-build-standalone (?P<release>\d{8}) )?.*")
+
+
+def outdated_bundles(manifest: Manifest) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return the problem of each published version whose CPython is older than the pinned one, by ARN.
+
+    python-build-standalone links OpenSSL and the other libraries into its CPython. So an older build of the same
+    CPython is outdated too.
+    """
+    pins = {f"python{pin.python}-{pin.architecture}": pin for pin in manifest.pins}
+    found: dict[str, tuple[tuple[str, str], ...]] = {}
+    for entry in manifest.published:
+        pin, match = pins.get(entry.variant), _BUNDLED.fullmatch(entry.bundled)
+        if pin and match and _is_older(match["version"], match["release"], pin):
+            built = f" of {match['release']}" if match["release"] else ""
+            detail = f"CPython {match['version']}{built}, pinned: {pin.version} of {pin.release}"
+            found[entry.arn] = (("outdated bundle", detail),)
+    return found
+
+
+def _is_older(version: str, release: str | None, pin: Pin) -> bool:
+    own, pinned = (tuple(map(int, each.split("."))) for each in (version, pin.version))
+    return own < pinned or (own == pinned and release is not None and release < pin.release)
 
 
 def _first_of_bytes(infos: Mapping[LayerVersion, LayerInfo | Unavailable]) -> dict[LayerVersion, LayerVersion]:

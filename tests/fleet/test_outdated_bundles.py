@@ -1,0 +1,72 @@
+"""`report` of functions whose self-contained layer contains an older CPython than the pinned one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.cloud import OURS, Cloud, zipped
+
+VARIANT = "python3.13-arm64"
+RECORD = "layer-{}.zip  bundled  {}, sha256 0123\nlayer-{}.zip  deflated  zlib 1.3.1\n"
+
+
+def pin(cloud: Cloud, version: str, release: str) -> None:
+    """Pin another release for 3.13."""
+    path = cloud.checkout.root / "layer-manifest.json"
+    manifest = json.loads(path.read_bytes())
+    for each in manifest["selfContained"]["interpreters"]:
+        if each["python"] == "3.13":
+            each.update(version=version, release=release)
+    path.write_text(json.dumps(manifest, indent=2))
+
+
+def publish(cloud: Cloud, bundled: str | None) -> None:
+    """Publish a layer whose build has recorded what it contains, and attach it to a function."""
+    files = {"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n'}
+    (cloud.checkout.dist / f"layer-{VARIANT}.zip").write_bytes(zipped(files))
+    record = "" if bundled is None else RECORD.format(VARIANT, bundled, VARIANT)
+    (cloud.checkout.dist / "INTERPRETERS").write_text(f"layer-slim.zip  bytecode  CPython 3.13.0\n{record}")
+    cloud.done("publish", "--variant", VARIANT)
+    arn = f"{OURS}-python3-13-arm64:1"
+    cloud.function("f", [arn], Runtime="provided.al2023", Architectures=["arm64"])
+
+
+def row(cloud: Cloud, *options: str, status: int = 0) -> Any:
+    [found] = cloud.json("report", *options, status=status)["functions"]
+    return found["problems"]
+
+
+BUILD = "CPython 3.13.17, python-build-standalone 20261021 3.13.17 arm64"
+
+
+@pytest.mark.parametrize(
+    ("bundled", "version", "release", "is_outdated"),
+    [
+        (BUILD, "3.13.17", "20261021", False),
+        (BUILD, "3.13.18", "20261110", True),
+        (BUILD, "3.13.17", "20261110", True),  # the same CPython with a newer OpenSSL
+        (BUILD, "3.13.16", "20261110", False),
+        ("CPython 3.13.9, python-build-standalone 20261021 3.13.9 arm64", "3.13.10", "20261021", True),
+        ("CPython 3.13.17, /home/me/cpython.tar.gz", "3.13.17", "20261110", False),
+        ("CPython 3.13.17, /home/me/cpython.tar.gz", "3.13.18", "20261110", True),
+        (None, "3.13.18", "20261110", False),
+    ],
+)
+def test_a_bundle_is_outdated_if_the_pinned_build_is_newer(
+    cloud: Cloud, bundled: str | None, version: str, release: str, is_outdated: bool
+) -> None:
+    publish(cloud, bundled)
+    pin(cloud, version, release)
+    assert row(cloud) == (["outdated bundle"] if is_outdated else [])
+    assert row(cloud, "--fail-on", "bundle", status=int(is_outdated)) == row(cloud)
+
+
+def test_the_report_names_both_builds(cloud: Cloud) -> None:
+    publish(cloud, BUILD)
+    pin(cloud, "3.13.18", "20261110")
+    [entry] = cloud.manifest()["published"]
+    assert entry["bundled"] == BUILD
+    problem = "outdated bundle (CPython 3.13.17 of 20261021, pinned: 3.13.18 of 20261110)"
+    assert problem in cloud.done("report")
