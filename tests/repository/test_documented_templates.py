@@ -15,7 +15,7 @@ from samtranslator.public.translator import ManagedPolicyLoader
 from samtranslator.translator.transform import transform
 from support import documents
 from support.checkout import ROOT
-from support.cloud import OURS, REGION, Cloud
+from support.cloud import ACCOUNT, FOREIGN_ACCOUNT, FOREIGN_KEY, HANDLER, OURS, REGION, Cloud
 from support.documents import Block
 from support.lambda_standin import Call
 
@@ -158,6 +158,45 @@ def test_the_rollout_policy_allows_exactly_the_lambda_actions_that_are_used(clou
     assert used_objects == {action for action in actions(ROLLOUT_POLICY) if action.startswith("s3:")}
     # The stand-in returns tags with GetFunction, has one URL for each function, and the version is given by number.
     unused = {"lambda:ListTags", "lambda:GetFunctionUrlConfig", "lambda:ListLayerVersions"}
-    # Its account has no code signing configuration to read.
-    unused |= {"lambda:GetCodeSigningConfig", "lambda:ListFunctionsByCodeSigningConfig"}
+    read_code_signing(cloud)
     assert used(cloud.standin.calls) | unused == lambda_actions(ROLLOUT_POLICY)
+
+
+def read_code_signing(cloud: Cloud) -> None:
+    """Find a function whose layers must be signed: by the lists, and without them by the function."""
+    signing = {
+        action.removeprefix("lambda:")
+        for statement in ROLLOUT_POLICY["Statement"]
+        if statement["Sid"] == "CodeSigning"
+        for action in statement["Action"]
+    }
+    cloud.function("signed", [f"{OURS}:3"])
+    cloud.standin.calls.pop()  # CreateFunction
+    cloud.standin.faults.signing.add("signed")
+    start = len(cloud.standin.calls)
+    for denied in ("ListCodeSigningConfigs", "none"):
+        cloud.standin.faults.on = lambda call, denied=denied: 403 if call.operation == denied else None
+        plan = cloud.json("rollout", "hello", "signed", "--to", "4", "--dry-run")
+        (step,) = (each for each in plan["functions"] if each["name"] == "signed")
+        assert step["verdict"] == "skipped" and "code signing" in step["reason"]
+    assert {call.operation for call in cloud.standin.calls[start:]} & signing == signing
+
+
+def test_own_credentials_need_only_the_bucket_and_the_roles(cloud: Cloud) -> None:
+    """With `--assume-role`, everything else is called with the credentials of the role."""
+    role = f"arn:aws:iam::{FOREIGN_ACCOUNT}:role/ROLE"
+    client = cloud.client(key=FOREIGN_KEY)
+    runs = cloud.client("iam", key=FOREIGN_KEY).create_role(RoleName="runs", AssumeRolePolicyDocument="{}")
+    arns = cloud.layer(count=2, key=FOREIGN_KEY)
+    options = {"Runtime": "python3.13", "Handler": "lambda_function.handler", "Role": runs["Role"]["Arn"]}
+    client.create_function(FunctionName="f", Layers=arns[:1], Code={"ZipFile": HANDLER}, **options)
+    cloud.client("s3").create_bucket(Bucket="team", CreateBucketConfiguration={"LocationConstraint": REGION})
+    cloud.standin.calls.clear()
+    words = ["--to", "2", "--yes", "--max-error-rate", "5", "--canary", "1", "--assume-role", role]
+    cloud.done("rollout", "f", *words, "--journal", "s3://team/journals/")
+    cloud.done("report", "--assume-role", role)
+    own = {(call.service, call.operation) for call in cloud.standin.calls if call.account == ACCOUNT}
+    assert {service for service, _ in own} == {"sts", "s3"}
+    assert {name for service, name in own if service == "sts"} == {"AssumeRole"}
+    (statement,) = (each for each in ROLLOUT_POLICY["Statement"] if each["Sid"] == "AssumeRole")
+    assert statement["Action"] == "sts:AssumeRole" and statement["Resource"].endswith(":role/ROLE")
