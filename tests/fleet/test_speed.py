@@ -6,16 +6,22 @@ The clock advances in pauses only (see `clock`), so a roll-out at the pace that 
 from __future__ import annotations
 
 import io
+import os
+import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.clock import Clock
 from support.cloud import OURS, Cloud
-from support.lambda_in_memory import BEFORE, OTHER, PLACE, function_arn
+from support.lambda_in_memory import BEFORE, OTHER, PLACE, MemoryDisk, Region, function_arn
+from support.lambda_in_memory import OURS as IN_MEMORY
 
 from tools.common.output import TIMES, Output, printable
 from tools.fleet.aws.models import Function
 from tools.fleet.aws.pace import DEFAULT_RATE, Pace
+from tools.fleet.commands import rollout
+from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import rendering
 from tools.fleet.rollout.options import Options
 from tools.fleet.rollout.plan import PlacePlan, Verdict, plan
@@ -89,6 +95,34 @@ def test_a_wrong_number_of_workers_is_one_line(cloud: Cloud, value: str) -> None
     for words in (["rollout", "f"], ["rollback", "journal"]):
         message = cloud.refusal(*words, f"--workers={value}", status=2)
         assert f"{value!r} is not a number of threads from 1 to 64" in message
+
+
+# --- Memory
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.long)])
+def test_memory_does_not_grow_with_the_calls(count: int, tmp_path: Path) -> None:
+    """The plan takes about 2 kB for each function. The calls for it, and its lines in the journal, leave little."""
+    region = Region({f"f-{number:04}": [f"{IN_MEMORY}:1"] for number in range(count)})
+    used: list[int] = []
+
+    def measure(operation: str, name: str) -> None:
+        if operation == "update_function_configuration":
+            used.append(tracemalloc.get_traced_memory()[0])
+
+    region.on_call = measure
+    environment = Environment(pace=region.pace, connect=lambda pace: region, disk=MemoryDisk())  # type: ignore[arg-type,return-value]
+    tracemalloc.start()
+    try:
+        with open(os.devnull, "w") as output:
+            context = Context(environment, Output(out=output, err=output))
+            rollout.roll_out(context, Options(all_using=True, to="2", yes=True), tmp_path / "journal")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(used) == count
+    assert used[-1] - used[0] < 1_000 * count  # bytes; the region in memory notes the updates, too
+    assert peak < 6_000 * count
 
 
 # --- Progress
