@@ -39,6 +39,35 @@ def test_requests_are_an_interval_apart_and_a_429_delays_all_threads() -> None:
     assert clock.now == 101.25
 
 
+def test_a_429_does_not_shorten_the_interval() -> None:
+    clock = Clock()
+    pacer = Pacer(Pace(sleep=clock.sleep, clock=clock, between_requests=5))
+    pacer.wait("before-send.lambda.UpdateAlias")
+    pacer.record("response-received.lambda.UpdateAlias", parsed_response=THROTTLED)
+    pacer.wait("before-send.lambda.UpdateAlias")
+    assert clock.now == 105
+
+
+def test_a_thread_waits_while_another_one_sleeps() -> None:
+    clock = Clock()
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        if not waited:  # the first thread sleeps
+            second = threading.Thread(target=pacer.wait, args=["before-send.lambda.UpdateAlias"])
+            waited.append(second)
+            second.start()
+            second.join(0.3)
+            assert second.is_alive()
+        clock.sleep(seconds)
+
+    pacer = Pacer(Pace(sleep=sleep, clock=clock))
+    for _ in range(2):
+        pacer.wait("before-send.lambda.UpdateAlias")
+    waited[0].join()
+    assert clock.now == 100.25
+
+
 def test_a_late_thread_does_not_shorten_the_interval_of_the_next() -> None:
     clock = Clock()
     late = iter([0.5])

@@ -154,6 +154,24 @@ def test_eight_threads_may_die_at_any_step(tmp_path: Path, seed: int) -> None:
     assert len(region.updates) == FUNCTIONS
 
 
+def test_a_function_that_was_probed_before_a_crash_is_not_invoked_again(tmp_path: Path) -> None:
+    region, path = with_aliases(Region(fleet(1))), tmp_path / "journal"
+    invoked = []
+
+    def die_after_the_probe(operation: str, name: str) -> None:
+        if operation == "publish_version":
+            raise Crash
+        if operation == "invoke":
+            invoked.append(name)
+
+    region.on_call = die_after_the_probe
+    with pytest.raises(Crash):
+        roll_out(region, path, workers=1, alias="live", probe="{}")
+    region.on_call = lambda operation, name: invoked.append(name) if operation == "invoke" else None
+    assert resume(region, path, alias="live", probe="{}") == 0
+    assert invoked == ["f-00"]
+
+
 @pytest.mark.long
 def test_a_process_may_die_while_it_publishes_and_moves_aliases(tmp_path: Path) -> None:
     steps = number_of_steps(tmp_path, alias="live")

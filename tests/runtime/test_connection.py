@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+from pathlib import Path
 
 import pytest
 from support.function_process import TIMEOUT, Gate, invocation
@@ -66,7 +68,8 @@ def test_an_idle_connection_that_ends_is_replaced(runtime, how):
         assert function.respond(number).body == b"%d" % number
 
 
-def test_a_connection_that_ends_while_the_handler_runs_is_replaced(runtime):
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_connection_that_ends_while_the_handler_runs_is_replaced(runtime, how):
     code = """
         def handler(event, context):
             open(event).close()
@@ -76,7 +79,7 @@ def test_a_connection_that_ends_while_the_handler_runs_is_replaced(runtime):
     gate = str(function.task / "gate")
     os.mkfifo(gate)
     request_id = function.invoke(gate)
-    function.peer.close()
+    getattr(function.peer, how)()
     function.peer = None
     open(gate, "w").close()
     assert function.read_response(request_id).body == b"a"
@@ -116,6 +119,25 @@ def test_a_connection_that_ends_within_a_stream_closes_the_generator(runtime, ho
     assert "was not delivered" in function.stderr and function.stderr.count("\n") == 1
 
 
+def test_a_function_that_dies_of_sigpipe_does_not_die_of_a_connection_that_ends(runtime):
+    function = runtime(
+        """
+        import signal
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+        def handler(event, context):
+            while True:
+                yield b"x"
+        """
+    )
+    function.expect_response(function.invoke())
+    function.peer.read_chunk()
+    function.peer.reset()
+    function.connect()
+    function.expect_next()
+
+
 @pytest.mark.parametrize("status", [b"413 Too Large", b"400 Bad Request"])
 def test_an_early_refusal_ends_a_stream_that_is_not_read(runtime, status):
     function = runtime(ENDLESS)
@@ -145,7 +167,8 @@ def test_an_early_refusal_of_a_stream_that_is_read_to_its_end_is_logged(runtime)
     assert "status 413" in function.stderr
 
 
-def test_an_early_acceptance_does_not_end_the_stream(runtime):
+@pytest.mark.parametrize("half_closes", [False, True], ids=["", "half-closed"])
+def test_an_early_acceptance_does_not_end_the_stream(runtime, half_closes):
     function = runtime(
         """
         def handler(event, context):
@@ -155,10 +178,25 @@ def test_an_early_acceptance_does_not_end_the_stream(runtime):
     )
     function.expect_response(function.invoke())
     function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    if half_closes:
+        function.peer.socket.shutdown(socket.SHUT_WR)
     assert [len(chunk) for chunk in iter(function.peer.read_chunk, b"")] == [1_000_000] * 50
     assert function.peer.read_trailers() == {}
     function.expect_next()
     assert function.stderr == ""
+
+
+def test_a_connection_that_ends_after_an_early_acceptance_closes_the_generator(runtime):
+    function = runtime(ENDLESS)
+    function.expect_response(function.invoke(100_000))
+    function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    for _ in range(200):  # more than all buffers contain, so the runtime has waited, and has read the acceptance
+        function.peer.read_chunk()
+    function.peer.reset()
+    function.connect()
+    function.expect_next()
+    assert function.stdout == "left\n"
+    assert "was not delivered" in function.stderr and function.stderr.count("\n") == 1
 
 
 def test_an_early_container_error_ends_the_process(runtime):
@@ -314,6 +352,34 @@ def test_small_chunks_are_sent_without_delay_and_waits_have_no_time_limit(runtim
         function.expect_next()
     response = function.read_response(function.send_invocation())
     assert json.loads(response.body) == {"blocks": True, "TCP_NODELAY": True}
+
+
+@needs_proc
+def test_an_acceptance_that_a_signal_handler_interrupts_is_not_the_response_to_next(runtime):
+    function = runtime(
+        """
+        import signal
+
+        def raise_error(signum, frame):
+            raise KeyError("the function's own signal")
+
+        signal.signal(signal.SIGUSR1, raise_error)
+
+        def handler(event, context):
+            yield b"a"
+        """
+    )
+    function.read_response(function.invoke())
+    state = Path(f"/proc/{function.process.pid}/stat")
+    while state.read_text().rpartition(")")[2].split()[0] != "S":
+        pass  # it sleeps when it waits for the acceptance
+    os.kill(function.process.pid, signal.SIGUSR1)
+    first, function.peer = function.peer, None  # stays open
+    function.connect()
+    function.expect_next()
+    first.send(FORGED)
+    assert function.read_response(function.send_invocation()).body == b"a"
+    first.close()
 
 
 @needs_proc
