@@ -252,7 +252,7 @@ def test_cyclonedx_lists_all_files_of_the_zip_with_their_hashes(release: Release
     assert found["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": sha256(release.dist / name)}]
 
 
-def test_both_formats_name_the_interpreter_and_the_libraries_with_version_licence_purl_and_cpe(
+def test_both_formats_name_the_interpreter_and_the_libraries_with_version_license_purl_and_cpe(
     release: Release,
 ) -> None:
     spdx = {each["name"]: each for each in document(release, BUNDLED.replace(".zip", ".spdx.json"))["packages"][1:]}
@@ -271,15 +271,15 @@ def test_both_formats_name_the_interpreter_and_the_libraries_with_version_licenc
         "libffi": ("3.4.8", "MIT", "pkg:generic/libffi", "cpe:2.3:a:libffi_project:libffi"),
         "xz": ("5.8.3", "0BSD", "pkg:generic/xz", "cpe:2.3:a:tukaani:xz"),
     }
-    for name, (version, licence, purl, cpe) in expected.items():
+    for name, (version, license, purl, cpe) in expected.items():
         references = {each["referenceType"]: each["referenceLocator"] for each in spdx[name]["externalRefs"]}
-        assert (spdx[name]["versionInfo"], spdx[name]["licenseDeclared"]) == (version, licence)
+        assert (spdx[name]["versionInfo"], spdx[name]["licenseDeclared"]) == (version, license)
         assert references == {"purl": f"{purl}@{version}", "cpe23Type": f"{cpe}:{version}:*:*:*:*:*:*:*"}
-        assert (cyclonedx[name]["version"], cyclonedx[name]["licenses"]) == (version, [{"license": {"id": licence}}])
+        assert (cyclonedx[name]["version"], cyclonedx[name]["licenses"]) == (version, [{"license": {"id": license}}])
         assert {"purl": cyclonedx[name]["purl"], "cpe23Type": cyclonedx[name]["cpe"]} == references
 
 
-def test_our_files_have_our_licence_and_those_of_the_interpreter_none(release: Release) -> None:
+def test_our_files_have_our_license_and_those_of_the_interpreter_none(release: Release) -> None:
     spdx = document(release, BUNDLED.replace(".zip", ".spdx.json"))["files"]
     cyclonedx = document(release, BUNDLED.replace(".zip", ".cdx.json"))["components"]
     concluded = {file["fileName"].removeprefix("./"): file["licenseConcluded"] for file in spdx}
@@ -445,6 +445,36 @@ def test_an_equal_zip_that_the_provenance_does_not_list_is_an_error(release: Rel
     path = published / "function.zip"
     listed(path, "0" * 64)
     assert f"the provenance lists {'0' * 64}\nequal: both have the sha256 " in report(release, path)
+
+
+def recompressed(path: Path) -> None:
+    """Write a zip again as another zlib would: the same files and attributes, other compressed bytes."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in entries:
+            archive.writestr(info, data, compresslevel=1)
+    listed(path, sha256(path))
+
+
+@pytest.mark.long
+def test_bytes_that_another_zlib_has_compressed_are_equal_files(release: Release, published: Path) -> None:
+    recompressed(published / BUNDLED)
+    statement = published / "provenance.json"
+    value = json.loads(statement.read_bytes())
+    value["predicate"]["buildDefinition"]["internalParameters"]["zlib"] = "zlib-ng, as zlib 1.3.1"
+    statement.write_text(json.dumps(value))
+    done = release.run("verify-build", published / BUNDLED)
+    assert done.returncode == 0
+    assert "equal files: zlib-ng, as zlib 1.3.1 compressed them to other bytes than zlib" in done.stdout
+
+
+@pytest.mark.long
+def test_other_compressed_bytes_of_the_same_zlib_are_a_difference(release: Release, published: Path) -> None:
+    recompressed(published / BUNDLED)
+    assert "the files are equal, but not their order, times, attributes or compression" in report(
+        release, published / BUNDLED
+    )
 
 
 def in_memory(entries: dict[str, bytes], *when: int) -> bytes:

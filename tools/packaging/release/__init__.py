@@ -9,7 +9,7 @@ Reading order:
     provenance     the in-toto statement with the SLSA predicate
     spdx           the SBOM in SPDX 2.3; `cyclonedx` the one in CycloneDX 1.6
     contents       what an SBOM lists: the files of a zip, its CPython and the libraries in it
-    libraries      the libraries of a CPython, with version, licence, purl and CPE
+    libraries      the libraries of a CPython, with version, license, purl and CPE
     published      what the manifest lists as published: ARNs, and the page docs/layers.md
     git            reads the repository of the checkout
 

@@ -17,7 +17,7 @@ from tools.packaging.manifest import Manifest, Pin
 from tools.packaging.release.libraries import Linked, linked
 from tools.packaging.zips import archive
 
-_PYTHON_LICENCE = "Python-2.0"  # the whole licence file of CPython: SPDX License List
+_PYTHON_LICENSE = "Python-2.0"  # the whole license file of CPython: SPDX License List
 _STANDALONE = "/python-build-standalone/"
 
 
@@ -42,7 +42,7 @@ class Component:
 
     Args:
         version: None if it is not known.
-        licence: an expression of SPDX identifiers.
+        license: an expression of SPDX identifiers.
         url: from where it was downloaded, if that is known.
         sha256: of the download.
         is_static: a library that is linked into the program, and not a file of its own.
@@ -51,7 +51,7 @@ class Component:
 
     name: str
     version: str | None
-    licence: str
+    license: str
     purl: str
     cpe: str | None
     url: str | None = None
@@ -65,7 +65,7 @@ class Contents:
     """A zip, and what is in it.
 
     Args:
-        name: of the package; version and licence are those of the manifest.
+        name: of the package; version and license are those of the manifest.
         tool: the program that writes the SBOM, with its version.
         created: the commit time, in UTC.
         interpreter: the bundled CPython; `libraries` are in it.
@@ -76,7 +76,7 @@ class Contents:
     name: str
     version: str
     description: str
-    licence: str
+    license: str
     tool: str
     created: datetime
     files: tuple[FileHashes, ...]
@@ -114,7 +114,7 @@ def layer_contents(manifest: Manifest, zip_name: str, data: bytes, created: date
         name=name,
         version=manifest.version,
         description=manifest.description,
-        licence=manifest.license,
+        license=manifest.license,
         tool=manifest.name,
         created=created,
         files=tuple(_hashed(path, content) for path, content in sorted(entries.items())),
@@ -132,7 +132,7 @@ def function_contents(manifest: Manifest, zip_name: str, data: bytes, created: d
         name=f"{manifest.name}-sample",
         version=manifest.version,
         description="A sample function for the layer",
-        licence=manifest.license,
+        license=manifest.license,
         tool=manifest.name,
         created=created,
         files=tuple(_hashed(entry.path, entry.data) for entry in entries),
@@ -154,7 +154,7 @@ def _bundled(pin: Pin, entries: Mapping[str, bytes]) -> tuple[Component, tuple[C
     interpreter = Component(
         name="CPython",
         version=pin.version,
-        licence=_PYTHON_LICENCE,
+        license=_PYTHON_LICENSE,
         purl=_purl("python", pin.version),
         cpe=_cpe("python:python", pin.version),
         url=pin.url if pin.url.startswith(("https://", "http://")) else None,
@@ -170,7 +170,7 @@ def _components(libraries: Iterator[Linked]) -> Iterator[Component]:
         yield Component(
             name=library.name,
             version=each.version,
-            licence=library.licence,
+            license=library.license,
             purl=_purl(library.name, each.version),
             cpe=_cpe(library.cpe, each.version) if library.cpe and each.version else None,
             is_static=not each.is_file,

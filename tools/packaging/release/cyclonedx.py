@@ -25,7 +25,7 @@ def document(contents: Contents) -> bytes:
             "tools": {"components": [{"type": "application", "name": contents.tool, "version": contents.version}]},
             "component": _root(contents),
         },
-        "components": [*map(_component, others), *(_file(file, contents.licence) for file in contents.files)],
+        "components": [*map(_component, others), *(_file(file, contents.license) for file in contents.files)],
         "dependencies": list(_dependencies(contents)),
     }
     return json.dumps(value, indent=1).encode() + b"\n"
@@ -39,7 +39,7 @@ def _root(contents: Contents) -> dict[str, Any]:
         "version": contents.version,
         "description": contents.description,
         "hashes": [{"alg": "SHA-256", "content": contents.sha256}],
-        "licenses": _licences(contents.licence),
+        "licenses": _licenses(contents.license),
         "purl": contents.purl,
         "properties": [{"name": "file name", "value": contents.zip_name}],
     }
@@ -51,7 +51,7 @@ def _component(component: Component) -> dict[str, Any]:
         "bom-ref": component.name,
         "name": component.name,
         "description": component.comment,
-        "licenses": _licences(component.licence),
+        "licenses": _licenses(component.license),
         "purl": component.purl,
     }
     if component.version:
@@ -64,19 +64,19 @@ def _component(component: Component) -> dict[str, Any]:
     return value
 
 
-def _licences(expression: str) -> list[dict[str, Any]]:
-    """Return a licence by its identifier; what is composed, such as with `WITH`, is an expression."""
+def _licenses(expression: str) -> list[dict[str, Any]]:
+    """Return a license by its identifier; what is composed, such as with `WITH`, is an expression."""
     return [{"expression": expression}] if " " in expression else [{"license": {"id": expression}}]
 
 
-def _file(file: FileHashes, licence: str) -> dict[str, Any]:
+def _file(file: FileHashes, license: str) -> dict[str, Any]:
     value = {
         "type": "file",
         "bom-ref": f"file:{file.path}",
         "name": file.path,
         "hashes": [{"alg": "SHA-1", "content": file.sha1}, {"alg": "SHA-256", "content": file.sha256}],
     }
-    return value | ({"licenses": _licences(licence)} if file.is_ours else {})
+    return value | ({"licenses": _licenses(license)} if file.is_ours else {})
 
 
 def _dependencies(contents: Contents) -> Iterator[dict[str, Any]]:

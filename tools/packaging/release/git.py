@@ -90,6 +90,6 @@ def _git(root: Path, *arguments: str) -> bytes:
     except FileNotFoundError as error:
         raise PackagingError("git was not found on PATH: install it") from error
     if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        reason = done.stderr.decode(errors="replace").strip().partition("\n")[0]  # the others are advice
         raise PackagingError(f"git {arguments[0]} fails at {shown(root)}: {reason or f'status {done.returncode}'}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""The libraries of a bundled CPython, with version, licence, purl and CPE, for an SBOM.
+"""The libraries of a bundled CPython, with version, license, purl and CPE, for an SBOM.
 
 python-build-standalone links its libraries into `bin/python3`, and its stripped archives contain no list of them. The
 versions are therefore read in the program, where a library has a string with its version. The others have the version
@@ -28,7 +28,7 @@ class Library:
     """A library that builds of CPython contain.
 
     Args:
-        licence: an expression of SPDX identifiers.
+        license: an expression of SPDX identifiers.
         cpe: vendor and product in the CPE dictionary of NIST; empty if it has no entry.
         version: matches the version in a program into which the library is linked, or in its own file.
         file: matches the name of its file, where it is a file of its own.
@@ -36,15 +36,15 @@ class Library:
     """
 
     name: str
-    licence: str
+    license: str
     cpe: str
     version: re.Pattern[bytes] | None
     file: re.Pattern[str]
     since: tuple[int, int] | None = (3, 11)
 
 
-def _library(name: str, licence: str, cpe: str, version: bytes, file: str, **more: tuple[int, int] | None) -> Library:
-    return Library(name, licence, cpe, re.compile(version) if version else None, re.compile(file), **more)
+def _library(name: str, license: str, cpe: str, version: bytes, file: str, **more: tuple[int, int] | None) -> Library:
+    return Library(name, license, cpe, re.compile(version) if version else None, re.compile(file), **more)
 
 
 LIBRARIES = (

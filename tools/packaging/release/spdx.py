@@ -27,7 +27,7 @@ def document(contents: Contents) -> bytes:
             "creators": [f"Tool: {contents.tool}-{contents.version}"],
         },
         "packages": [_package(contents), *(_component(each) for each in _components(contents))],
-        "files": [_file(number, file, contents.licence) for number, file in enumerate(contents.files)],
+        "files": [_file(number, file, contents.license) for number, file in enumerate(contents.files)],
         "relationships": list(_relationships(contents)),
     }
     return json.dumps(value, indent=1).encode() + b"\n"
@@ -49,8 +49,8 @@ def _package(contents: Contents) -> dict[str, Any]:
         "filesAnalyzed": True,
         "packageVerificationCode": {"packageVerificationCodeValue": _verification_code(contents)},
         "checksums": [{"algorithm": "SHA256", "checksumValue": contents.sha256}],
-        "licenseConcluded": contents.licence if not contents.interpreter else _NO_ASSERTION,
-        "licenseDeclared": contents.licence,
+        "licenseConcluded": contents.license if not contents.interpreter else _NO_ASSERTION,
+        "licenseDeclared": contents.license,
         "licenseInfoFromFiles": [_NO_ASSERTION],
         "copyrightText": _NO_ASSERTION,
         "externalRefs": [_reference("PACKAGE-MANAGER", "purl", contents.purl)],
@@ -73,8 +73,8 @@ def _component(component: Component) -> dict[str, Any]:
         "primaryPackagePurpose": "LIBRARY",
         "downloadLocation": component.url or _NO_ASSERTION,
         "filesAnalyzed": False,
-        "licenseConcluded": component.licence,
-        "licenseDeclared": component.licence,
+        "licenseConcluded": component.license,
+        "licenseDeclared": component.license,
         "copyrightText": _NO_ASSERTION,
         "comment": component.comment,
         "externalRefs": references,
@@ -90,7 +90,7 @@ def _reference(category: str, kind: str, locator: str) -> dict[str, str]:
     return {"referenceCategory": category, "referenceType": kind, "referenceLocator": locator}
 
 
-def _file(number: int, file: FileHashes, licence: str) -> dict[str, Any]:
+def _file(number: int, file: FileHashes, license: str) -> dict[str, Any]:
     return {
         "SPDXID": _file_id(number),
         "fileName": f"./{file.path}",
@@ -99,7 +99,7 @@ def _file(number: int, file: FileHashes, licence: str) -> dict[str, Any]:
             {"algorithm": "SHA1", "checksumValue": file.sha1},
             {"algorithm": "SHA256", "checksumValue": file.sha256},
         ],
-        "licenseConcluded": licence if file.is_ours else _NO_ASSERTION,
+        "licenseConcluded": license if file.is_ours else _NO_ASSERTION,
         "licenseInfoInFiles": [_NO_ASSERTION],
         "copyrightText": _NO_ASSERTION,
     }
