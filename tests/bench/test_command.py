@@ -74,7 +74,7 @@ def test_cold_starts_are_reported_as_table_json_chart_and_markdown(tmp_path: Pat
 
 @pytest.mark.long
 def test_all_other_parts_are_measured(tmp_path: Path) -> None:
-    parts = ("prelude", "warm", "throughput", "delay", "url")
+    parts = ("prelude", "error", "warm", "throughput", "delay", "url")
     result = bench(ROOT, "--quick", "--runs", "1", *(f"--only={part}" for part in parts), "-o", tmp_path)
     assert result.returncode == 0, result.stderr
     measured = measurements(tmp_path)
@@ -82,6 +82,7 @@ def test_all_other_parts_are_measured(tmp_path: Path) -> None:
     assert {"url.first-byte.p50", "url.over-exchange.p50", "url.start"} <= set(measured)
     assert list(comparisons(measured["url.first-byte.p50"])) == ["bare exchange"]
     assert list(comparisons(measured["prelude.first-byte"])) == ["without prelude"]
+    assert list(comparisons(measured["first-error.time"])) == ["later error"]
     assert all(each["programs"]["layer"]["median"] > 0 for each in measured.values())
 
 

@@ -11,6 +11,7 @@ from tools.bench.statistics import Summary, median_interval, quantile
 LAYER, BASELINE, AWSLAMBDARIC = "layer", "baseline", "awslambdaric"
 MINIMAL_RUNTIME, C_CLIENT = "minimal runtime", "C client"
 MANGUM = "Mangum"  # on awslambdaric
+LATER_ERROR = "later error"  # the layer and the same function, which has failed before
 WITHOUT_PRELUDE = "without prelude"  # the layer and the same function, which then yields no dict
 BARE_EXCHANGE = "bare exchange"  # the layer on the Runtime API of the benchmark, without the emulator
 

@@ -26,6 +26,7 @@ from tools.bench.measurement import (
     AWSLAMBDARIC,
     BARE_EXCHANGE,
     C_CLIENT,
+    LATER_ERROR,
     LAYER,
     MINIMAL_RUNTIME,
     WITHOUT_PRELUDE,
@@ -108,6 +109,22 @@ def prelude(bench: Bench) -> list[Measurement]:
             first_byte.add(name, start.to_first_byte)
             cpu.add(name, start.cpu)
     return [first_byte, cpu]
+
+
+def first_error(bench: Bench) -> list[Measurement]:
+    """The first error of a process, beside a later one: the modules that describe an error are loaded on first use."""
+    title = "an error after the first byte, the first of a process"
+    duration = Measurement("first-error.time", f"{title}: sent to ready", "ms", (Comparison(LATER_ERROR),))
+    cpu = Measurement("first-error.cpu", f"{title}: CPU time", "ms", (Comparison(LATER_ERROR),))
+    for program in bench.rounds(title, bench.workload.rounds, LAYER):
+        with bench.launcher.start(program) as process:
+            process.invoke(chunks=1, size=SMALL_BYTES)
+            for name in (LAYER, LATER_ERROR):
+                before = process.cpu_ns()
+                [moments] = process.invoke(chunks=1, size=SMALL_BYTES, fail=1).invocations
+                duration.add(name, (moments.ready - moments.sent) / 1e6)
+                cpu.add(name, (process.cpu_ns() - before) / 1e6)
+    return [duration, cpu]
 
 
 def warm(bench: Bench) -> list[Measurement]:
@@ -253,6 +270,7 @@ def function_url(bench: Bench) -> list[Measurement]:
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "coldstart": cold_start,
     "prelude": prelude,
+    "error": first_error,
     "warm": warm,
     "throughput": throughput,
     "delay": delay,

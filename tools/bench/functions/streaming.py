@@ -23,6 +23,8 @@ def handler(event: "dict[str, int]", context: object) -> "Iterator[bytes | dict[
     if not pause:
         for _ in range(event["chunks"]):
             yield chunk
+        if event.get("fail"):
+            raise ValueError("the error that is measured")
         return
     for _ in range(event["chunks"]):
         time.sleep(pause)
