@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
-from support import changed_python, interpreters
+from support import changed_python, interpreters, python_stand_ins
 from support.function_process import PYTHON_VERSION
 
 ECHO = """
@@ -109,3 +112,26 @@ def test_the_contract_is_kept_on(runtime, existing, handler, first):
     assert f"CPython {existing.release} at {existing.program}" in function.stderr
     assert "Warning" not in function.stderr
     assert handler == "stream" or "a record" in function.stdout
+
+
+def test_a_copy_of_the_interpreter_of_a_distribution_is_a_python_with_a_folder_of_its_own(runtime, tmp_path):
+    program = "/usr/bin/python3"
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    done = subprocess.run([program, "-c", code], capture_output=True, text=True) if Path(program).exists() else None
+    if done is None or done.stdout.strip() not in interpreters.VERSIONS:
+        pytest.skip("/usr/bin/python3 is not a Python that the layer supports")
+    version = done.stdout.strip()
+    python_stand_ins.copy(program, version, tmp_path / "lang")
+    function = runtime(
+        """
+        import ctypes, ssl, sys
+
+        def handler(event, context):
+            yield sys.prefix.encode()
+            yield ssl.__file__.encode()
+        """,
+        arguments=[str(tmp_path / "lang" / "bin" / f"python{version}"), "/var/runtime/bootstrap.py"],
+    )
+    folder, library = function.respond().chunks
+    assert folder.decode() == str(tmp_path / "lang")
+    assert library.decode() == f"{tmp_path}/lang/lib/python{version}/ssl.py"

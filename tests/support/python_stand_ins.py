@@ -110,7 +110,7 @@ def _make_all(missing: list[str]) -> dict[str, str]:
             program = _on_machine(version)
             try:
                 if program is not None:
-                    _copy(program, version)
+                    copy(program, version, FOLDER / version)
                 else:
                     _assemble(Path(work), version)
             except FAILURES as error:
@@ -130,11 +130,10 @@ def _ask(program: str, code: str) -> str:
     return subprocess.run([program, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _copy(program: str, version: str) -> None:
+def copy(program: str, version: str, target: Path) -> None:
     """Copy a distribution's interpreter. Python finds its library by the folder of its program."""
     library = _ask(program, "import sysconfig; print(sysconfig.get_path('stdlib'))")
     executable = _ask(program, "import os, sys; print(os.path.realpath(sys._base_executable))")
-    target = FOLDER / version
     _copy_library(Path(library), target, version)
     shutil.copy(executable, create(target / "bin") / f"python{version}")
     _finish(target, version)
