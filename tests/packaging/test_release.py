@@ -192,7 +192,7 @@ def test_pages_that_name_another_version_or_lack_what_is_published_are_refused(r
     ready.commit()
     assert refusal(ready) == [
         f"docs/page.md names {NAME} 0.0.9: replace it by {RELEASED}",
-        "docs/layers.md does not list what layer-manifest.json lists: run ./build.sh layers-page",
+        "docs/layers.md differs from layer-manifest.json: run ./build.sh layers-page",
     ]
 
 

@@ -1,6 +1,6 @@
 """Signs zips with AWS Signer, in a versioned bucket of Amazon S3.
 
-Each signing job writes another zip, because the signature contains the time. What was signed is therefore found by the
+Each signing job writes another zip, because the signature contains the time. A signed zip is therefore found by the
 hash of the zip before it was signed, which is part of the key of the signed object. A run that was interrupted between
 signing and publishing, or a checkout that has lost its manifest, uses the object again.
 
@@ -102,7 +102,7 @@ class Signer:
         self._profile = profile
 
     def signed_before(self, name: str, sha256: str) -> list[SignedZip]:
-        """Return what the profile has signed: the zips of the layer `name` that had `sha256` before."""
+        """Return the signed zips of the layer `name` whose hash before signing was `sha256`."""
         keys = self._bucket.keys(self._prefix(name, sha256))
         return [SignedZip(self._bucket.name, key, self._bucket.read(key)) for key in keys]
 

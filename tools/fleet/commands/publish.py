@@ -260,8 +260,8 @@ class Publisher:
     def _hashes(self, built: BuiltLayer, layer: Layer) -> set[str]:
         """Return the `CodeSha256` of the versions that need not be published again.
 
-        The same zip has another hash after each signing, so the manifest has both. A signed version is also right
-        where no signature is requested; one that another profile has signed, or none, is not right where one is.
+        The same zip has another hash after each signing, so the manifest has both. A signed version also
+        counts where no signature is requested. With a requested signature, only one by the same profile counts.
         """
         hashes = set() if self._signer else {code_sha256(built.data)}
         entry = published(self._manifest, layer)

@@ -1,4 +1,4 @@
-"""Compares a zip with the one that was built again, file by file, in lines for a person."""
+"""Compares a zip with the one that was built again, file by file, in lines that people can read."""
 
 import difflib
 import hashlib
@@ -15,7 +15,7 @@ _MAX_FILES = 20  # files whose difference is shown
 
 @dataclass(frozen=True)
 class File:
-    """A file in a zip: permission bits, content, and what the zip format stores besides."""
+    """A file in a zip: permission bits, content, and the other fields of its header."""
 
     mode: int
     data: bytes

@@ -1,4 +1,4 @@
-"""What an SBOM lists: the files of a zip with their hashes, its CPython, and the libraries in that.
+"""The content of an SBOM: the files of a zip with their hashes, its CPython, and the libraries in it.
 
 Both formats of the SBOM are written from `Contents`. It depends on the zip, the manifest and the commit time alone, so
 the same release has the same SBOM on every machine.
@@ -62,7 +62,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Contents:
-    """A zip, and what is in it.
+    """A zip and its content.
 
     Args:
         name: of the package; version and license are those of the manifest.
@@ -159,7 +159,7 @@ def _bundled(pin: Pin, entries: Mapping[str, bytes]) -> tuple[Component, tuple[C
         cpe=_cpe("python:python", pin.version),
         url=pin.url if pin.url.startswith(("https://", "http://")) else None,
         sha256=pin.sha256,
-        comment=f"The build {pin.release} for {pin.architecture}, without what a function does not need",
+        comment=f"The build {pin.release} for {pin.architecture}, without the parts that functions do not need",
     )
     return interpreter, tuple(_components(linked(files, pin.python, _STANDALONE in pin.url)))
 
@@ -180,7 +180,7 @@ def _components(libraries: Iterator[Linked]) -> Iterator[Component]:
 
 def _source(library: Linked) -> str:
     if library.is_pinned:
-        return "The version is the one that python-build-standalone pins; the files do not contain it"
+        return "The files do not contain the version; python-build-standalone pins this one"
     return "The version was read from the files" if library.version else "The files do not contain the version"
 
 

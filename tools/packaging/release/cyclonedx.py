@@ -65,7 +65,7 @@ def _component(component: Component) -> dict[str, Any]:
 
 
 def _licenses(expression: str) -> list[dict[str, Any]]:
-    """Return a license by its identifier; what is composed, such as with `WITH`, is an expression."""
+    """Return a license by its identifier, and one with `WITH` as an expression."""
     return [{"expression": expression}] if " " in expression else [{"license": {"id": expression}}]
 
 

@@ -76,7 +76,7 @@ class Linked:
     Args:
         version: None if neither the files nor python-build-standalone state it.
         is_file: it is a file of its own, and not linked into the program.
-        is_pinned: the version is the one that python-build-standalone pins, and was not found in the program.
+        is_pinned: the version was not found in the program; python-build-standalone pins it.
     """
 
     library: Library

@@ -1,6 +1,6 @@
 """The provenance of a release: an in-toto statement with the predicate of SLSA.
 
-It states from what the zips were built, so that `verify-build` can build them again: the commit, the pinned archives,
+It lists the inputs of the zips, so that `verify-build` can build them again: the commit, the pinned archives,
 the interpreters that compiled the bytecode, and the library that deflated the zips. It contains no time and no name of
 a machine, so two machines with the same inputs write the same statement.
 
@@ -30,12 +30,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a release was built from.
+    """The inputs of a release.
 
     Args:
         commit: the full hash.
         sha256: of each zip, by its name.
-        interpreters: by zip, what made its bytes besides the sources, as `INTERPRETERS` lists it.
+        interpreters: by zip, the inputs besides the sources, as in `INTERPRETERS`.
         zlib: the library that deflated the self-contained layers.
     """
 

@@ -1,4 +1,4 @@
-"""What the manifest lists as published: the ARNs, and the page `docs/layers.md` for users of the layer."""
+"""The published versions in the manifest: their ARNs, and the page `docs/layers.md` for users of the layer."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ PAGE = "docs/layers.md"
 
 
 def arns(manifest: Manifest, region: str, variant: str | None) -> list[Published]:
-    """Return what is published in `region`, in the order of the variants.
+    """Return the published versions in `region`, in the order of the variants.
 
     Args:
         variant: the name of one variant (None: all of them).

@@ -1,4 +1,4 @@
-"""What is missing for a release. Everything is checked before anything is built, and reported together."""
+"""Finds everything that a release lacks, before anything is built, and reports it together."""
 
 import platform
 import re
@@ -34,7 +34,7 @@ class NotReady(PackagingError):
 
 @dataclass(frozen=True)
 class Release:
-    """What a release is made of, besides the sources."""
+    """The commit of a release, and its section of the changelog."""
 
     commit: Commit
     section: Section
@@ -73,7 +73,7 @@ def _version_problems(manifest: Manifest, version: str) -> Iterator[str]:
 
 
 def _stale_pages(root: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the pages of the documentation that name another version, or do not list what is published."""
+    """Yield the pages of the documentation that name another version, or lack a published version."""
     named = re.compile(rf"\b{re.escape(manifest.name)} ([0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]*[0-9A-Za-z])?)")
     for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
         text = read(path).decode("utf-8", "replace") if path.is_file() else ""
@@ -81,7 +81,7 @@ def _stale_pages(root: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{shown(path)} names {manifest.name} {version}: replace it by {manifest.version}"
     page = root / published.PAGE
     if page.is_file() and read(page) != published.page(manifest):
-        yield f"{shown(page)} does not list what {FILE_NAME} lists: run ./build.sh layers-page"
+        yield f"{shown(page)} differs from {FILE_NAME}: run ./build.sh layers-page"
 
 
 def _changelog(root: Path) -> str:

@@ -1,7 +1,7 @@
 """Builds a zip of a release again, from the provenance beside it, and compares the two.
 
 The commit is exported from the repository of this checkout, and its own build programs build it: the programs are an
-input of the zip like the sources. What cannot be exported are the interpreters and zlib. If this machine has others
+input of the zip like the sources. The interpreters and zlib cannot be exported. If this machine has others
 than the release, the files can differ for that reason, so the report names them.
 """
 
@@ -70,7 +70,7 @@ def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None
 
 
 def _arguments(zip_name: str, interpreters: Mapping[str, str]) -> list[str]:
-    """Return the command line that builds a zip. It consists of known words alone, whatever the statement contains."""
+    """Return the command line that builds a zip. Of the statement, it contains only versions."""
     if match := _SELF_CONTAINED.fullmatch(zip_name):
         return ["layer", "--python", match[1], "--arch", match[2]]
     tags = filter(None, map(_CACHE_TAG.fullmatch, interpreters))
