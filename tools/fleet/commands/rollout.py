@@ -252,8 +252,7 @@ class CommandRun:
         if missing:
             if len(missing) == len(planners):
                 raise missing[0][1]
-            places = sorted(str(place) for place, _ in missing)
-            self._output.note(f"without the layer, so left out: {'; '.join(places)}")
+            self._output.note(f"without the layer, so left out: {rendering.listed([place for place, _ in missing])}")
         return {each.account.place: targets for each, targets in zip(planners, found, strict=True) if targets}
 
     def _plans(self, planners: Sequence[Planner], targets: Mapping[Place, Targets]) -> list[PlacePlan]:
@@ -275,7 +274,7 @@ class CommandRun:
         if not plans:
             raise nothing[0][1]
         if nothing:
-            self._output.note(f"no function is selected: {'; '.join(sorted(str(place) for place, _ in nothing))}")
+            self._output.note(f"no function is selected in {rendering.listed([place for place, _ in nothing])}")
         return plans
 
     def _pool(self) -> ThreadPoolExecutor:

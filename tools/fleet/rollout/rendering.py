@@ -35,6 +35,14 @@ def scope_text(places: Sequence[Place]) -> str:
     return f"{regions} of {output.count(len(accounts), 'account')}"
 
 
+def listed(places: Sequence[Place]) -> str:
+    """Return regions by account, such as `eu-west-1, us-east-1, account 123456789012`."""
+    regions = defaultdict(list)
+    for place in sorted(places):
+        regions[place.account].append(place.region)
+    return "; ".join(f"{', '.join(names)}, account {account}" for account, names in regions.items())
+
+
 def plan_document(options: Options, plans: Sequence[PlacePlan]) -> dict[str, Any]:
     """Return a plan as an object. With one region and account, their names are also at the top."""
     return {
