@@ -55,9 +55,7 @@ def chunk(data: "Buffer", head: bytes = b"") -> "Frame":
     size = len(data)
     if size > MAX_COPIED_CHUNK:
         return b"%b%x\r\n" % (head, size), data, b"\r\n"
-    if head:
-        return head + CHUNK % (size, data)
-    return b"%x\r\n%b\r\n" % (size, data)  # type: ignore[str-format]
+    return head + CHUNK % (size, data)
 
 
 def last_chunk(trailers: bytes) -> bytes:

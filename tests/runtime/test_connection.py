@@ -133,7 +133,8 @@ def test_a_function_that_dies_of_sigpipe_does_not_die_of_a_connection_that_ends(
     )
     function.expect_response(function.invoke())
     function.peer.read_chunk()
-    function.peer.reset()
+    function.peer.socket.shutdown(socket.SHUT_WR)  # after it, a reset is EPIPE
+    function.peer.close()
     function.connect()
     function.expect_next()
 
@@ -261,6 +262,17 @@ def test_extra_bytes_after_an_invocation_are_not_the_acceptance_of_its_response(
     function.accept()
     function.expect_next()
     assert function.stderr == ""
+    first.close()
+
+
+def test_extra_bytes_after_a_large_invocation_are_not_a_part_of_its_event(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    text = "x" * 100_000  # more than one read
+    function.peer.send(invocation(b"one", json.dumps(text).encode()) + FORGED)
+    first, function.peer = function.peer, None  # stays open
+    function.connect()
+    assert function.read_response("one").body == repr(text).encode()
     first.close()
 
 

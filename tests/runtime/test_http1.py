@@ -35,9 +35,9 @@ def test_a_chunked_event_is_joined(runtime):
     function.expect_next()
     function.peer.send(
         b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b'3;ext=1\r\n["a\r\n00A\r\nbcdefghijk\r\n2\r\n"]\r\n0\r\nTrailer: x\r\n\r\n'
+        b'3;ext=1\r\n["a\r\n00A\r\nbcdefghijk\r\n10\r\n0123456789abcdef\r\n2\r\n"]\r\n0\r\nTrailer: x\r\n\r\n'
     )
-    assert function.read_response("one").body == b"['abcdefghijk']"
+    assert function.read_response("one").body == b"['abcdefghijk0123456789abcdef']"
     function.accept()
     function.invoke()
 
@@ -54,6 +54,12 @@ def test_an_event_of_6_mb_and_one_that_arrives_byte_by_byte(runtime):
     for byte in invocation(b"one", b'"abc"'):
         function.peer.send(bytes([byte]))
     assert function.read_response("one").body == b"3"
+    function.accept()
+    function.expect_next()
+    head = invocation(b"two").partition(b"Content-Length")[0]
+    for byte in head + b'Transfer-Encoding: chunked\r\n\r\n3\r\n"ab\r\n2\r\nc"\r\n0\r\n\r\n':
+        function.peer.send(bytes([byte]))
+    assert function.read_response("two").body == b"3"
 
 
 def test_interim_responses_are_skipped(runtime):
@@ -65,10 +71,12 @@ def test_interim_responses_are_skipped(runtime):
 
 def test_an_http_1_0_response_ends_with_its_connection(runtime):
     function = runtime(ECHO)
+    numbers = list(range(50_000))  # more than one read
     function.expect_next()
-    function.peer.send(b"HTTP/1.0 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\n\r\n[1]")
+    head = b"HTTP/1.0 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\n\r\n"
+    function.peer.send(head + json.dumps(numbers).encode())
     function.connect()
-    assert function.read_response("one").body == b"[1]"
+    assert function.read_response("one").body == repr(numbers).encode()
 
 
 @pytest.mark.parametrize(

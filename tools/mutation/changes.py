@@ -34,6 +34,7 @@ OPERATORS: dict[type[ast.operator], str] = {
     ast.BitAnd: "|",
     ast.BitOr: "&",
 }
+_FOR_TYPES = ("if TYPE_CHECKING:", "TYPE_CHECKING = False")
 OPPOSITES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -235,7 +236,7 @@ class _Finder:
 
 
 def _is_for_types(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test)
+    return isinstance(statement, ast.If | ast.Assign) and ast.unparse(statement).split("\n")[0] in _FOR_TYPES
 
 
 def _is_none(node: ast.expr) -> bool:
