@@ -37,6 +37,7 @@ NO_AWS = "help texts and the doctor of a zip work without boto3"
 LATE_IMPORTS = {
     ("tools/emulator/cli.py", "tools.emulator.run"): "loaded while the supervisor process starts",
     ("tools/emulator/run.py", "tools.emulator.serving"): "one invocation does not need the endpoints",
+    ("tools/emulator/run.py", "tools.common.output"): "few functions have files that a zip leaves out",
     ("tools/emulator/run.py", "tools.emulator.debugging"): "only --api-only and --debug need it",
     ("tools/emulator/serving.py", "tools.emulator.debugging"): "only --api-only needs it",
     ("tools/emulator/debugged_runtime.py", "debugpy"): "only a function's interpreter has it",

@@ -9,6 +9,7 @@ Reading order:
     output            tables, counts, JSON, questions
     urls              URLs without user, password and signature
     archives          the one reader of zip files
+    function_folder   which files of a function's folder a zip contains
     lambda_facts      limits, architectures, runtimes and ARNs of AWS Lambda, each with its source
 
 Allowed imports: the standard library and `tools.common`.

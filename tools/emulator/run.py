@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.common.errors import ToolError
+from tools.common.function_folder import MAX_LEFT_OUT, left_out
 from tools.common.paths import ROOT
 from tools.common.urls import redact
 from tools.emulator.console import STDOUT, Console, write_all
@@ -163,6 +164,7 @@ def make_pool(
 
         check_debugpy(configuration.python)
     note_start(configuration, options.snapstart, console)
+    note_left_out(name, settings.code, console)
     init_timeout = long_init_timeout(settings.timeout) if configuration.has_long_init_phase else INIT_TIMEOUT
     pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
@@ -187,6 +189,14 @@ def note_start(configuration: FunctionConfiguration, snapstart: bool, console: C
         )
     if snapstart:
         note_snapstart_limits(configuration, console)
+
+
+def note_left_out(name: str, code: Path, console: Console) -> None:
+    """Name the files that the function finds here, but not in the zip of `./build.sh function`."""
+    if code.is_dir() and (found := left_out(code)):
+        from tools.common.output import shortened  # few functions have such files
+
+        console.note(f"{name}: the zip of ./build.sh function does not contain {shortened(found, MAX_LEFT_OUT)}")
 
 
 def long_init_timeout(timeout: float) -> float:

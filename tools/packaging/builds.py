@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.common.function_folder import MAX_LEFT_OUT, left_out
 from tools.common.lambda_facts import Limits
 from tools.common.output import shortened
 from tools.packaging import PackagingError
@@ -16,8 +17,6 @@ from tools.packaging.zips import archive, bytecode, function, layer
 from tools.packaging.zips.archive import Entry
 from tools.packaging.zips.bytecode import Bytecode
 from tools.packaging.zips.pythons import InterpreterNotFound
-
-MAX_LEFT_OUT = 10  # names in the report
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def function_zip(folder: Path, output: Path, limits: Limits) -> Build:
     """Build the function zip of `folder`; raises as `function.function_entries`."""
     function.refuse_overlap(folder, output)
     zipped = archive.pack(function.function_entries(folder, limits))
-    missing = function.left_out(folder)
+    missing = left_out(folder)
     remarks = [f"left out  {shortened(missing, MAX_LEFT_OUT)}"] if missing else []
     return Build({function.zip_name(folder): zipped}, remarks=remarks)
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tools.common.errors import ToolError
+from tools.common.function_folder import is_ignored
 from tools.emulator.sandbox.supervisor_client import remove_folder
 
 CHECK_INTERVAL = 0.5  # seconds
@@ -224,14 +225,10 @@ def files_of(source: Path, folders: Snapshot) -> Iterator[tuple[str, State]]:
 
 def watched_entries(folder: str) -> list[os.DirEntry[str]]:
     try:
-        entries = [entry for entry in os.scandir(folder) if is_watched(entry.name)]
+        entries = [entry for entry in os.scandir(folder) if not is_ignored(entry.name)]
     except OSError:  # it was removed meanwhile, or it cannot be read
         return []
     return sorted(entries, key=lambda entry: entry.name)
-
-
-def is_watched(name: str) -> bool:
-    return not (name.startswith(".") or name == "__pycache__" or name.endswith(".pyc"))
 
 
 def status_of(path: str) -> os.stat_result | None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from tools.common.function_folder import is_ignored
 from tools.common.lambda_facts import Limits
 from tools.common.paths import files_below, read, shown
 from tools.packaging import PackagingError
@@ -76,29 +77,12 @@ def function_entries(folder: Path, limits: Limits) -> list[Entry]:
     """
     if not folder.is_dir():
         raise PackagingError(f"{shown(folder)} is not a folder: use the folder that contains the handler")
-    files = {path.relative_to(folder).as_posix(): path for path in files_below(folder, _is_ignored)}
+    files = {path.relative_to(folder).as_posix(): path for path in files_below(folder, is_ignored)}
     if not any(path.endswith(".py") for path in files):
         raise PackagingError(f"{shown(folder)} contains no .py file: use the folder that contains the handler")
     _check_names(folder, files)
     check_unpacked_size(shown(folder), sum(path.stat().st_size for path in files.values()), limits)
     return [_entry(name, path) for name, path in files.items()]
-
-
-def left_out(folder: Path) -> list[str]:
-    """Return what the zip does not contain although somebody may need it, sorted: hidden files and folders, and
-    bytecode without its source. Python compiles other bytecode again.
-    """
-    found = []
-    for where, folders, names in os.walk(folder):
-        place = Path(where).relative_to(folder)
-        found += [f"{(place / name).as_posix()}/" for name in folders if name.startswith(".")]
-        folders[:] = [name for name in folders if not _is_ignored(name)]
-        found += [(place / name).as_posix() for name in names if name.startswith(".") or _lacks_source(name, names)]
-    return sorted(found)
-
-
-def _lacks_source(name: str, names: Collection[str]) -> bool:
-    return name.endswith(".pyc") and name.removesuffix("c") not in names
 
 
 def refuse_overlap(folder: Path, output: Path) -> None:
@@ -109,10 +93,6 @@ def refuse_overlap(folder: Path, output: Path) -> None:
     """
     if folder.is_relative_to(output) or output.is_relative_to(folder):
         raise PackagingError(f"{shown(folder)} and the output {shown(output)} overlap: choose another -o")
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__" or name.endswith(".pyc")
 
 
 def _check_names(folder: Path, names: Collection[str]) -> None:
