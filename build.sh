@@ -68,7 +68,7 @@ asks_for_help() {
 find_python() {
   for name in python3 python3.14 python3.13 python3.12 python3.11; do
     # Run it: a version manager keeps shims for versions that are not installed.
-    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    if "$name" -S -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
       command -v "$name"
       return
     fi
