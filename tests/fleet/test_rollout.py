@@ -381,7 +381,7 @@ def test_at_most_ten_requests_arrive_within_a_second(fleet: Cloud) -> None:
     [
         pytest.param("GetFunction", 20, "before", marks=pytest.mark.long),
         pytest.param(UPDATE, 23, "before", marks=pytest.mark.long),
-        (UPDATE, 40, "after"),
+        pytest.param(UPDATE, 40, "after", marks=pytest.mark.long),
     ],
 )
 def test_forty_functions_survive_kill_9(cloud: Cloud, tmp_path: Path, operation: str, count: int, moment: str) -> None:

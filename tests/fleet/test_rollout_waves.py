@@ -393,6 +393,7 @@ def test_somebody_who_changes_an_alias_in_a_shift_is_respected(fleet: Cloud, tmp
 # Processes that die
 
 
+@pytest.mark.long
 def test_a_killed_process_continues_with_the_rest_of_the_pause(fleet: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "journal"
     gate = f"test -e {tmp_path / 'go'} || kill -9 $(cat {tmp_path / 'pid'})"

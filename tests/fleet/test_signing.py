@@ -216,6 +216,7 @@ def test_the_reason_of_a_failed_job_is_shown(signing: Cloud) -> None:
     assert done.returncode == 1 and "AWS Signer could not sign it: the zip has a signature" in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_job_that_does_not_end_is_an_error(signing: Cloud) -> None:
     signing.standin.signing.looks_until_done = 10_000
     done = signing.run(*WORDS)

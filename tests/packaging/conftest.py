@@ -34,7 +34,7 @@ def pythons(tmp_path_factory: pytest.TempPathFactory) -> Pythons:
     return Pythons(tmp_path_factory.mktemp("pythons") / "bin")
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(params=[VERSIONS[0], *(pytest.param(each, marks=pytest.mark.long) for each in VERSIONS[1:])])
 def version(request: pytest.FixtureRequest, pythons: Pythons) -> str:
     """Each supported version that is installed, such as 3.12."""
     if request.param not in pythons.versions:

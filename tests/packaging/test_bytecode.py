@@ -124,6 +124,7 @@ def test_the_order_of_the_versions_does_not_matter(checkout: Checkout, pythons: 
     assert set(report.splitlines()) <= set(first[0].splitlines())
 
 
+@pytest.mark.long
 def test_the_report_lists_found_and_missing_interpreters(checkout: Checkout, pythons: Pythons) -> None:
     report = checkout.build(PATH=pythons.path).splitlines()
     for version in VERSIONS:
@@ -133,6 +134,7 @@ def test_the_report_lists_found_and_missing_interpreters(checkout: Checkout, pyt
     assert report[-2:] == ["dist/SHA256SUMS  2 zips", "dist/INTERPRETERS"]
 
 
+@pytest.mark.long
 def test_the_interpreters_are_recorded_without_paths(checkout: Checkout, pythons: Pythons) -> None:
     checkout.build(PATH=pythons.path)
     code = "import sys; print('layer-slim.zip ', sys.implementation.cache_tag, '', ' '.join(sys.version.split()))"
@@ -140,6 +142,7 @@ def test_the_interpreters_are_recorded_without_paths(checkout: Checkout, pythons
     assert checkout.dist.joinpath("INTERPRETERS").read_text() == expected
 
 
+@pytest.mark.long
 def test_a_layer_without_bytecode_is_not_listed_in_interpreters(checkout: Checkout, folder: Path) -> None:
     checkout.build()
     assert checkout.dist.joinpath("INTERPRETERS").is_file()

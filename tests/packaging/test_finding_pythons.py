@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import examples
 from support.built_zips import (
     THIS_VERSION,
     VERSIONS,
@@ -70,7 +71,7 @@ UNSUITABLE = {
 }
 
 
-@pytest.mark.parametrize("kind", UNSUITABLE)
+@pytest.mark.parametrize("kind", examples.sample(UNSUITABLE, 2))
 def test_a_requested_interpreter_that_is_unsuitable_is_named(
     checkout: Checkout, bare: dict[str, str], kind: str
 ) -> None:

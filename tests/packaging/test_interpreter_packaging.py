@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -84,6 +85,8 @@ FILES = {
     *(f"cpython/{LIBRARY}/{name}.{TAG}.pyc" for name in COMPILED),
 }
 
+LONG = functools.partial(pytest.param, marks=pytest.mark.long)
+
 
 def packed(folder: Path, **options: object) -> Path:
     """Write an archive of `TREE`, or of a CPython with these options, to `folder`; return its path."""
@@ -159,6 +162,7 @@ def test_every_source_has_bytecode_with_an_unchecked_hash(built: Path) -> None:
         assert {each.co_filename for each in code_objects(code)} == {f"/opt/{path}"}
 
 
+@pytest.mark.long
 def test_a_file_that_is_not_valid_python_gets_no_bytecode(checkout: Checkout, tmp_path: Path) -> None:
     faulty = {"syntax": b"def\n", "null": b"\0", "encoding": b"# coding: x\n"}
     tree = packed(tmp_path, files={f"{LIBRARY}/{name}.py": source for name, source in faulty.items()})
@@ -171,6 +175,7 @@ def test_a_file_that_is_not_valid_python_gets_no_bytecode(checkout: Checkout, tm
         assert f"cpython/{LIBRARY}/__pycache__/{name}.{TAG}.pyc" not in inside
 
 
+@pytest.mark.long
 def test_a_file_nested_too_deep_for_the_compiler_does_not_stop_the_build(checkout: Checkout, tmp_path: Path) -> None:
     deep = {"unary": b"-" * 200_000 + b"1\n", "binary": b"1" + b"+1" * 200_000 + b"\n"}
     tree = packed(tmp_path, files={f"{LIBRARY}/{name}.py": source for name, source in deep.items()})
@@ -247,6 +252,7 @@ def test_a_dry_run_prints_the_report_and_writes_nothing(checkout: Checkout, tmp_
     assert plan.replace("would write ", "") == checkout.build("layer", *OPTIONS, "--interpreter", file)
 
 
+@pytest.mark.long
 def test_another_interpreter_compiles_one_that_does_not_run_here(checkout: Checkout, tmp_path: Path) -> None:
     file = packed(tmp_path, machine=ELSEWHERE)
     report = checkout.build("layer", "--python", VERSION, "--arch", NAMES[ELSEWHERE], "--interpreter", file)
@@ -270,10 +276,10 @@ def test_modules_whose_libraries_are_missing_are_left_out_and_named(checkout: Ch
     ("glibc", "options", "runtimes"),
     [
         ("2.26", (), "provided.al2023, provided.al2"),
-        ("2.26", ("--target", "provided.al2"), "provided.al2023, provided.al2"),
+        LONG("2.26", ("--target", "provided.al2"), "provided.al2023, provided.al2"),
         ("2.27", (), "provided.al2023"),
-        ("2.30", (), "provided.al2023"),
-        ("2.34", ("--target", "provided.al2023"), "provided.al2023"),
+        LONG("2.30", (), "provided.al2023"),
+        LONG("2.34", ("--target", "provided.al2023"), "provided.al2023"),
     ],
 )
 def test_the_runtimes_with_a_new_enough_glibc_are_named(
@@ -296,7 +302,7 @@ OWN_LOADER = {
 }
 
 
-@pytest.mark.parametrize("rpath", ["/opt/cpython/lib", "$ORIGIN/../lib", "/nowhere:${ORIGIN}/../lib/"])
+@pytest.mark.parametrize("rpath", [LONG("/opt/cpython/lib"), LONG("$ORIGIN/../lib"), "/nowhere:${ORIGIN}/../lib/"])
 def test_an_interpreter_with_its_own_loader_and_libc_runs_on_every_glibc(
     checkout: Checkout, tmp_path: Path, rpath: str
 ) -> None:

@@ -12,6 +12,8 @@ from support.built_zips import (
 )
 from support.checkout import Checkout
 
+from tools.packaging import PackagingError, manifest
+
 
 def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in MANIFEST.items() if name != key}
@@ -65,7 +67,14 @@ MANIFEST_FAULTS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("content", "message"), MANIFEST_FAULTS, ids=lambda value: str(value)[:60])
-def test_a_manifest_that_breaks_a_rule_is_refused(checkout: Checkout, content: Any, message: str) -> None:
+def test_a_manifest_that_breaks_a_rule_is_refused(content: Any, message: str) -> None:
+    with pytest.raises(PackagingError) as refused:
+        manifest.parse(json.dumps(content).encode())
+    assert str(refused.value).startswith(f"layer-manifest.json: {message}")
+
+
+def test_a_build_with_a_manifest_that_breaks_a_rule_is_refused(checkout: Checkout) -> None:
+    content, message = MANIFEST_FAULTS[0]
     (checkout.root / "layer-manifest.json").write_text(json.dumps(content))
     assert checkout.refusal().startswith(f"layer-manifest.json: {message}")
 

@@ -11,6 +11,7 @@ import pytest
 from support.checkout import ENVIRONMENT, Checkout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
 def test_sha256sum_accepts_the_list_of_all_zips(checkout: Checkout, folder: Path) -> None:
     checkout.build()
@@ -57,6 +58,7 @@ def test_a_module_of_the_callers_folder_is_never_imported(checkout: Checkout, tm
     checkout.build(cwd=tmp_path)
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_does_not_disturb_the_build(checkout: Checkout) -> None:
     command = f"{{ {checkout.root}/build.sh; echo $? >&2; }} | :"
     result = subprocess.run(["sh", "-c", command], env=ENVIRONMENT, capture_output=True, text=True)

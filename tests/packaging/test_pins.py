@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import web_server
+from support import examples, web_server
 from support.checkout import ENVIRONMENT, ROOT, Checkout
 from support.fake_cpython import ARM64, HERE, NAMES, PATCH, PROGRAM, VERSION, X86_64, archive, cpython, launcher
 from support.web_server import Request, WebServer
@@ -195,7 +195,7 @@ WITH_SECRETS = {name: respond for name, (respond, _) in FAILURES.items()} | {
 }
 
 
-@pytest.mark.parametrize("kind", WITH_SECRETS)
+@pytest.mark.parametrize("kind", examples.sample(WITH_SECRETS, 3))
 def test_no_message_contains_the_secrets_of_a_url(checkout: Checkout, server: WebServer, kind: str) -> None:
     signature = "?X-Amz-Signature=abc123"
     url = server.serve(f"{PATH}{signature}", WITH_SECRETS[kind])
@@ -208,7 +208,7 @@ def test_no_message_contains_the_secrets_of_a_url(checkout: Checkout, server: We
     assert "abc123" not in refusal and "Signature" not in refusal
 
 
-@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize("kind", examples.sample(FAILURES, 2))
 def test_a_failed_download_is_one_line_and_nothing_is_cached(
     checkout: Checkout, server: WebServer, tmp_path: Path, kind: str
 ) -> None:
@@ -602,6 +602,7 @@ def wheel(folder: Path, files: dict[str, str]) -> dict[str, str]:
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("pip")
 def test_pip_downloads_the_newest_listing_whatever_the_working_folder(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "pip.py").write_text("raise SystemExit('the wrong module')")
@@ -620,6 +621,7 @@ def test_a_package_without_a_listing_is_refused(checkout: Checkout, tmp_path: Pa
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("pip")
 def test_the_error_of_pip_is_shown(checkout: Checkout, tmp_path: Path) -> None:
     variables = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}

@@ -104,6 +104,7 @@ def second(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent / "out"
 
 
+@pytest.mark.long
 def test_another_machine_writes_the_same_zips_and_the_same_sboms(release: Release, second: Path) -> None:
     differing = [path.name for path in release.dist.iterdir() if path.read_bytes() != (second / path.name).read_bytes()]
     assert sorted(differing) == ["SHA256SUMS", "provenance.json"]  # which names the workflow and the remote

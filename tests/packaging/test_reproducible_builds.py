@@ -39,7 +39,7 @@ SWITCHES = {
 }
 
 
-ALWAYS = ("PYTHONHASHSEED", "PYTHONOPTIMIZE")
+ALWAYS = ("PYTHONHASHSEED",)
 
 
 @pytest.mark.parametrize(

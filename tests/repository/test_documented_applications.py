@@ -191,6 +191,7 @@ def test_the_request_context_is_found_behind_the_web_adapter_and_here() -> None:
     assert names["request_context"]({"headers": []}) == {}
 
 
+@pytest.mark.long
 def test_a_resolver_of_powertools_and_a_stream_share_a_handler(tmp_path: Path) -> None:
     pytest.importorskip("aws_lambda_powertools")
     source = only("docs/migrating.md", "LambdaFunctionUrlResolver")

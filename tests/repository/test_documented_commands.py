@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import documents
+from support import documents, examples
 from support.checkout import ENVIRONMENT, ROOT
 from support.cloud import ACCOUNT, NAME, OURS, REGION, Cloud, zipped
 from support.documents import Command
@@ -156,7 +156,7 @@ def serving(command: str, clone: Clone) -> Iterator[int]:
         assert terminal.interrupt() in (0, 130)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", examples.sample(PAGES, len(PAGES)))
 def test_the_console_commands_of_a_page_work_one_after_the_other(clone: Clone, page: str) -> None:
     with contextlib.ExitStack() as servers:
         port = 0

@@ -74,7 +74,7 @@ def events(count: int) -> list[dict[str, object]]:
     return made
 
 
-@pytest.mark.parametrize("count", [400, LONG])
+@pytest.mark.parametrize("count", [200, LONG])
 @pytest.mark.parametrize("code", [GENERATOR, ASYNC_GENERATOR], ids=["processes", "one loop"])
 def test_each_of_many_invocations_is_accounted_for_once(layer: Path, tmp_path: Path, code: str, count: int) -> None:
     api = StressApi(events(count), faults=0.01, crowd=SLOTS // 4 + 1)

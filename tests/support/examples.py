@@ -1,10 +1,13 @@
-"""The one configuration of hypothesis, which `conftest.py` loads for all tests."""
+"""How many examples the tests use: the configuration of hypothesis, and samples of tables."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 
 DEFAULT = 100  # examples of a test that gives no number, with --long
@@ -32,3 +35,11 @@ def configure(long: bool) -> None:
 def examples(count: int) -> hypothesis.settings:
     """Return the configuration with another number of examples than DEFAULT. A run without --long takes a sample."""
     return hypothesis.settings(max_examples=count * hypothesis.settings.default.max_examples // DEFAULT)
+
+
+def sample(values: Iterable[Any], every: int) -> list[Any]:
+    """Return the values as parameters of a test. The first of each `every` runs always, the others with --long."""
+    return [
+        value if not number % every else pytest.param(value, marks=pytest.mark.long)
+        for number, value in enumerate(values)
+    ]
