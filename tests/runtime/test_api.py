@@ -42,6 +42,8 @@ def test_after_a_204_the_runtime_polls_again(runtime):
         invocation(b""),
         invocation(b"a b"),
         invocation(b"../../x"),
+        invocation(b"a\x7fb"),
+        invocation("\u00e9".encode()),
     ],
     ids=lambda response: response[9:60].decode(),
 )
@@ -157,6 +159,16 @@ def test_an_invalid_address_ends_the_process_with_one_line(runtime, address):
     function = runtime(ECHO, variables={"AWS_LAMBDA_RUNTIME_API": address})
     assert function.wait() == 1
     assert function.stderr.count("\n") == 1 and "Traceback" not in function.stderr
+    if not address.endswith("99999999"):
+        assert f"AWS_LAMBDA_RUNTIME_API is {address!r}, expected host:port" in function.stderr
+
+
+def test_an_init_error_that_is_not_accepted_is_logged(runtime):
+    function = runtime("raise ValueError")
+    assert function.request().path.endswith("/init/error")
+    function.peer.close()
+    assert function.wait() == 1
+    assert "the error was not delivered to /2018-06-01/runtime/init/error" in function.stderr
 
 
 def test_a_streamed_response_is_exactly_these_bytes(runtime):

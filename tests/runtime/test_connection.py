@@ -367,6 +367,41 @@ def test_small_chunks_are_sent_without_delay_and_waits_have_no_time_limit(runtim
 
 
 @needs_proc
+def test_a_file_that_the_function_has_put_in_the_place_of_the_connection_stays_open(runtime):
+    function = runtime(
+        """
+        import os
+        import socket
+
+        def number_of_the_connection():
+            port = int(os.environ["AWS_LAMBDA_RUNTIME_API"].rpartition(":")[2])
+            for name in os.listdir("/proc/self/fd"):
+                try:
+                    with socket.socket(fileno=os.dup(int(name))) as found:
+                        if found.getpeername()[1] == port:
+                            return int(name)
+                except OSError:
+                    pass
+
+        own = None
+
+        def handler(event, context):
+            global own
+            if own is None:
+                own = number_of_the_connection()
+                os.dup2(os.open("/dev/null", os.O_RDONLY), own)
+            os.fstat(own)
+            yield b"open"
+        """
+    )
+    request_id = function.invoke()
+    function.connect()
+    assert function.read_response(request_id).body == b"open"
+    function.accept()
+    assert function.respond().body == b"open"
+
+
+@needs_proc
 def test_an_acceptance_that_a_signal_handler_interrupts_is_not_the_response_to_next(runtime):
     function = runtime(
         """
