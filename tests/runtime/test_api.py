@@ -37,6 +37,7 @@ def test_after_a_204_the_runtime_polls_again(runtime):
     [
         b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}",
+        invocation(b"one").replace(b"200 OK", b"403 Forbidden"),
         b"HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         invocation(b""),

@@ -576,3 +576,19 @@ def test_an_error_is_reported_if_the_log_is_on_a_full_file_system(runtime, layer
             assert function.fail()[1]["errorType"] == "ValueError"
         else:
             assert function.respond().error["errorType"] == "ValueError"
+
+
+def test_the_trailers_are_within_their_limit_together(runtime):
+    """Servers in Go read trailers into a buffer of 4,096 bytes; the limit of the runtime is 3,500."""
+    function = runtime(
+        """
+        Long = type("E" * 128, (Exception,), {})
+
+        def handler(event, context):
+            yield b"a"
+            raise Long("x" * event)
+        """
+    )
+    for length in range(1_900, 2_700, 25):  # each step of the message is near the limit once
+        trailers = function.respond(length).trailers
+        assert sum(map(len, trailers.values())) <= 3_500

@@ -89,3 +89,46 @@ def test_a_function_that_imports_os_late_and_its_child_processes_see_the_trace_i
     headers = {"": {TRACE_ID: "Root=1-a"}, "import": {TRACE_ID: "Root=1-b"}, "again": {}}
     for event, body in expected.items():
         assert function.respond(event, headers=headers[event]).body == body
+
+
+def test_a_module_that_calls_sys_exit_ends_the_process_with_its_status(runtime):
+    function = runtime(
+        """
+        import sys
+
+        sys.exit(3)
+        """
+    )
+    _, document = function.read_init_error()
+    assert document["errorType"] == "Runtime.ExitError"
+    assert function.wait() == 3
+
+
+def test_what_the_function_has_buffered_is_in_the_log_when_the_process_ends(runtime):
+    function = runtime(
+        """
+        import sys
+
+        sys.stdout = open(1, "w", buffering=65536, closefd=False)
+
+        def handler(event, context):
+            print("buffered")
+            sys.exit(0)
+            yield
+        """
+    )
+    function.fail()
+    assert function.wait() == 0
+    assert function.stdout.endswith("\nbuffered\n")
+
+
+def test_sys_argv_is_the_path_of_the_runtime(runtime):
+    function = runtime(
+        """
+        import sys
+
+        def handler(event, context):
+            yield repr([sys.argv[0].rpartition("/")[2], *sys.argv[1:]]).encode()
+        """
+    )
+    assert function.respond().body == b"['runtime.py']"
