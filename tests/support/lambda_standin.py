@@ -85,6 +85,7 @@ class Faults:
         signing: functions whose layers must be signed.
         expired: every call is rejected, as with an expired session.
         corrupt_layers: published layers get other bytes than were sent.
+        enabled_regions: those that `DescribeRegions` lists; empty for all.
         session_seconds: the time after which credentials of roles expire; 0 for an hour.
     """
 
@@ -97,6 +98,7 @@ class Faults:
     expired: bool = False
     corrupt_layers: bool = False
     session_seconds: int = 0
+    enabled_regions: set[str] = field(default_factory=set)
 
 
 class StandIn:
@@ -178,6 +180,9 @@ class StandIn:
                     return self._inner(environ)
             if call.service == "signer" and path.startswith("/signing-jobs"):
                 return self._signing(call, path)
+            if call.operation == "DescribeRegions" and self.faults.enabled_regions:
+                status, response, headers = self._inner(environ)
+                return status, _only(self.faults.enabled_regions, response.decode()), headers
             if call.operation == "AssumeRole" and self.faults.session_seconds:
                 status, response, headers = self._inner(environ)
                 end = datetime.now(UTC) + timedelta(seconds=self.faults.session_seconds)
@@ -586,6 +591,15 @@ def _content(backend: Any, name: str, version: str) -> dict[str, Any]:
 def _scope(authorization: str) -> tuple[str, str, str]:
     match = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", authorization)
     return match.groups() if match else ("", "", "")  # type: ignore[return-value]
+
+
+def _only(regions: set[str], response: str) -> bytes:
+    """Return the response of `DescribeRegions` with these regions alone."""
+
+    def kept(item: re.Match[str]) -> str:
+        return item[0] if any(f"<regionName>{name}</regionName>" in item[0] for name in regions) else ""
+
+    return re.sub("<item>.*?</item>", kept, response, flags=re.DOTALL).encode()
 
 
 def _account_of(key: str) -> str:
