@@ -107,16 +107,18 @@ def test_an_instrumented_module_does_the_same_and_records_what_it_reaches(tmp_pa
     assert reach.read(record) == frozenset()
 
 
-def test_the_tests_of_the_module_come_first_and_the_fastest_before_others() -> None:
+def test_the_tests_of_the_module_come_first_and_then_the_fastest_of_each_file() -> None:
     place = ("http1", 10)
     tests = [
         Reach("tests/runtime/test_api.py::a", 0.1, frozenset({place})),
+        Reach("tests/runtime/test_api.py::b", 0.2, frozenset({place})),
+        Reach("tests/runtime/test_log.py::c", 0.3, frozenset({place})),
         Reach("tests/runtime/test_http1.py::slow", 2.0, frozenset({place})),
         Reach("tests/runtime/test_http1.py::fast", 1.0, frozenset({place})),
         Reach("tests/runtime/test_http1.py::other", 0.1, frozenset({("http1", 11)})),
     ]
     chosen = reach.choose(tests, place, "http1")
-    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "slow", "a"]
+    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "slow", "a", "c", "b"]
     assert reach.within(chosen, 0.5) == chosen[:1]
     assert reach.within(chosen, 3.0) == chosen[:2]
 

@@ -7,6 +7,7 @@ test.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,15 @@ def within(tests: list[Reach], seconds: float) -> list[Reach]:
 def choose(reaches: list[Reach], place: Place, module: str) -> list[Reach]:
     """Return the tests that reach a statement, those that will probably notice a change first.
 
-    These are the tests in the file of the module's name; the fastest come first.
+    These are the tests in the file of the module's name, and then the fastest of each file, the second of each file,
+    and so on: each file tests something else.
     """
-    found = [each for each in reaches if place in each.places]
+    found = sorted((each for each in reaches if place in each.places), key=lambda each: each.seconds)
     name = f"/test_{module.strip('_')}.py::"
-    return sorted(found, key=lambda each: (name not in each.test, each.seconds))
+    ranks: dict[str, int] = {}  # by test
+    in_file: Counter[str] = Counter()
+    for each in found:
+        file = each.test.partition("::")[0]
+        ranks[each.test] = in_file[file]
+        in_file[file] += 1
+    return sorted(found, key=lambda each: (name not in each.test, ranks[each.test], each.seconds))
