@@ -144,9 +144,9 @@ class Sandbox:
         return self.checkout.run(*words, cwd=cwd, PATH=str(self.path), CALLS=str(self.log), **environment)
 
     def calls(self) -> list[str]:
-        """The calls of modules in the last run."""
+        """The calls of modules in the last run, without those that prepare stand-ins at the same time."""
         lines = self.log.read_text().splitlines()
-        return [line for line in lines if " -m " in line]
+        return [line for line in lines if " -m " in line and " -m support." not in line]
 
     def venv(self, name: str) -> Path:
         return self.checkout.root / ".venv" / name
