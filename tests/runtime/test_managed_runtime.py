@@ -75,7 +75,7 @@ def places(python: Interpreter, layer: Path, tmp_path: Path) -> dict[str, Path]:
     (runtime / "bootstrap").write_text(BOOTSTRAP.format(version=python.version))
     (runtime / "bootstrap").chmod(0o755)
     (runtime / "bootstrap.py").write_text(NEVER_RUN)
-    return {"/opt": opt, "/var/lang": python.prefix, "/var/runtime": runtime}
+    return {"/opt": opt, **python.mounts, "/var/runtime": runtime}
 
 
 @pytest.fixture

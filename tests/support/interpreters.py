@@ -35,6 +35,12 @@ class Interpreter:
         return str(self.prefix / "bin" / f"python{self.version}")
 
     @property
+    def mounts(self) -> dict[str, Path]:
+        """What is mounted in the root file system of a managed runtime, by its place."""
+        program = self.prefix / python_stand_ins.MANAGED / f"python{self.version}"
+        return {"/var/lang": self.prefix, **({f"/var/lang/bin/{program.name}": program} if program.exists() else {})}
+
+    @property
     def dependencies(self) -> str:
         """The folder of dependency layers for this version."""
         return f"/opt/python/lib/python{self.version}/site-packages"

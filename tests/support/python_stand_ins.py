@@ -41,6 +41,7 @@ LIBRARIES = (
     *("libc6", "libbz2-1.0", "libexpat1", "libffi8", "libgcc-s1", "liblzma5", "libsqlite3-0", "libssl3t64", "libuuid1"),
     *("libzstd1", "zlib1g"),
 )
+MANAGED = "managed"  # the folder of the program for /var/lang/bin
 INCOMPLETE = ("_curses*", "_dbm*", "_gdbm*", "readline*")  # extension modules whose libraries are not included
 WITHOUT = ("test", "site-packages", "dist-packages", "idlelib", "tkinter", "sitecustomize.py", "EXTERNALLY-MANAGED")
 
@@ -172,10 +173,13 @@ def _assemble(work: Path, version: str) -> None:
         if path.exists():  # some links lead to packages that are not included
             shutil.copy(path, libraries)
     _copy_library(unpacked / "usr/lib" / f"python{version}", target, version)
-    program = shutil.copy(unpacked / "usr/bin" / f"python{version}", create(target / "bin"))
-    loader = ["--set-interpreter", str(libraries / X86_64.loader)]
-    # RPATH, because RUNPATH comes after LD_LIBRARY_PATH.
-    debian_packages.run(work, [patchelf, *loader, "--force-rpath", "--set-rpath", str(libraries), program])
+    # Two programs, because a loader is found by an absolute path: here, and in a root file system with it at /var/lang,
+    # where the user of the function may have no permission for the folders above this one.
+    for folder, place in (("bin", libraries), (MANAGED, Path("/var/lang/ld"))):
+        program = shutil.copy(unpacked / "usr/bin" / f"python{version}", create(target / folder))
+        loader = ["--set-interpreter", str(place / X86_64.loader)]
+        # RPATH, because RUNPATH comes after LD_LIBRARY_PATH.
+        debian_packages.run(work, [patchelf, *loader, "--force-rpath", "--set-rpath", str(place), program])
     _finish(target, version)
 
 
