@@ -166,7 +166,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slowest = [
         "test_keep_alive.py",
         "test_rollout.py",
+        "test_regions.py",
         "test_documented_commands.py",
+        "test_publish.py",
+        "test_shared_journals.py",
         "test_command.py",
         "test_soak.py",
     ]

@@ -453,6 +453,7 @@ def version_of(aws: Path) -> bytes:
     return subprocess.run([aws, "--version"], capture_output=True, timeout=WAIT).stdout
 
 
+@pytest.mark.long
 def test_the_aws_cli_invokes_a_function(aws: Path, invoked_server: Server, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],

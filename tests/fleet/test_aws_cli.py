@@ -39,6 +39,7 @@ def test_the_fixes_of_doctor_fix_the_function(cloud: Cloud) -> None:
     assert "nothing found" in cloud.done("doctor", "hello")
 
 
+@pytest.mark.long
 def test_the_cli_reads_the_published_version_and_its_policy(cloud: Cloud) -> None:
     cloud.done("publish", "--public")
     (entry,) = cloud.manifest()["published"]

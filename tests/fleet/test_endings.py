@@ -50,7 +50,7 @@ class Held:
         return self.process.returncode, errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 def test_a_signal_completes_what_was_begun_and_names_what_is_waited_for(fleet: Cloud, number: signal.Signals) -> None:
     fleet.standin.looks_until_done = 1000  # the updates do not end by themselves
     run = Held(fleet, WORDS)
@@ -96,6 +96,7 @@ def test_a_signal_during_the_plan_ends_at_once_and_leaves_no_journal(fleet: Clou
         assert fleet.fleet() == all_at(1)
 
 
+@pytest.mark.long
 def test_a_signal_during_a_rollback_names_the_command(fleet: Cloud) -> None:
     fleet.done(*WORDS)
     fleet.standin.looks_until_done = 1000

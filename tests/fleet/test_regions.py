@@ -223,6 +223,7 @@ def test_alarms_are_read_in_each_region(regions: Cloud) -> None:
 # --- All regions
 
 
+@pytest.mark.long
 def test_regions_without_the_layer_are_left_out_of_all_regions(regions: Cloud) -> None:
     result = regions.run("rollout", "--all-using", "--to", "2", "--yes", "--all-regions")
     assert result.returncode == 0, result.stderr

@@ -203,6 +203,7 @@ def test_two_machines_with_one_bucket_have_one_winner(fleet: Cloud) -> None:
     assert LOCK not in keys(fleet)
 
 
+@pytest.mark.long
 def test_another_region_is_not_locked(fleet: Cloud) -> None:
     kill_at(fleet, UPDATE, 1, "before")
     fleet.client(region="us-east-1").publish_layer_version(

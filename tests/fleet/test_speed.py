@@ -68,7 +68,8 @@ def test_3000_functions_are_updated_in_15_minutes(cloud: Cloud) -> None:
     assert whole <= 15 * 60
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [30, 300])
 def test_versions_and_aliases_take_at_most_a_fifth_longer_than_their_writes(cloud: Cloud, count: int) -> None:
     create(cloud, count, has_alias=True)
     whole = roll_out(cloud, "--publish-alias", "live")
@@ -77,6 +78,7 @@ def test_versions_and_aliases_take_at_most_a_fifth_longer_than_their_writes(clou
     assert whole <= 1.2 * writes / DEFAULT_RATE + 2  # 2 s: calls that do not depend on the number
 
 
+@pytest.mark.long
 def test_the_rate_can_be_chosen(cloud: Cloud) -> None:
     create(cloud, 20)
     whole = roll_out(cloud, "--rate", "2")

@@ -182,6 +182,7 @@ def test_a_glibc_that_is_too_new_for_the_older_runtime_is_refused(refusal: Refus
     )
 
 
+@pytest.mark.long
 def test_the_zip_of_the_last_build_is_kept(checkout: Checkout, tmp_path: Path) -> None:
     file = tmp_path / "a.tar.gz"
     file.write_bytes(archive(cpython()))

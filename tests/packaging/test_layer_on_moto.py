@@ -151,6 +151,7 @@ def code_sha256(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
+@pytest.mark.long
 def test_the_published_layer_has_the_same_bytes(deployment: Deployment) -> None:
     held = deployment.client.get_layer_version(LayerName=MANIFEST["name"], VersionNumber=1)
     zipped = deployment.zips["layer-slim"]

@@ -613,6 +613,7 @@ def test_pip_downloads_the_newest_listing_whatever_the_working_folder(checkout: 
     assert pins(checkout)["3.13", "arm64"].version == "3.13.99"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("pip")
 def test_a_package_without_a_listing_is_refused(checkout: Checkout, tmp_path: Path) -> None:
     variables = wheel(tmp_path / "wheels", {"pbs_installer/__init__.py": ""})

@@ -365,6 +365,7 @@ def test_the_provenance_is_a_statement_about_all_zips(release: Release) -> None:
     assert found["predicate"]["runDetails"]["builder"]["id"].endswith("#build.sh")
 
 
+@pytest.mark.long
 def test_the_provenance_names_workflow_and_repository_without_a_password(second: Path) -> None:
     predicate = json.loads((second / "provenance.json").read_bytes())["predicate"]
     assert predicate["runDetails"]["builder"] == {"id": f"https://github.com/{WORKFLOW}"}

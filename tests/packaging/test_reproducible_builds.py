@@ -39,12 +39,8 @@ SWITCHES = {
 }
 
 
-ALWAYS = ("PYTHONHASHSEED",)
-
-
-@pytest.mark.parametrize(
-    "switch", [each if each in ALWAYS else pytest.param(each, marks=pytest.mark.long) for each in SWITCHES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("switch", SWITCHES)
 def test_no_switch_of_python_changes_bytecode(monkeypatch: pytest.MonkeyPatch, pythons: Pythons, switch: str) -> None:
     monkeypatch.setenv("PATH", pythons.path)
     plain = bytecode.compile_for_versions(SOURCES, pythons.versions)

@@ -215,6 +215,7 @@ def test_a_handler_that_writes_to_a_stream_becomes_a_generator(tmp_path: Path) -
     assert failed.code == 1 and "KeyError" in failed.err
 
 
+@pytest.mark.long
 def test_a_handler_that_writes_to_a_stream_ends_when_the_caller_leaves(tmp_path: Path) -> None:
     script = only("docs/migrating.md", "def streamed") + (
         "\n\n"

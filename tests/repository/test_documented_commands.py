@@ -323,6 +323,7 @@ def test_the_page_of_published_layers_prints_the_hash_of_the_zip(shell: Shell) -
     assert (arn, latest, sha256) == (entry["arn"], entry["arn"], entry["sha256"])
 
 
+@pytest.mark.long
 @needs_the_aws_cli
 def test_the_fixes_of_the_troubleshooting_page_work(shell: Shell) -> None:
     cloud = shell.cloud

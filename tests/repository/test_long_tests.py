@@ -15,9 +15,8 @@ def collect(*arguments: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-@pytest.mark.parametrize(
-    "arguments", [pytest.param([], marks=pytest.mark.long), ["-n", "1"]], ids=["one process", "workers"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("arguments", [[], ["-n", "1"]], ids=["one process", "workers"])
 def test_a_long_test_is_left_out_and_counted(arguments: list[str]) -> None:
     output = collect(*arguments)
     assert not any("[20000]" in line for line in output)

@@ -69,7 +69,8 @@ print(function.wait(), function.stderr)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="a network namespace needs root")
-@pytest.mark.parametrize("times", ["shorter times", pytest.param("times of the layer", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("times", ["shorter times", "times of the layer"])
 def test_the_wait_for_a_vanished_peer_ends_and_that_for_a_silent_one_does_not(runtime, layer, tmp_path, times):
     if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode != 0:
         pytest.skip("network namespaces are not allowed here")

@@ -101,6 +101,7 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
     return request.param
 
 
+@pytest.mark.long
 def test_the_layer_is_smaller_than_the_limits_in_the_documentation(zips: Zips, architecture: Architecture) -> None:
     assert zips.zipped(architecture).stat().st_size <= ZIPPED
     assert sum(len(data) for _, data in zips.entries(architecture).values()) <= UNPACKED
