@@ -333,14 +333,14 @@ def test_a_process_that_dies_during_a_probe_does_not_invoke_again(tmp_path: Path
 
 @pytest.fixture
 def interrupted(fleet: Cloud) -> Cloud:
-    """A roll-out without --yes whose credentials expired after three functions."""
+    """A roll-out without --yes whose credentials expired after three functions, one after the other."""
 
     def expire(call: Call) -> None:
         fleet.standin.faults.expired = fleet.standin.counted()["UpdateFunctionConfiguration"] >= 4
 
     fleet.standin.faults.on = expire
     words = [word for word in WORDS if word != "--yes"]
-    assert fleet.run(*words, "journal", stdin="y\n").returncode == 1
+    assert fleet.run(*words, "journal", "--workers", "1", stdin="y\n").returncode == 1
     fleet.standin.faults = type(fleet.standin.faults)()
     return fleet
 
