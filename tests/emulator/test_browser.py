@@ -131,6 +131,7 @@ def visit(chromium: str, serving: Serving, tmp_path: Path) -> Iterator[Callable[
         browser.wait()
 
 
+@pytest.mark.long
 def test_a_page_is_drawn_while_it_is_sent(visit: Callable[[str], FunctionFolder]) -> None:
     function = visit("page")
     for text in ("one", "one\n\ntwo", "one\n\ntwo\n\nthr\u00e9e"):

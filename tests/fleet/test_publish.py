@@ -258,6 +258,7 @@ def test_the_parameter_of_a_version_never_changes_and_that_of_the_latest_does(cl
     assert value("0.1.0") == "other"
 
 
+@pytest.mark.long
 def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud) -> None:
     ballast = os.urandom(52_428_800)
     large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": ballast})

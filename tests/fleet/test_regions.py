@@ -172,6 +172,7 @@ def test_named_functions_are_searched_in_all_regions(regions: Cloud) -> None:
     )
 
 
+@pytest.mark.long
 def test_attach_and_detach_work_in_several_regions(regions: Cloud) -> None:
     regions.done("detach", "--all-using", "--yes", "--region", FIRST, SECOND)
     for place in TWO_REGIONS:
@@ -200,6 +201,7 @@ def test_old_aliases_of_all_regions_are_listed(regions: Cloud) -> None:
     assert f"1 alias still runs the old version: live of a in {SECOND} (version 1)" in text
 
 
+@pytest.mark.long
 def test_alarms_are_read_in_each_region(regions: Cloud) -> None:
     alarm = {"Namespace": "AWS/Lambda", "MetricName": "Errors", "Statistic": "Sum", "Period": 60, "Threshold": 1}
     alarm |= {"EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanThreshold"}
@@ -231,6 +233,7 @@ def test_regions_without_the_layer_are_left_out_of_all_regions(regions: Cloud) -
     assert f"without the layer, so left out: {EMPTY}, account {ACCOUNT}\n" in result.stderr
 
 
+@pytest.mark.long
 def test_a_region_with_functions_but_without_the_version_is_not_left_out(regions: Cloud) -> None:
     regions.client(region=SECOND).delete_layer_version(LayerName=NAME, VersionNumber=2)
     message = refused(regions, "rollout", "--all-using", "--to", "2", "--yes", "--all-regions")
@@ -322,7 +325,7 @@ def kill_at(cloud: Cloud, operation: str, count: int, *words: str | Path) -> Non
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.long)])
-@pytest.mark.parametrize("direction", ["--forward", "--back"])
+@pytest.mark.parametrize("direction", ["--forward", pytest.param("--back", marks=pytest.mark.long)])
 def test_a_killed_roll_out_is_resumed_with_the_roles_of_its_journal(
     accounts: Cloud, count: int, direction: str
 ) -> None:

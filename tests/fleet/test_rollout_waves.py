@@ -452,6 +452,7 @@ def killed_at(cloud: Cloud, command: list[str], number: int, moment: str) -> Any
     return started[0]
 
 
+@pytest.mark.long
 def test_ctrl_c_in_the_pause_ends_at_once_and_can_be_resumed(fleet: Cloud, tmp_path: Path) -> None:
     path = tmp_path / "journal"
     gate = f"test -e {tmp_path / 'go'} || {{ kill -2 $(cat {tmp_path / 'pid'}); sleep 100; }}"

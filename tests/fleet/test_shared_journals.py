@@ -71,6 +71,7 @@ def test_each_event_is_a_numbered_object_and_the_lock_is_released(fleet: Cloud) 
     assert len([call for call in puts if call.at < updates[0]]) >= 11  # the intention is stored before the change
 
 
+@pytest.mark.long
 def test_a_shared_journal_can_be_rolled_back(fleet: Cloud) -> None:
     fleet.done(*WORDS)
     fleet.done("rollback", journal_of(fleet), "--yes")
@@ -266,6 +267,7 @@ def test_a_folder_with_no_or_several_unfinished_journals_is_one_line(fleet: Clou
     assert fleet.run("rollout", "--resume", journal_of(fleet)).returncode == 0
 
 
+@pytest.mark.long
 def test_prune_keeps_versions_that_shared_journals_name(fleet: Cloud) -> None:
     fleet.done(*WORDS)
     for name in NAMES:

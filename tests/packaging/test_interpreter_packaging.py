@@ -327,6 +327,7 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.long
 @runs_here
 def test_an_interpreter_that_runs_here_compiles_itself(checkout: Checkout, tmp_path: Path) -> None:
     calls = tmp_path / "calls"

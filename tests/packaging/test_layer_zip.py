@@ -30,6 +30,7 @@ def test_the_layer_contains_exactly_the_files_of_the_manifest(checkout: Checkout
         assert data == (ROOT / "layer" / path).read_bytes()
 
 
+@pytest.mark.long
 def test_the_layer_contains_bytecode_for_every_python_that_is_found(checkout: Checkout, pythons: Pythons) -> None:
     checkout.build("--bytecode", "none", "-o", checkout.root / "plain")
     checkout.build(PATH=pythons.path)

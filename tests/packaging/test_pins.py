@@ -138,6 +138,7 @@ def test_the_cache_is_in_the_home_folder_unless_xdg_cache_home_is_absolute(
     assert os.listdir(tmp_path / "home/.cache/python-streaming-runtime") == [CACHED_NAME]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the launcher is for x86_64")
 def test_the_pinned_release_for_this_machine_compiles_for_the_other_architecture(
     checkout: Checkout, server: WebServer, tmp_path: Path

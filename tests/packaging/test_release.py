@@ -134,6 +134,7 @@ def refusal(release: Release, *words: str, **environment: str) -> list[str]:
     return problems or [last.removeprefix(prefix)]
 
 
+@pytest.mark.long
 def test_changed_files_and_those_that_git_does_not_know_are_refused(ready: Release) -> None:
     ready.write("function/other.py", "")
     ready.write("function/lambda_function.py", "def handler(event, context):\n    yield b'x'\n")

@@ -155,6 +155,7 @@ def parts(out: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(prelude), body
 
 
+@pytest.mark.long
 @needs_frameworks
 def test_the_application_behind_mangum_gives_the_same_response_as_the_handler(tmp_path: Path) -> None:
     source = only("docs/migrating.md", "Mangum(app)")

@@ -418,7 +418,7 @@ def collector() -> Iterator[Collector]:
     collector.close()
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=["sync", pytest.param("async", marks=pytest.mark.long)])
 def start(
     request: pytest.FixtureRequest,
     runtime: Callable[..., FunctionProcess],
