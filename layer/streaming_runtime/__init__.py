@@ -6,7 +6,8 @@
                                        wrapper_watch, interface, http_event, http_response, wsgi, after_response,
                                        aio_connection, asgi, lifespan
     on managed instances               workers, worker, worker_state, slot_kinds, timeouts, concurrent_log,
-                                       log_writer, slots, loop_watch, trace_variable, lost_invocations
+                                       invocation_threads, log_writer, slots, loop_watch, trace_variable,
+                                       lost_invocations
 
 A start module is read at every cold start, so it imports nothing that the first response does not need. The others are
 reached through `load` alone. Imports point one way: handler -> api -> connection -> http1 and log, and everything may

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +294,7 @@ def test_a_second_roll_out_in_one_of_the_regions_is_refused_and_releases_its_loc
     """The first process dies with its locks; the other one wants two regions and gets the lock of the first."""
     regions.client("s3").create_bucket(Bucket="journals", CreateBucketConfiguration={"LocationConstraint": REGION})
     words = ["rollout", "--all-using", "--to", "2", "--yes", "--journal", "s3://journals/team/"]
-    kill_at(regions, UPDATE, 1, *words, "--region", SECOND)
+    regions.kill_at(UPDATE, 1, "before", *words, "--region", SECOND)
     (held,) = [key for key in keys(regions) if "/locks/" in key]
     lock = regions.client("s3").get_object(Bucket="journals", Key=held)["Body"].read()
     elsewhere = json.dumps(json.loads(lock) | {"machine": "another"})
@@ -306,31 +304,13 @@ def test_a_second_roll_out_in_one_of_the_regions_is_refused_and_releases_its_loc
     assert [key for key in keys(regions) if "/locks/" in key] == [held]
 
 
-def kill_at(cloud: Cloud, operation: str, count: int, *words: str | Path) -> None:
-    """Start a roll-out, and kill it at a call of `operation`."""
-    seen: list[Call] = []
-
-    def kill(call: Call) -> str | None:
-        seen.extend([call] if call.operation == operation else [])
-        if len(seen) < count or call.operation != operation:
-            return None
-        os.kill(process.pid, signal.SIGKILL)
-        return "before"
-
-    cloud.standin.faults.on = kill
-    process = cloud.start(*words)
-    process.communicate(timeout=60)
-    cloud.standin.faults.on = lambda call: None
-    assert process.returncode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.long)])
 @pytest.mark.parametrize("direction", ["--forward", pytest.param("--back", marks=pytest.mark.long)])
 def test_a_killed_roll_out_is_resumed_with_the_roles_of_its_journal(
     accounts: Cloud, count: int, direction: str
 ) -> None:
-    roles = ["--assume-role", HOME, ABROAD]
-    kill_at(accounts, UPDATE, count, "rollout", "--all-using", "--to", "2", "--yes", "--journal", "journal", *roles)
+    words = ["rollout", "--all-using", "--to", "2", "--yes", "--journal", "journal", "--assume-role", HOME, ABROAD]
+    accounts.kill_at(UPDATE, count, "before", *words)
     state = accounts.json("status", "journal")
     assert [each["role"] for each in state["places"]] == [HOME, ABROAD]
     accounts.done("rollout", "--resume", "journal", direction, "--yes")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from dataclasses import replace
 from typing import Any
 
@@ -112,23 +110,6 @@ def test_every_third_request_to_the_bucket_may_fail(fleet: Cloud, fault: int | s
 # --- Processes that are killed
 
 
-def kill_at(fleet: Cloud, operation: str, count: int, moment: str) -> None:
-    seen: list[Call] = []
-
-    def kill(call: Call) -> str | None:
-        seen.extend([call] if call.operation == operation else [])
-        if len(seen) < count or call.operation != operation:
-            return None
-        os.kill(process.pid, signal.SIGKILL)
-        return moment
-
-    fleet.standin.faults.on = kill
-    process = fleet.start(*WORDS)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    fleet.standin.faults.on = lambda call: None
-
-
 @pytest.mark.parametrize(
     ("operation", "count", "moment"),
     [
@@ -139,7 +120,7 @@ def kill_at(fleet: Cloud, operation: str, count: int, moment: str) -> None:
     ],
 )
 def test_a_killed_roll_out_is_resumed(fleet: Cloud, operation: str, count: int, moment: str) -> None:
-    kill_at(fleet, operation, count, moment)
+    fleet.kill_at(operation, count, moment, *WORDS)
     assert LOCK in keys(fleet)
     result = fleet.run("rollout", "--resume", FOLDER)
     assert result.returncode == 0, result.stderr
@@ -158,7 +139,7 @@ def of_another_machine(fleet: Cloud) -> None:
 
 
 def test_a_stale_lock_shows_owner_and_time_and_can_be_taken_over(fleet: Cloud) -> None:
-    kill_at(fleet, UPDATE, 3, "after")
+    fleet.kill_at(UPDATE, 3, "after", *WORDS)
     of_another_machine(fleet)
     for words in (["rollout", "--resume", FOLDER], WORDS, ["rollback", journal_of(fleet), "--yes"]):
         message = fleet.refusal(*words)
@@ -206,7 +187,7 @@ def test_two_machines_with_one_bucket_have_one_winner(fleet: Cloud) -> None:
 
 @pytest.mark.long
 def test_another_region_is_not_locked(fleet: Cloud) -> None:
-    kill_at(fleet, UPDATE, 1, "before")
+    fleet.kill_at(UPDATE, 1, "before", *WORDS)
     fleet.client(region="us-east-1").publish_layer_version(
         LayerName=NAME, Content={"ZipFile": b"PK\x05\x06" + b"\0" * 18}
     )

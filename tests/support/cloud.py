@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -23,7 +24,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 
 from support.checkout import ENVIRONMENT, ROOT, Checkout
 from support.clock import Clock
-from support.lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, StandIn
+from support.lambda_standin import FOREIGN_ACCOUNT, FOREIGN_KEY, Call, StandIn
 from tools.fleet import cli
 from tools.fleet.aws.pace import Pace
 from tools.fleet.aws.session import Aws
@@ -173,6 +174,27 @@ class Cloud:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def kill_at(self, operation: str, count: int, moment: str, *words: str | Path) -> None:
+        """Start a command, and kill its process at call number `count` of `operation`.
+
+        Args:
+            moment: `before` or `after` the call has its effect; the response is lost.
+        """
+        seen: list[Call] = []
+
+        def kill(call: Call) -> str | None:
+            seen.extend([call] if call.operation == operation else [])
+            if len(seen) < count or call.operation != operation:
+                return None
+            os.kill(process.pid, signal.SIGKILL)
+            return moment
+
+        self.standin.faults.on = kill
+        process = self.start(*words)
+        process.communicate(timeout=60)
+        self.standin.faults.on = lambda call: None
+        assert process.returncode == -signal.SIGKILL
 
     def done(self, *words: str | Path, **options: Any) -> str:
         """Run a command that must succeed, and return its stdout."""

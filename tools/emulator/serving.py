@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,14 +53,7 @@ def serve(
     urls = {name: make(name, settings) for name, settings in options.functions.items()}
     pools = {name: url.pool for name, url in urls.items()}
     functions = Functions(urls, console)
-    router = Router(
-        functions,
-        LambdaApi(functions, InvokeApi(functions, console, options.throttle), console),
-        listen(options.host, options.port),
-        console,
-        next(iter(pools.values())).attach() if options.api_only else None,
-        options.open_page,
-    )
+    router = make_router(functions, pools, options, console)
     at_end(router.close)
     router.start()
     announce(first_lines(router, pools, options))
@@ -75,6 +68,19 @@ def serve(
         TemplateReload(options.template, options.functions, functions, make, console).start()
     supervisor.wait_until_lost()
     raise ToolError("the process that starts the execution environments was killed; start main.py again")
+
+
+def make_router(
+    functions: Functions, pools: Mapping[str, EnvironmentPool], options: Options, console: Console
+) -> Router:
+    return Router(
+        functions,
+        LambdaApi(functions, InvokeApi(functions, console, options.throttle), console),
+        listen(options.host, options.port),
+        console,
+        next(iter(pools.values())).attach() if options.api_only else None,
+        options.open_page,
+    )
 
 
 def make_endpoint(pool: EnvironmentPool, settings: FunctionSettings, options: Options, console: Console) -> FunctionUrl:

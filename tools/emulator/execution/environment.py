@@ -93,6 +93,10 @@ class ExecutionEnvironment(Environment):
         self._init_reported = False
         self._started = time.monotonic()
         self._process = Process(supervisor)  # until there is one
+        self._start(supervisor)
+
+    def _start(self, supervisor: Supervisor) -> None:
+        """Start the processes, and serve them. Leave nothing behind if that fails."""
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         try:
             self._process = self._start_processes(supervisor, listener)
@@ -111,7 +115,7 @@ class ExecutionEnvironment(Environment):
             self._process.ended.wait()
             self._abandon_extensions()
             listener.close()
-            remove_folder(folder)
+            remove_folder(self._folder)
             raise
 
     @property

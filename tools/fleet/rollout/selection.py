@@ -63,11 +63,15 @@ def select(
         _check_tags_are_known([each.name for each in found if each and not each.tags_are_known])
     chosen = [each for each in found if each and _is_chosen(each, options, origin)]
     if not chosen:
-        condition = "" if options.is_attach else f" with {short(str(origin), place)}" if origin else " with the layer"
-        raise NothingSelected(
-            f"no function{condition} in {place.region} is selected: ./build.sh report lists those with the layer"
-        )
+        raise _nothing_selected(options, place, origin)
     return chosen
+
+
+def _nothing_selected(options: Options, place: Place, origin: LayerVersion | None) -> NothingSelected:
+    condition = "" if options.is_attach else f" with {short(str(origin), place)}" if origin else " with the layer"
+    return NothingSelected(
+        f"no function{condition} in {place.region} is selected: ./build.sh report lists those with the layer"
+    )
 
 
 def _selected_names(
