@@ -36,6 +36,7 @@ class Workload:
         pairs: rounds of the figures that have a limit.
         rounds: rounds of the others.
         application_pairs: rounds of cold starts of web applications, each of which takes a second.
+        environment_rounds: rounds of environments with many slots, each of which takes half a minute.
     """
 
     pairs: int
@@ -46,10 +47,11 @@ class Workload:
     delayed_chunks: int
     many_invocations: int
     application_pairs: int
+    environment_rounds: int
 
 
-FULL = Workload(PAIRS, 20, 400, 20_000, 500, 300, 100_000, 60)
-QUICK = Workload(7, 2, 100, 2000, 100, 50, 10_000, 7)
+FULL = Workload(PAIRS, 20, 400, 20_000, 500, 300, 100_000, 60, 10)
+QUICK = Workload(7, 2, 100, 2000, 100, 50, 10_000, 7, 2)
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,26 @@ def stream(process: FunctionProcess, chunks: int, size: int) -> Stream:
 
 @contextlib.contextmanager
 def on_one_processor() -> Iterator[None]:
-    """Restrict the processes that are started in the block to one processor, as on a function of up to 1,769 MB.
+    """Restrict this process, and those that are started in the block, to one processor.
 
-    With two processors, most of a warm invocation is the time that the kernel needs to wake the other processor.
+    With two processors, most of a warm invocation is the time that the kernel needs to wake the other processor. A
+    function of up to 1,769 MB has the share of one.
     """
+    with _on(lambda processors: {min(processors)}):
+        yield
+
+
+@contextlib.contextmanager
+def on_other_processors() -> Iterator[None]:
+    """Restrict them to all processors but that one, if there are several."""
+    with _on(lambda processors: processors - {min(processors)} or processors):
+        yield
+
+
+@contextlib.contextmanager
+def _on(choose: Callable[[set[int]], set[int]]) -> Iterator[None]:
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
+    os.sched_setaffinity(0, choose(allowed))
     try:
         yield
     finally:

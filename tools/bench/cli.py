@@ -141,7 +141,9 @@ def _measure_one(interpreter: Interpreter, workshop: Workshop, options: argparse
 def _workload(options: argparse.Namespace) -> Workload:
     workload = QUICK if options.quick else FULL
     runs: int | None = options.runs
-    return workload if runs is None else replace(workload, pairs=runs, rounds=runs, application_pairs=runs)
+    if runs is None:
+        return workload
+    return replace(workload, pairs=runs, rounds=runs, application_pairs=runs, environment_rounds=runs)
 
 
 def _show_progress(text: str) -> None:

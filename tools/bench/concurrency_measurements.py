@@ -7,12 +7,13 @@ uvicorn with as many processes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from dataclasses import replace
 
 from tools.bench.applications import Application, http_event
-from tools.bench.bench import SMALL_BYTES, Bench, add_median_and_tail
+from tools.bench.bench import SMALL_BYTES, Bench, add_median_and_tail, on_one_processor, on_other_processors
 from tools.bench.function_process import Program
 from tools.bench.measurement import AWSLAMBDARIC, LAYER, Comparison, Limit, Measurement
 from tools.bench.receiver import Stream, pss_mib, receive, started
@@ -20,6 +21,9 @@ from tools.bench.web_server import running
 from tools.common.errors import ToolError
 
 STREAMS, TOKENS, TOKEN_PAUSE_US = 100, 200, 20_000
+# Seconds between the begins of two streams. Callers do not arrive together; and the tokens of streams that begin
+# together would queue in front of the receiver.
+INTERVAL = 0.0021
 SLOTS = 64
 PROCESSES = "process per slot"
 UVICORN = "uvicorn"
@@ -40,17 +44,25 @@ def concurrency(bench: Bench) -> list[Measurement]:
 
 
 def _tokens(bench: Bench, application: Application) -> list[Measurement]:
+    """Streams of tokens. The receiver has a processor of its own, because that of the service has one too.
+
+    Otherwise a token waits until the program that has sent it, and then sends for other streams, needs no processor.
+    The fastest program sends most tokens in such a burst, and would get the longest delays.
+    """
     title = f"{STREAMS} streams of {TOKENS} tokens: delay of a token"
     median = Measurement("concurrency.delay.p50", f"{title}, p50", "ms", _OTHERS)
     limited = (Comparison(UVICORN, Limit(1)), Comparison(PROCESSES))
     tail = Measurement("concurrency.delay.p99", f"{title}, p99", "ms", limited)
     memory = Measurement("concurrency.memory", f"{STREAMS} streams: total memory (PSS)", "MiB", _OTHERS)
     in_processes = _with(application.layer, STREAMING_RUNTIME_CONCURRENCY="process")
-    for number in range(bench.workload.rounds):
-        bench.show_progress(f"concurrent streams, round {number + 1} of {bench.workload.rounds}")
+    for number in range(bench.workload.environment_rounds):
+        bench.show_progress(f"concurrent streams, round {number + 1} of {bench.workload.environment_rounds}")
         for name, program in ((LAYER, application.layer), (PROCESSES, in_processes)):
-            with started(program, STREAMS, bench.launcher.log) as environment:
-                streams = environment.invoke(http_event(_TARGET))
+            with contextlib.ExitStack() as ends:
+                with on_other_processors():
+                    environment = ends.enter_context(started(program, STREAMS, bench.launcher.log))
+                with on_one_processor():
+                    streams = environment.invoke(http_event(_TARGET), INTERVAL)
                 memory.add(name, environment.pss_mib())
             add_median_and_tail((median, tail), name, _delays_ms(streams))
         streams, mebibytes = _on_uvicorn(bench, application)
@@ -61,20 +73,18 @@ def _tokens(bench: Bench, application: Application) -> list[Measurement]:
 
 def _on_uvicorn(bench: Bench, application: Application) -> tuple[list[Stream], float]:
     """Return the streams, and the memory in MiB, of the web server with as many processes as the layer has."""
-    workers = ("--workers", str(len(os.sched_getaffinity(0))))
-    program = replace(application.server, command=(*application.server.command, *workers))
-    with running(program, bench.launcher.log) as server:
-        server.get("/")  # it has started
-        connections = [socket.create_connection(server.address) for _ in range(STREAMS)]
-        try:
-            for connection in connections:
-                connection.sendall(f"GET {_TARGET} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            streams = [Stream(connection) for connection in connections]
-            receive(streams)
-            return streams, pss_mib(server.pid)
-        finally:
-            for connection in connections:
-                connection.close()
+    with contextlib.ExitStack() as ends:
+        with on_other_processors():
+            workers = ("--workers", str(len(os.sched_getaffinity(0))))
+            program = replace(application.server, command=(*application.server.command, *workers))
+            server = ends.enter_context(running(program, bench.launcher.log))
+            server.get("/")  # it has started
+        request = f"GET {_TARGET} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        connections = [ends.enter_context(socket.create_connection(server.address)) for _ in range(STREAMS)]
+        streams = [Stream(connection, request) for connection in connections]
+        with on_one_processor():
+            receive(streams, INTERVAL)
+        return streams, pss_mib(server.pid)
 
 
 def _memory(bench: Bench) -> Measurement:
@@ -84,8 +94,8 @@ def _memory(bench: Bench) -> Measurement:
     programs = {LAYER: _async(bench.programs[LAYER])}
     if AWSLAMBDARIC in bench.programs:
         programs[AWSLAMBDARIC] = bench.programs[AWSLAMBDARIC]
-    for number in range(bench.workload.rounds):
-        bench.show_progress(f"memory of {SLOTS} slots, round {number + 1} of {bench.workload.rounds}")
+    for number in range(bench.workload.environment_rounds):
+        bench.show_progress(f"memory of {SLOTS} slots, round {number + 1} of {bench.workload.environment_rounds}")
         for name, program in programs.items():
             with started(program, SLOTS, bench.launcher.log) as environment:
                 measurement.add(name, environment.pss_mib())
@@ -97,8 +107,8 @@ def _throughput(bench: Bench) -> Measurement:
     comparison = Comparison(ONE_PROCESS, Limit(1, is_minimum=True))
     measurement = Measurement("concurrency.throughput", title, "1/s", (comparison,))
     chunks = bench.workload.small_chunks
-    for number in range(bench.workload.rounds):
-        bench.show_progress(f"throughput of {SLOTS} slots, round {number + 1} of {bench.workload.rounds}")
+    for number in range(bench.workload.environment_rounds):
+        bench.show_progress(f"throughput of {SLOTS} slots, round {number + 1} of {bench.workload.environment_rounds}")
         for name, slots in ((LAYER, SLOTS), (ONE_PROCESS, 0)):
             with started(_async(bench.programs[LAYER]), slots, bench.launcher.log) as environment:
                 each = chunks // max(1, slots)
@@ -112,7 +122,7 @@ def _seconds(streams: list[Stream]) -> float:
 
 
 def _delays_ms(streams: list[Stream]) -> list[float]:
-    return [delay / 1e6 for stream in streams for delay in stream.delays]
+    return [delay / 1e6 for stream in streams for delay in stream.delays()]
 
 
 def _async(program: Program) -> Program:

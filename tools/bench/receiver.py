@@ -14,7 +14,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tools.bench.function_process import Program, environment_of
@@ -65,8 +66,12 @@ class Environment:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def invoke(self, event: Mapping[str, object]) -> list[Stream]:
-        """Send an invocation to every slot at once, and read all responses."""
+    def invoke(self, event: Mapping[str, object], interval: float = 0.0) -> list[Stream]:
+        """Send an invocation to every slot, and read all responses.
+
+        Args:
+            interval: seconds between two invocations.
+        """
         body = json.dumps(event).encode()
         streams = []
         for number, connection in enumerate(self.connections):
@@ -75,9 +80,8 @@ class Environment:
                 f"Lambda-Runtime-Aws-Request-Id: {number}\r\nLambda-Runtime-Deadline-Ms: 4102444800000\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
-            connection.sendall(head.encode() + body)
-            streams.append(Stream(connection))
-        receive(streams)
+            streams.append(Stream(connection, head.encode() + body))
+        receive(streams, interval)
         return streams
 
     def pss_mib(self) -> float:
@@ -95,42 +99,69 @@ class Environment:
 class Stream:
     """One response in chunks. All moments are in nanoseconds of CLOCK_MONOTONIC.
 
+    What is read is examined later: a burst of chunks would wait for the examination, not for the program.
+
+    Args:
+        request: what begins it: a request, or the response that has the event.
+
     Attributes:
-        delays: of the time stamps in its body.
-        begun: when its request, or its event, was sent.
-        ended: when its last byte was read.
+        begun: when its request was sent.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, request: bytes) -> None:
         self.connection = connection
-        self.delays: list[int] = []
-        self.begun = time.monotonic_ns()
-        self.ended = 0
-        self._rest = b""  # the begun line
+        self.begun = 0
+        self._request = request
+        self._reads: list[tuple[int, bytes]] = []  # with the moment
         self._end = b""  # the last bytes
+
+    def begin(self) -> None:
+        self.begun = time.monotonic_ns()
+        self.connection.sendall(self._request)
 
     def read(self) -> bool:
         """Read what has arrived. Return whether the response is complete."""
         data = self.connection.recv(_READ_BYTES)
-        now = time.monotonic_ns()
+        self._reads.append((time.monotonic_ns(), data))
         if not data:
             raise ToolError("a connection ended within a response")
-        self.ended = now
-        *lines, self._rest = (self._rest + data).split(b"\r\n")
-        self.delays += [now - int(line) for line in lines if len(line) == STAMP_BYTES and line.isdigit()]
         self._end = (self._end + data)[-len(_LAST_CHUNK) :]
         return self._end == _LAST_CHUNK
 
+    @property
+    def ended(self) -> int:
+        """When its last byte was read."""
+        return self._reads[-1][0]
 
-def receive(streams: list[Stream]) -> None:
-    """Read all responses to their end, on the calling thread."""
+    def delays(self) -> list[int]:
+        """Return how long each time stamp in its body was on the way."""
+        found: list[int] = []
+        rest = b""  # the begun line
+        for now, data in self._reads:
+            *lines, rest = (rest + data).split(b"\r\n")
+            found += [now - int(line) for line in lines if len(line) == STAMP_BYTES and line.isdigit()]
+        return found
+
+
+def receive(streams: Sequence[Stream], interval: float = 0.0) -> None:
+    """Begin all responses and read them to their end, on the calling thread.
+
+    Args:
+        interval: seconds between the begins of two responses.
+    """
     poller = select.epoll()
-    open_streams = {stream.connection.fileno(): stream for stream in streams}
-    for descriptor in open_streams:
-        poller.register(descriptor, select.EPOLLIN)
-    while open_streams:
-        events = poller.poll(_TIMEOUT)
-        if not events:
+    waiting = deque(streams)
+    open_streams: dict[int, Stream] = {}
+    next_begin = time.monotonic()
+    while waiting or open_streams:
+        if waiting and time.monotonic() >= next_begin:
+            stream = waiting.popleft()
+            open_streams[stream.connection.fileno()] = stream
+            poller.register(stream.connection, select.EPOLLIN)
+            stream.begin()
+            next_begin += interval
+        events = poller.poll(max(0.0, next_begin - time.monotonic()) if waiting else _TIMEOUT)
+        if not events and not waiting:
             raise ToolError(f"{len(open_streams)} responses did not continue")
         for descriptor, _ in events:
             if open_streams[descriptor].read():
