@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,15 @@ def test_the_documentation_lists_every_job_and_every_action() -> None:
     actions = {step["uses"].partition("@")[0] for each in jobs().values() for step in each["steps"] if "uses" in step}
     names = {f"`{workflow}.yml`" for workflow in WORKFLOWS} | {f"`{name}`" for name in actions}
     assert [name for name in sorted(names) if name not in page] == []
+
+
+def test_every_action_is_pinned_to_a_commit_with_its_version() -> None:
+    """A tag can be moved to other code; the hash of a commit cannot."""
+    lines = [line.strip() for file in FOLDER.glob("*.yml") for line in file.read_text().splitlines() if "uses:" in line]
+    assert lines
+    pattern = re.compile(r"(- )?uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in lines if not pattern.fullmatch(line)] == []
+    assert len({line.removeprefix("- ") for line in lines}) == len({line.partition("@")[0] for line in lines})
 
 
 # ci.yml
