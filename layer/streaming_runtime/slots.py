@@ -115,9 +115,8 @@ class Slots:
 
     def _follow_sigterm(self, loop: "AbstractEventLoop", terminated: "Future[None]") -> None:
         def terminate(signum: int, _: object) -> None:
-            if (
-                self._exit is None and not loop.is_closed()
-            ):  # the service signals the group, and the parent forwards the signal
+            # It can arrive twice: the service signals the group, and the parent forwards the signal.
+            if self._exit is None and not loop.is_closed():
                 self._exit = Terminated(128 + signum)
                 signal.signal(signal.SIGALRM, interrupt)
                 signal.setitimer(signal.ITIMER_REAL, REACTION_TIMEOUT, REACTION_TIMEOUT)

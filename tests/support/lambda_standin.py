@@ -123,9 +123,8 @@ class StandIn:
         self.signing = SigningJobs()
         self._post("/moto-api/reset")
         self._post("/moto-api/config", {"lambda": {"use_docker": False}})
-        iam_backends[FOREIGN_ACCOUNT]["aws"].access_keys[FOREIGN_KEY] = SimpleNamespace(
-            role_arn=None
-        )  # moto finds the account by it
+        # moto finds the account of a request by its access key.
+        iam_backends[FOREIGN_ACCOUNT]["aws"].access_keys[FOREIGN_KEY] = SimpleNamespace(role_arn=None)
 
     def counted(self) -> Counter[str]:
         return Counter(call.operation for call in self.calls)
