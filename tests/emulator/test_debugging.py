@@ -144,14 +144,24 @@ class Debugger:
         self._port = port
         self._number = 0
 
-    def attach(self) -> None:
+    def attach(self, breakpoint: tuple[Path, int] | None = None) -> None:
         """Connect, set no breakpoints, and let the process run."""
         self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=WAIT)
         self._reader = self._socket.makefile("rb")
         self._send("initialize", {"adapterID": "test"})
         self._send("attach", ATTACH)  # an editor sends the whole configuration
         self._wait_for("initialized")
+        if breakpoint is not None:
+            path, line = breakpoint
+            self._send("setBreakpoints", {"source": {"path": str(path)}, "breakpoints": [{"line": line}]})
         self._send("configurationDone", {})
+
+    def wait_until_stopped(self) -> int:
+        """Return the number of the thread that is at a breakpoint."""
+        return int(self._wait_for("stopped")["threadId"])
+
+    def resume(self, thread: int) -> None:
+        self._send("continue", {"threadId": thread})
 
     def close(self) -> None:
         self._reader.close()
@@ -163,15 +173,16 @@ class Debugger:
         body = json.dumps(message).encode()
         self._socket.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    def _wait_for(self, event: str) -> None:
+    def _wait_for(self, event: str) -> dict[str, Any]:
         while True:
             length = 0
             while line := self._reader.readline().strip():
                 if line.lower().startswith(b"content-length:"):
                     length = int(line.partition(b":")[2])
             assert length, "the debugger has closed the connection"
-            if json.loads(self._reader.read(length)).get("event") == event:
-                return
+            message = json.loads(self._reader.read(length))
+            if message.get("event") == event:
+                return message.get("body", {})
 
 
 def waits_for_debugger(port: int, log: str) -> bool:
@@ -217,6 +228,22 @@ def test_one_invocation_can_be_debugged(make_function: MakeFunction) -> None:
         debugger.attach()
         assert program.read(3) == b"[1]"
         assert program.end().code == 0
+        debugger.close()
+
+
+@pytest.mark.usefixtures("debugpy")
+def test_a_breakpoint_works_where_the_function_runs_from_a_view_of_its_folder(make_function: MakeFunction) -> None:
+    port = free_port()
+    function = make_function(ECHO)
+    (function.path / ".env").write_text("")
+    module = function.path / "lambda_function.py"
+    [line] = [number for number, text in enumerate(module.read_text().splitlines(), 1) if "yield json" in text]
+    with Program("-e", "[1]", "--debug", str(port), "--function", function.path) as program:
+        until(lambda: waits_for_debugger(port, program.errors()))
+        debugger = Debugger(port)
+        debugger.attach((module, line))
+        debugger.resume(debugger.wait_until_stopped())
+        assert program.read(3) == b"[1]"
         debugger.close()
 
 

@@ -228,14 +228,3 @@ def test_the_response_is_complete_if_the_log_cannot_be_written(make_function: Ma
     """)
     shell = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, ROOT / "main.py")
     assert run("--function", function.path, command=shell)[:2] == (0, b"word")
-
-
-def test_files_that_are_missing_in_the_zip_are_named(make_function: MakeFunction) -> None:
-    """Here, the function reads the files of its folder; `./build.sh function` leaves some of them out."""
-    function = make_function(ECHO)
-    assert "does not contain" not in run("--function", function.path).err
-    (function.path / ".env").write_text("KEY=value")
-    (function.path / "old.pyc").write_bytes(b"")
-    result = run("--function", function.path)
-    assert result.code == 0
-    assert ": the zip of ./build.sh function does not contain .env, old.pyc\n" in result.err

@@ -53,6 +53,7 @@ LATE_IMPORTS = {
     ("tools/emulator/deployment/configuration.py", "subprocess"): "only layers with an interpreter need it",
     ("tools/emulator/deployment/sources.py", "shutil"): "a start with one layer does not need it",
     ("tools/emulator/deployment/sources.py", "tools.emulator.deployment.unpack"): "only zips need zipfile",
+    ("tools/emulator/deployment/sources.py", "tools.emulator.deployment.zip_view"): "few functions have hidden files",
     (
         "tools/emulator/execution/pool.py",
         "tools.emulator.execution.managed_instance",

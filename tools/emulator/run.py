@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.common.errors import ToolError
-from tools.common.function_folder import MAX_LEFT_OUT, left_out
+from tools.common.function_folder import MAX_LEFT_OUT, NotInZip
 from tools.common.paths import ROOT
 from tools.common.urls import redact
 from tools.emulator.console import STDOUT, Console, write_all
@@ -144,7 +144,8 @@ def make_pool(
     make_folder: Callable[[], Path],
 ) -> EnvironmentPool:
     reload = options.serve and options.reload
-    code = FunctionCode(settings.layers, settings.code, ROOT / "layer", make_folder, reload)
+    debugged = options.api_only or options.debug_port is not None
+    code = FunctionCode(settings.layers, settings.code, ROOT / "layer", make_folder, reload, debugged)
     configuration = FunctionConfiguration(
         name=name,
         layer=code.layout.layer,
@@ -158,23 +159,37 @@ def make_pool(
         snapstart=options.snapstart,
         max_concurrency=settings.max_concurrency,
         debug_port=options.debug_port,
+        source_root=code.layout.source_root,
     )
     if options.debug_port is not None:
         from tools.emulator.debugging import check_debugpy  # only --debug needs it
 
         check_debugpy(configuration.python)
     note_start(configuration, options.snapstart, console)
-    note_left_out(name, settings.code, console)
+    note_not_in_zip(name, code.not_in_zip, console)
     init_timeout = long_init_timeout(settings.timeout) if configuration.has_long_init_phase else INIT_TIMEOUT
     pool = EnvironmentPool(configuration, console, supervisor, options.concurrency, code, init_timeout)
 
-    def on_change(changed: str) -> None:
-        console.note(f"{name}: {changed} has changed; the next request uses it")
+    if reload:
+        reload_on_change(name, code, pool, console)
+    if options.api_only:
+        code.follow_source()
+    return pool
+
+
+def reload_on_change(name: str, code: FunctionCode, pool: EnvironmentPool, console: Console) -> None:
+    noted = code.not_in_zip
+
+    def on_change(changed: str | None) -> None:
+        nonlocal noted
+        if changed is not None:
+            console.note(f"{name}: {changed} has changed; the next request uses it")
+        if code.not_in_zip != noted:
+            noted = code.not_in_zip
+            note_not_in_zip(name, noted, console)
         pool.retire_environments()
 
-    if reload:
-        code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
-    return pool
+    code.watch(on_change, lambda message: console.error(f"{name}: {message}"))
 
 
 def note_start(configuration: FunctionConfiguration, snapstart: bool, console: Console) -> None:
@@ -191,12 +206,16 @@ def note_start(configuration: FunctionConfiguration, snapstart: bool, console: C
         note_snapstart_limits(configuration, console)
 
 
-def note_left_out(name: str, code: Path, console: Console) -> None:
-    """Name the files that the function finds here, but not in the zip of `./build.sh function`."""
-    if code.is_dir() and (found := left_out(code)):
+def note_not_in_zip(name: str, found: NotInZip, console: Console) -> None:
+    """Name the files that the zip of `./build.sh function` does not contain, and the links that the build refuses."""
+    if found.left_out or found.links:
         from tools.common.output import shortened  # few functions have such files
-
-        console.note(f"{name}: the zip of ./build.sh function does not contain {shortened(found, MAX_LEFT_OUT)}")
+    if found.left_out:
+        files = shortened(found.left_out, MAX_LEFT_OUT)
+        console.note(f"{name} does not see {files}: the zip of ./build.sh function does not contain them")
+    if found.links:
+        links = shortened(found.links, MAX_LEFT_OUT)
+        console.note(f"{name} sees {links}, but ./build.sh function refuses symbolic links; replace them with copies")
 
 
 def long_init_timeout(timeout: float) -> float:

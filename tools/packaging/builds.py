@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.common.function_folder import MAX_LEFT_OUT, left_out
+from tools.common.function_folder import MAX_LEFT_OUT, compare_with_zip
 from tools.common.lambda_facts import Limits
 from tools.common.output import shortened
 from tools.packaging import PackagingError
@@ -52,7 +52,7 @@ def function_zip(folder: Path, output: Path, limits: Limits) -> Build:
     """Build the function zip of `folder`; raises as `function.function_entries`."""
     function.refuse_overlap(folder, output)
     zipped = archive.pack(function.function_entries(folder, limits))
-    missing = left_out(folder)
+    missing = compare_with_zip(folder).left_out
     remarks = [f"left out  {shortened(missing, MAX_LEFT_OUT)}"] if missing else []
     return Build({function.zip_name(folder): zipped}, remarks=remarks)
 

@@ -7,6 +7,7 @@
     template        the functions of a template of AWS SAM or CloudFormation
     template_values its parameters, references and intrinsic functions
     unpack          zip files, unpacked as the service does it
+    zip_view        a folder that shows a function as its zip would
 
 They import `sandbox` only.
 """

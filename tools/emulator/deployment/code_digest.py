@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +23,18 @@ class Digest(NamedTuple):
     modified: float
 
 
-def digest_of(source: Path) -> Digest:
-    """The digest of a zip file or a folder, without bytecode. Files that vanish meanwhile are left out."""
+def is_bytecode_folder(name: str) -> bool:
+    return name == "__pycache__"
+
+
+def digest_of(source: Path, is_ignored: Callable[[str], bool] = is_bytecode_folder) -> Digest:
+    """Return the digest of a zip file or a folder. Files that vanish meanwhile are left out.
+
+    Args:
+        is_ignored: receives the name of a file or folder, and returns whether to leave it out.
+    """
     size, modified, content = 0, 0.0, hashlib.sha256()
-    for path in [source] if source.is_file() else sorted(files_in(source)):
+    for path in [source] if source.is_file() else sorted(files_in(source, is_ignored)):
         try:
             data = path.read_bytes()
             modified = max(modified, path.stat().st_mtime)
@@ -39,7 +47,7 @@ def digest_of(source: Path) -> Digest:
     return Digest(size, base64.b64encode(content.digest()).decode(), modified)
 
 
-def files_in(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path, is_ignored: Callable[[str], bool]) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        yield from (path for name in names if (path := Path(where, name)).is_file())
+        folders[:] = [name for name in folders if not is_ignored(name)]
+        yield from (path for name in names if not is_ignored(name) and (path := Path(where, name)).is_file())

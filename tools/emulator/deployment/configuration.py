@@ -63,6 +63,7 @@ class FunctionConfiguration(NamedTuple):
         snapstart: whether its environments are held between their init phase and their first invocation.
         max_concurrency: the invocations that its one environment serves at a time, as on managed instances; 0: it is an
             on-demand function.
+        source_root: the function's folder if `task_root` is a view of it, whose paths mean nothing to a developer.
         debug_port: where a debugger connects to its process, which waits for it; None: it has none.
     """
 
@@ -78,6 +79,7 @@ class FunctionConfiguration(NamedTuple):
     snapstart: bool = False
     max_concurrency: int = 0
     debug_port: int | None = None
+    source_root: Path | None = None
 
     @property
     def has_long_init_phase(self) -> bool:
@@ -106,6 +108,14 @@ class FunctionConfiguration(NamedTuple):
     def visible_folders(self) -> tuple[str, str]:
         """The paths of the layer and of the function's code, as the process sees them."""
         return ("/opt", "/var/task") if self.isolated else (str(self.layer), str(self.task_root))
+
+    def with_source_paths(self, data: bytes) -> bytes:
+        """Return what the function printed or reported, with paths of its source in place of those of the view."""
+        source = str(self.source_root or "")
+        # The paths can be in JSON, so one that JSON would escape is not inserted.
+        if not source or not source.isprintable() or '"' in source or "\\" in source:
+            return data
+        return data.replace(os.fsencode(self.task_root), source.encode())
 
     @property
     def command(self) -> list[str]:

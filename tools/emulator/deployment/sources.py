@@ -9,6 +9,9 @@ files it checks less often, so that the checks take a limited share of the time.
 The snapshot is taken before the sources are read. A file that changes in between is found at the next check, and read
 again; the other order would miss it.
 
+A folder with files that its zip would not contain is replaced by a view of it, see `zip_view`. When the first of these
+files appears, there is a new layout too.
+
 A change makes a new `Layout`, also where the folders are the same, because processes have loaded the old files. Layouts
 count their users: environments that still run from an unpacked zip keep its folder.
 
@@ -18,6 +21,7 @@ and a later file replaces an earlier one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -26,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tools.common.errors import ToolError
-from tools.common.function_folder import is_ignored
+from tools.common.function_folder import NotInZip, compare_with_zip, is_ignored
 from tools.emulator.sandbox.supervisor_client import remove_folder
 
 CHECK_INTERVAL = 0.5  # seconds
@@ -41,13 +45,15 @@ class Layout:
     """The folders that environments run from.
 
     Args:
-        unpacked: folders that were made for this layout; they are removed when nothing uses it any more.
+        made: folders that were made for this layout; they are removed when nothing uses it any more.
+        source_root: the function's folder if `task_root` is a view of it.
     """
 
-    def __init__(self, layer: Path, task_root: Path, unpacked: list[Path]) -> None:
+    def __init__(self, layer: Path, task_root: Path, made: list[Path], source_root: Path | None = None) -> None:
         self.layer = layer
         self.task_root = task_root
-        self._unpacked = unpacked
+        self.source_root = source_root
+        self._made = made
         self._users = 1  # FunctionCode, while this is the current layout
         self._lock = threading.Lock()
 
@@ -60,7 +66,7 @@ class Layout:
             self._users -= 1
             if self._users:
                 return
-        for folder in self._unpacked:
+        for folder in self._made:
             remove_folder(folder)
 
 
@@ -73,6 +79,10 @@ class FunctionCode:
         runtime: the folder of the runtime's own layer, which precedes the others unless one of them has a `bootstrap`.
         make_folder: returns a new folder, which is removed at the end of the emulator.
         reload: whether `watch` will be called. Otherwise no snapshot is taken, which would delay the first invocation.
+        debugged: whether an editor sets breakpoints in the function's folder.
+
+    Attributes:
+        not_in_zip: what the zip of the function's folder would not contain, when the layout was made.
 
     Raises ToolError if a source cannot be used.
     """
@@ -84,11 +94,14 @@ class FunctionCode:
         runtime: Path,
         make_folder: Callable[[], Path],
         reload: bool = False,
+        debugged: bool = False,
     ) -> None:
         self._layers = layers if any(map(has_bootstrap, layers)) else [runtime, *layers]
         self._function = function
         self._make_folder = make_folder
-        self._on_change: Callable[[str], None] | None = None
+        self._debugged = debugged
+        self.not_in_zip = NotInZip([], [])
+        self._on_change: Callable[[str | None], None] | None = None
         self._on_error: Callable[[str], None] = lambda message: None
         self._is_watching = False
         self._lock = threading.Lock()
@@ -102,11 +115,12 @@ class FunctionCode:
         """The layers in their order, and the function; folders or zips."""
         return self._layers, self._function
 
-    def watch(self, on_change: Callable[[str], None], on_error: Callable[[str], None]) -> None:
+    def watch(self, on_change: Callable[[str | None], None], on_error: Callable[[str], None]) -> None:
         """Load the sources again whenever they change.
 
         Args:
-            on_change: called with the path of a file that has changed, when there is a new layout.
+            on_change: called with the path of a file that has changed, when there is a new layout; with None if all
+                files are the same, but the zip would not contain some of them.
             on_error: called with the reason why the changed sources cannot be used.
         """
         self._on_change, self._on_error = on_change, on_error
@@ -131,10 +145,11 @@ class FunctionCode:
             if start < self._next_check or self._is_unchanged():
                 return
             seen = self._snapshot()
+            changed = {path for path in {*seen, *self._seen} if seen.get(path) != self._seen.get(path)}
+            makes_view = not changed and self.layout.source_root is None and self._needs_view()
             if len(seen) > FEW_FILES:
                 self._next_check = time.monotonic() + (time.monotonic() - start) / MAX_CHECK_SHARE
-            changed = {path for path in {*seen, *self._seen} if seen.get(path) != self._seen.get(path)}
-            if not changed:
+            if not changed and not makes_view:
                 return
             self._seen = seen
             try:
@@ -144,7 +159,23 @@ class FunctionCode:
                 return
             self.layout.release()
             self.layout = layout
-            self._on_change(min(changed))
+            self._on_change(min(changed, default=None))
+
+    def follow_source(self) -> None:
+        """Keep the view of the function's folder current, in its place: a developer's process runs from there."""
+        if self.layout.source_root is not None:
+            threading.Thread(target=self._follow_source, daemon=True).start()
+
+    def _follow_source(self) -> None:
+        from tools.emulator.deployment.zip_view import update_view  # see `_make_view`
+
+        duration = 0.0
+        while True:
+            time.sleep(max(CHECK_INTERVAL, duration / MAX_CHECK_SHARE))
+            start = time.monotonic()
+            with contextlib.suppress(OSError):  # the next round repeats it
+                update_view(self._function, self.layout.task_root, self._debugged)
+            duration = time.monotonic() - start
 
     def _watch(self) -> None:
         while self._is_watching:
@@ -162,40 +193,58 @@ class FunctionCode:
         return {path: state for source in sources for path, state in files_of(source, self._folders)}
 
     def _make_layout(self) -> Layout:
-        unpacked: list[Path] = []
+        made: list[Path] = []
         try:
-            *layers, task_root = [self._as_folder(source, unpacked) for source in (*self._layers, self._function)]
-            layer = layers[0] if len(layers) == 1 else self._merge(layers, unpacked)
-            if unpacked:
+            *layers, task_root = [self._as_folder(source, made) for source in (*self._layers, self._function)]
+            layer = layers[0] if len(layers) == 1 else self._merge(layers, made)
+            is_unpacked, source_root = bool(made), None
+            if self._needs_view():
+                source_root, task_root = task_root, self._make_view(made)
+            if is_unpacked:
                 from tools.emulator.deployment.unpack import check_size  # see `_as_folder`
 
                 check_size(sum(size_of(folder) for folder in (layer, task_root)))
+            return Layout(layer, task_root, made, source_root)
         except (ToolError, OSError) as error:
-            for folder in unpacked:
+            for folder in made:
                 remove_folder(folder)
             if isinstance(error, OSError):
                 raise ToolError(f"{error.filename}: {error.strerror}") from None
             raise
-        return Layout(layer, task_root, unpacked)
 
-    def _as_folder(self, source: Path, unpacked: list[Path]) -> Path:
+    def _needs_view(self) -> bool:
+        """Whether the function's folder has files that its zip would not contain."""
+        if self._function.is_dir():
+            self.not_in_zip = compare_with_zip(self._function)
+        return bool(self.not_in_zip.left_out)
+
+    def _make_view(self, made: list[Path]) -> Path:
+        from tools.emulator.deployment.zip_view import update_view  # few functions need it
+
+        made.append(self._make_folder())
+        view = made[-1] / (self._function.name or "function")
+        view.mkdir()
+        update_view(self._function, view, self._debugged)
+        return view
+
+    def _as_folder(self, source: Path, made: list[Path]) -> Path:
         if source.is_dir():
             return source
         # Imported here: `zipfile` with all its compression formats would delay a start without zips by 15 ms.
         from tools.emulator.deployment.unpack import unpack
 
-        unpacked.append(self._make_folder())
-        unpack(source, unpacked[-1])
-        return unpacked[-1]
+        made.append(self._make_folder())
+        unpack(source, made[-1])
+        return made[-1]
 
-    def _merge(self, layers: Sequence[Path], unpacked: list[Path]) -> Path:
-        unpacked.append(self._make_folder())
+    def _merge(self, layers: Sequence[Path], made: list[Path]) -> Path:
+        made.append(self._make_folder())
         for layer in layers:
             try:
-                copy_over(layer, unpacked[-1])
+                copy_over(layer, made[-1])
             except OSError as error:
                 raise ToolError(f"{layer} cannot be merged with the layers before it: {error.strerror}") from None
-        return unpacked[-1]
+        return made[-1]
 
 
 def files_of(source: Path, folders: Snapshot) -> Iterator[tuple[str, State]]:
@@ -280,4 +329,5 @@ def copy_over(source: Path, target: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    return sum(os.lstat(os.path.join(where, name)).st_size for where, _, names in os.walk(folder) for name in names)
+    files = (status_of(os.path.join(where, name)) for where, _, names in os.walk(folder) for name in names)
+    return sum(status.st_size for status in files if status is not None)

@@ -13,6 +13,7 @@ import time
 import uuid
 from typing import Any
 
+from tools.common.function_folder import is_ignored
 from tools.emulator.deployment.code_digest import Digest, digest_of
 from tools.emulator.deployment.configuration import ACCOUNT, PYTHON, REGION, VERSION, function_name
 from tools.emulator.endpoints.api_call import Addressed
@@ -36,7 +37,7 @@ class FunctionDescription:
         self._url_settings = url_settings
         self._url = url
         self._layers, self._code = addressed.pool.sources
-        self._digest = digest_of(self._code)
+        self._digest = digest_of(self._code, is_ignored)
 
     def of_call(self, call: str) -> dict[str, Any]:
         """The document that a call returns."""

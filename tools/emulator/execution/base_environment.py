@@ -36,7 +36,7 @@ class Environment:
         self._function = function
         self._console = console
         self._on_idle = on_idle
-        self._log = FunctionLog(self._write_output)
+        self._log = FunctionLog(self._write_output, function.with_source_paths)
         self._log_source: str | None = None  # the request ID of the invocation that prints
         self._lock = threading.Lock()
         self._invocation: Invocation | None = None

@@ -19,10 +19,12 @@ class FunctionLog:
 
     Args:
         write: called with what was printed.
+        edit: returns what to show in place of what was printed.
     """
 
-    def __init__(self, write: Callable[[bytes], None]) -> None:
+    def __init__(self, write: Callable[[bytes], None], edit: Callable[[bytes], bytes]) -> None:
         self._write = write
+        self._edit = edit
         self._lock = threading.Lock()
         self._reader: int | None = None
         self._tail = b""
@@ -46,6 +48,7 @@ class FunctionLog:
                 except BlockingIOError:
                     return
                 if data:
+                    data = self._edit(data)
                     self._tail = (self._tail + data)[-TAIL_BYTES:]
                     self._write(data)
                 else:

@@ -261,7 +261,9 @@ class EnvironmentPool:
     def _make_environment(self, layout: Layout | None, repeats_init: bool) -> Environment:
         configuration = self.configuration
         if layout is not None:
-            configuration = configuration._replace(layer=layout.layer, task_root=layout.task_root)
+            configuration = configuration._replace(
+                layer=layout.layer, task_root=layout.task_root, source_root=layout.source_root
+            )
         make: Callable[..., Environment] = ExecutionEnvironment
         if configuration.snapstart:
             from tools.emulator.execution.snapstart import SnapStartEnvironment  # only --snapstart needs it

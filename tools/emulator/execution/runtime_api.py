@@ -356,7 +356,7 @@ class RuntimeApiServer:
             # invocation.
             self._transition("end of the response")
             raise
-        return parse_error_trailers(trailers, request.headers)
+        return parse_error_trailers(trailers, request.headers, self._function)
 
     @staticmethod
     def _buffered(connection: Connection, request: Request, invocation: Invocation) -> InvocationFailed | None:
@@ -368,13 +368,16 @@ class RuntimeApiServer:
         return None
 
     def _invocation_error(self, connection: Connection, request: Request, invocation: Invocation) -> None:
-        document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
+        document = self._read_error_report(connection, request)
         self._transition("error")
         invocation.finish(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
         send_accepted(connection)
 
+    def _read_error_report(self, connection: Connection, request: Request) -> dict[str, Any]:
+        return parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES), self._function)
+
     def _init_error(self, connection: Connection, request: Request) -> None:
-        document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
+        document = self._read_error_report(connection, request)
         self._transition("init/error")
         self.fail_environment(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
         self._events.on_init_error()
@@ -409,7 +412,9 @@ class RuntimeApiServer:
             invocation.finish(failure)
 
 
-def parse_error_trailers(trailers: Headers, request_headers: Headers) -> InvocationFailed | None:
+def parse_error_trailers(
+    trailers: Headers, request_headers: Headers, function: FunctionConfiguration
+) -> InvocationFailed | None:
     """Return the error that a response ended with (AWS Lambda Developer Guide, runtimes-custom).
 
     Raises ProtocolError for a trailer that was not declared in the `Trailer` header, or that cannot be parsed.
@@ -424,13 +429,13 @@ def parse_error_trailers(trailers: Headers, request_headers: Headers) -> Invocat
         body = base64.b64decode(trailers.get(ERROR_BODY), validate=True)
     except ValueError as error:
         raise ProtocolError(f"the trailer {ERROR_BODY} is not base64: {error}") from None
-    return InvocationFailed(parse_error_report(body), trailers.get(ERROR_TYPE))
+    return InvocationFailed(parse_error_report(body, function), trailers.get(ERROR_TYPE))
 
 
-def parse_error_report(body: bytes) -> dict[str, Any]:
+def parse_error_report(body: bytes, function: FunctionConfiguration) -> dict[str, Any]:
     """Raises ProtocolError."""
     try:
-        document = json.loads(body)
+        document = json.loads(function.with_source_paths(body))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"an error report is not JSON: {error}") from None
     if not isinstance(document, dict) or not {"errorType", "errorMessage"} <= document.keys():

@@ -34,11 +34,9 @@ from tools.emulator.execution.environment import ExecutionEnvironment
 from tools.emulator.execution.invocation import Invocation, InvocationFailed
 from tools.emulator.execution.runtime_api import (
     ERROR_TYPE,
-    MAX_PAYLOAD_BYTES,
     PREFIX,
     RuntimeApiServer,
     RuntimeEvents,
-    parse_error_report,
 )
 from tools.emulator.http1.connection import Connection, Request
 
@@ -126,7 +124,7 @@ class SnapStartApiServer(RuntimeApiServer):
             connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     def _restore_error(self, connection: Connection, request: Request) -> None:
-        document = parse_error_report(connection.read_body(request, MAX_PAYLOAD_BYTES))
+        document = self._read_error_report(connection, request)
         self._transition("restore/error")
         self.fail_environment(InvocationFailed(document, request.headers.get(ERROR_TYPE)))
         self._events.on_init_error()
