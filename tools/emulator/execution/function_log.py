@@ -27,6 +27,7 @@ class FunctionLog:
         self._edit = edit
         self._lock = threading.Lock()
         self._reader: int | None = None
+        self._is_at_end = False
         self._tail = b""
 
     def open(self) -> int:
@@ -42,7 +43,7 @@ class FunctionLog:
     def drain(self) -> None:
         """Pass on all that was printed until now."""
         with self._lock:
-            while self._reader is not None:
+            while self._reader is not None and not self._is_at_end:
                 try:
                     data = os.read(self._reader, 65536)
                 except BlockingIOError:
@@ -52,8 +53,7 @@ class FunctionLog:
                     self._tail = (self._tail + data)[-TAIL_BYTES:]
                     self._write(data)
                 else:
-                    os.close(self._reader)
-                    self._reader = None
+                    self._is_at_end = True
 
     def add_to_tail(self, text: str) -> bytes:
         """Add lines of the platform to the end of the log that a caller can request, and return that."""
@@ -67,10 +67,15 @@ class FunctionLog:
             self._tail = b""
 
     def _follow(self) -> None:
-        if self._reader is None:
+        reader = self._reader
+        if reader is None:
             return
         poller = select.poll()
-        poller.register(self._reader, select.POLLIN)
-        while self._reader is not None:
+        poller.register(reader, select.POLLIN)
+        while not self._is_at_end:
             poller.poll()
             self.drain()
+        # Only this thread closes the pipe: the number of a closed one could belong to another file during `poll`.
+        with self._lock:
+            self._reader = None
+        os.close(reader)
