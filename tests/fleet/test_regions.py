@@ -357,6 +357,35 @@ def test_report_prune_and_publish_assume_roles(accounts: Cloud) -> None:
     assert {entry["account"] for entry in published} == {ACCOUNT, FOREIGN_ACCOUNT}
 
 
+def test_verify_reads_each_entry_with_the_role_of_its_account(accounts: Cloud) -> None:
+    accounts.done("publish", "--share", FOREIGN_ACCOUNT, "--assume-role", HOME, ABROAD)
+    accounts.standin.calls.clear()
+    result = accounts.json("verify", "--assume-role", HOME, ABROAD)
+    assert [(each["account"], each["matches"]) for each in result["entries"]] == [
+        (ACCOUNT, True),
+        (FOREIGN_ACCOUNT, True),
+    ]
+    policies = [call.account for call in accounts.standin.calls if call.operation == "GetLayerVersionPolicy"]
+    assert sorted(policies) == sorted([ACCOUNT, FOREIGN_ACCOUNT])
+    for line, account in zip(
+        accounts.done("verify", "--assume-role", HOME, ABROAD).splitlines(), (ACCOUNT, FOREIGN_ACCOUNT), strict=True
+    ):
+        assert line.startswith(f"{account}  {FIRST}  arn:") and line.endswith("  matches the manifest")
+
+
+def test_verify_reads_an_entry_of_an_account_without_a_role_with_each_role(accounts: Cloud) -> None:
+    accounts.done("publish", "--share", FOREIGN_ACCOUNT)
+    path = accounts.checkout.root / "roles.txt"
+    path.write_text(f"{ABROAD}\n")
+    result = accounts.json("verify", "--assume-role", f"@{path}")
+    assert [(each["account"], each["matches"]) for each in result["entries"]] == [(FOREIGN_ACCOUNT, True)]
+    (entry,) = accounts.manifest()["published"]
+    number = int(entry["arn"].rpartition(":")[2])
+    accounts.client().remove_layer_version_permission(LayerName=NAME, VersionNumber=number, StatementId=FOREIGN_ACCOUNT)
+    (difference,) = accounts.json("verify", "--assume-role", ABROAD, status=1)["differences"]
+    assert (difference["account"], difference["found"]) == (FOREIGN_ACCOUNT, f"not shared with {FOREIGN_ACCOUNT}")
+
+
 # --- Bad input
 
 
@@ -393,7 +422,8 @@ def test_wrong_roles_and_regions_are_one_line(accounts: Cloud, subtests: pytest.
 
 def test_a_role_that_cannot_be_assumed_is_one_line(accounts: Cloud) -> None:
     accounts.standin.faults.on = lambda call: 403 if call.operation == "AssumeRole" else None
-    for words in (["rollout", "--all-using", "--to", "2", "--yes"], ["report"], ["prune", "--keep", "1"]):
+    accounts.done("publish")
+    for words in (["rollout", "--all-using", "--to", "2", "--yes"], ["report"], ["prune", "--keep", "1"], ["verify"]):
         message = refused(accounts, *words, "--assume-role", ABROAD)
         assert message.startswith(f"the role {ABROAD} cannot be assumed: AssumeRole is not allowed: ")
 

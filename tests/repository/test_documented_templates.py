@@ -198,5 +198,18 @@ def test_own_credentials_need_only_the_bucket_and_the_roles(cloud: Cloud) -> Non
     own = {(call.service, call.operation) for call in cloud.standin.calls if call.account == ACCOUNT}
     assert {service for service, _ in own} == {"sts", "s3"}
     assert {name for service, name in own if service == "sts"} == {"AssumeRole"}
-    (statement,) = (each for each in ROLLOUT_POLICY["Statement"] if each["Sid"] == "AssumeRole")
-    assert statement["Action"] == "sts:AssumeRole" and statement["Resource"].endswith(":role/ROLE")
+    for policy in (PUBLISH_POLICY, ROLLOUT_POLICY):
+        (statement,) = (each for each in policy["Statement"] if each["Sid"] == "AssumeRole")
+        assert statement["Action"] == "sts:AssumeRole" and statement["Resource"].endswith(":role/ROLE")
+
+
+def test_own_credentials_need_only_the_roles_to_publish_verify_and_prune(cloud: Cloud) -> None:
+    role = f"arn:aws:iam::{FOREIGN_ACCOUNT}:role/ROLE"
+    cloud.layer(count=2, key=FOREIGN_KEY)
+    cloud.standin.calls.clear()
+    cloud.done("publish", "--public", "--ssm", "streaming-runtime", "--assume-role", role)
+    cloud.done("verify", "--assume-role", role)
+    cloud.done("prune", "--keep", "1", "--min-age", "0", "--yes", "--assume-role", role)
+    own = {(call.service, call.operation) for call in cloud.standin.calls if call.account == ACCOUNT}
+    assert own == {("sts", "AssumeRole")}
+    assert used([call for call in cloud.standin.calls if call.account != ACCOUNT]) == lambda_actions(PUBLISH_POLICY)

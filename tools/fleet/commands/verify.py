@@ -1,4 +1,9 @@
-"""The command `verify`: compares each published layer version with the manifest, byte for byte."""
+"""The command `verify`: compares each published layer version with the manifest, byte for byte.
+
+An entry is read with the credentials of its own account, if there are any: only they may read its permissions. Other
+accounts read it as users of a shared layer do. So with `--assume-role` each entry is checked once with the role of its
+account, or else once with each role.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +19,15 @@ from tools.common.archives import open_zip
 from tools.common.cli import Parser
 from tools.common.errors import ToolError
 from tools.common.paths import read, shown
-from tools.fleet.aws.arns import LayerVersion
+from tools.fleet.aws.account import Access, find_accesses
+from tools.fleet.aws.arns import LayerVersion, Role
 from tools.fleet.aws.errors import AwsError, CredentialsError
 from tools.fleet.aws.layers import Layers, download
 from tools.fleet.aws.models import LayerInfo, Unavailable
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import EXIT_STATUS_OF_CHECKS, Command, Context
 from tools.fleet.commands.scope import variants
-from tools.packaging.manifest import Published, Variant
+from tools.packaging.manifest import Published
 from tools.packaging.zips.archive import is_signature
 
 _MAX_FILES = 10  # that differ, in the output
@@ -29,14 +35,18 @@ _MAX_FILES = 10  # that differ, in the output
 
 def _add_arguments(parser: Parser) -> None:
     arguments.add_region_list(parser, "all in the manifest")
+    arguments.add_roles(parser)
     arguments.add_variants(parser, "all")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, help="the folder of the built zips (default: dist/)"
     )
+    parser.set_defaults(parser=parser)
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
-    return verify(context, namespace.regions, namespace.variants, namespace.output or context.root / "dist")
+    roles = arguments.chosen_roles(namespace, namespace.parser)
+    entries = _chosen(context, namespace.regions, namespace.variants)
+    return verify(context, entries, roles, namespace.output or context.root / "dist")
 
 
 COMMAND = Command(
@@ -50,69 +60,90 @@ COMMAND = Command(
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference between the manifest and AWS."""
+    """One difference between the manifest and AWS.
+
+    Args:
+        account: that reads the layer version.
+    """
 
     entry: Published
+    account: str
     what: str
     expected: str
     found: str
 
 
-def verify(context: Context, regions: Sequence[str], names: Sequence[str], folder: Path) -> int:
-    """Check the entries of the manifest. Returns the exit status.
-
-    Args:
-        regions, names: of regions and variants; empty for all.
-        folder: of the built zips, with which files are compared.
-    """
-    chosen = {variant.name: variant for variant in variants(context.manifest, names, context.manifest.variants)}
+def _chosen(context: Context, regions: Sequence[str], names: Sequence[str]) -> list[Published]:
+    """Return the entries of these regions and variants; empty for all."""
+    variants(context.manifest, names, ())  # raises UsageError if one is unknown
     entries = [
         entry
         for entry in context.manifest.published
-        if (not names or entry.variant in chosen) and (not regions or entry.region in regions)
+        if (not names or entry.variant in names) and (not regions or entry.region in regions)
     ]
     if not entries:
         raise ToolError("the manifest has no published entry for these options: run ./build.sh publish first")
-    caller = context.aws.identity(context.aws.region(entries[0].region)).place
-    differences: list[Difference] = []
-    for entry in entries:
-        if entry.partition != caller.partition:
-            found = f"credentials for {caller.partition}"
-            differences.append(Difference(entry, "partition", entry.partition, found))
-            continue
-        differences += Verification(context, entry, chosen.get(entry.variant), folder, caller.account).differences()
-    _print(context.output, entries, differences)
+    return entries
+
+
+def verify(context: Context, entries: Sequence[Published], roles: Sequence[str], folder: Path) -> int:
+    """Check entries of the manifest. Returns the exit status.
+
+    Args:
+        roles: ARNs, one for each account; empty for the caller's own credentials.
+        folder: of the built zips, with which files are compared.
+    """
+    checks = [Verification(context, each, access, folder) for each, access in _readers(context, entries, roles)]
+    differences = [difference for check in checks for difference in check.differences()]
+    _print(context.output, [(check.entry, check.account) for check in checks], differences)
     return 1 if differences else 0
+
+
+def _readers(
+    context: Context, entries: Sequence[Published], roles: Sequence[str]
+) -> Iterator[tuple[Published, Access]]:
+    """Yield each entry with the credentials of its own account, or with all others."""
+    partitions = {Role.parse(role).partition for role in roles}
+    first = next((entry for entry in entries if entry.partition in partitions), entries[0])
+    accesses = find_accesses(context.aws, [first.region], False, roles)
+    for entry in entries:
+        own = [access for access in accesses if access.place.account == entry.account]
+        yield from ((entry, access) for access in own or accesses)
 
 
 class Verification:
     """The check of one entry.
 
     Args:
-        account: of the caller.
+        access: the credentials that read the layer version.
     """
 
-    def __init__(self, context: Context, entry: Published, variant: Variant | None, folder: Path, account: str) -> None:
+    def __init__(self, context: Context, entry: Published, access: Access, folder: Path) -> None:
+        self.entry = entry
+        self.account = access.place.account
         self._manifest = context.manifest
         self._root = context.root
-        self._layers = Layers(context.aws, context.aws.region(entry.region))
-        self._entry = entry
-        self._variant = variant
+        self._access = access
+        self._layers = Layers(access.aws, context.aws.region(entry.region))
+        self._variant = {variant.name: variant for variant in context.manifest.variants}.get(entry.variant)
         self._folder = folder
-        self._account = account
 
     def differences(self) -> Iterator[Difference]:
         """Yield all differences; an error of one entry is one of them, so that the others are checked."""
-        version = LayerVersion.parse(self._entry.arn)
+        version = LayerVersion.parse(self.entry.arn)
+        partition = self._access.place.partition
+        if self.entry.partition != partition:
+            yield self._difference("partition", self.entry.partition, f"credentials for {partition}")
+            return
         try:
-            info = self._layers.get(version, self._account)
+            info = self._layers.get(version, self.account)
             if isinstance(info, Unavailable):
-                found = "none, it was deleted" if info.is_deleted else f"not shared with {self._account}"
-                yield self._difference("layer version", self._entry.arn, found)
+                found = "none, it was deleted" if info.is_deleted else f"not shared with {self.account}"
+                yield self._difference("layer version", self.entry.arn, found)
                 return
             yield from self._metadata(info)
             yield from self._bytes(info)
-            if self._entry.account == self._account:  # the policy of another account's version cannot be read
+            if self.entry.account == self.account:  # the policy of another account's version cannot be read
                 yield from self._permissions(self._layers.grantees(version))
         except CredentialsError:
             raise
@@ -122,10 +153,10 @@ class Verification:
             yield self._difference("download", "the zip", str(error))
 
     def _difference(self, what: str, expected: str, found: str) -> Difference:
-        return Difference(self._entry, what, expected, found)
+        return Difference(self.entry, self.account, what, expected, found)
 
     def _metadata(self, info: LayerInfo) -> Iterator[Difference]:
-        entry, variant = self._entry, self._variant
+        entry, variant = self.entry, self._variant
         sha256 = b64encode(bytes.fromhex(entry.published_sha256)).decode()
         rows = [
             ("sha256", sha256, info.sha256),
@@ -147,7 +178,7 @@ class Verification:
                     yield self._difference(what, expected, f"{found or 'none'}; only a new version changes it")
 
     def _permissions(self, grantees: set[str]) -> Iterator[Difference]:
-        expected = set(self._entry.sharedWith)
+        expected = set(self.entry.sharedWith)
         for grantee in sorted(expected - grantees):
             found = "not shared; ./build.sh publish adds the permission"
             yield self._difference("permission", f"shared with {grantee}", found)
@@ -157,14 +188,14 @@ class Verification:
     def _bytes(self, info: LayerInfo) -> Iterator[Difference]:
         data = download(info.location, self._new_location)
         sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 != self._entry.published_sha256:
-            yield self._difference("bytes", f"sha256 {self._entry.published_sha256}", f"sha256 {sha256}")
+        if sha256 != self.entry.published_sha256:
+            yield self._difference("bytes", f"sha256 {self.entry.published_sha256}", f"sha256 {sha256}")
         try:
             files = _files("its zip", data)
         except ToolError as error:
             yield self._difference("bytes", "a valid zip file", str(error))
             return
-        if self._entry.signedSha256:
+        if self.entry.signedSha256:
             files = {path: file for path, file in files.items() if not is_signature(path)}
         differences = list(_compare(*self._expected_files(), files))
         for path, expected, found in differences[:_MAX_FILES]:
@@ -173,17 +204,17 @@ class Verification:
             yield self._difference("files", "-", f"{len(differences) - _MAX_FILES} more differ")
 
     def _new_location(self) -> str:
-        info = self._layers.get(LayerVersion.parse(self._entry.arn), self._account)
+        info = self._layers.get(LayerVersion.parse(self.entry.arn), self.account)
         return info.location if isinstance(info, LayerInfo) else ""
 
     def _expected_files(self) -> tuple[dict[str, _File], bool]:
         """Return the expected files, and whether there may be no others: of the built zip, else of the sources."""
-        built = self._folder / f"layer-{self._entry.variant}.zip"
+        built = self._folder / f"layer-{self.entry.variant}.zip"
         if built.is_file():
             data = read(built)
-            if hashlib.sha256(data).hexdigest() == self._entry.sha256:
+            if hashlib.sha256(data).hexdigest() == self.entry.sha256:
                 return _files(shown(built), data), True
-        if self._entry.version != self._manifest.version:
+        if self.entry.version != self._manifest.version:
             return {}, False
         layer = self._root / "layer"
         return {file.path: _File(file.mode, read(layer / file.path)) for file in self._manifest.files}, False
@@ -220,27 +251,45 @@ def _compare(
             yield path, "missing", str(found[path])
 
 
-def _print(out: output.Output, entries: Sequence[Published], differences: Sequence[Difference]) -> None:
-    out.result(lambda: _document(entries, differences), lambda: _lines(entries, differences))
+Checked = tuple[Published, str]  # an entry, and the account that reads it
 
 
-def _document(entries: Sequence[Published], differences: Sequence[Difference]) -> dict[str, object]:
-    different = {difference.entry for difference in differences}
+def _print(out: output.Output, checked: Sequence[Checked], differences: Sequence[Difference]) -> None:
+    out.result(lambda: _document(checked, differences), lambda: _lines(checked, differences))
+
+
+def _document(checked: Sequence[Checked], differences: Sequence[Difference]) -> dict[str, object]:
+    different = {(difference.entry, difference.account) for difference in differences}
     return {
         "command": COMMAND.name,
-        "entries": [{"arn": entry.arn, "region": entry.region, "matches": entry not in different} for entry in entries],
+        "entries": [
+            {"arn": entry.arn, "region": entry.region, "account": account, "matches": (entry, account) not in different}
+            for entry, account in checked
+        ],
         "differences": [
-            {"arn": each.entry.arn, "what": each.what, "expected": each.expected, "found": each.found}
+            {
+                "arn": each.entry.arn,
+                "account": each.account,
+                "what": each.what,
+                "expected": each.expected,
+                "found": each.found,
+            }
             for each in differences
         ],
     }
 
 
-def _lines(entries: Sequence[Published], differences: Sequence[Difference]) -> Iterator[str]:
-    different = {difference.entry for difference in differences}
+def _lines(checked: Sequence[Checked], differences: Sequence[Difference]) -> Iterator[str]:
+    """The column with the reading account is there if there are several."""
+    first = 0 if len({account for _, account in checked}) > 1 else 1
     if differences:
-        rows = [(each.entry.region, each.entry.arn, each.what, each.expected, each.found) for each in differences]
-        yield output.table(("region", "layer version", "difference", "expected", "found"), rows)
-    for entry in entries:
-        if entry not in different:
-            yield f"{entry.region}  {entry.arn}  matches the manifest"
+        headers = ("read from", "region", "layer version", "difference", "expected", "found")
+        rows = [
+            (each.account, each.entry.region, each.entry.arn, each.what, each.expected, each.found)
+            for each in differences
+        ]
+        yield output.table(headers[first:], [row[first:] for row in rows])
+    different = {(difference.entry, difference.account) for difference in differences}
+    for entry, account in checked:
+        if (entry, account) not in different:
+            yield "  ".join((account, entry.region, entry.arn, "matches the manifest")[first:])
