@@ -243,7 +243,51 @@ def test_a_version_that_no_region_has_is_one_line(regions: Cloud) -> None:
     assert f"{NAME} has no version '9.9.9' in " in message
 
 
+@pytest.mark.parametrize("what", ["bytes", "description"])
+def test_a_number_that_is_another_version_elsewhere_is_refused(regions: Cloud, what: str) -> None:
+    """Each region counts its versions: number 4 of the first is number 5 of the second."""
+    for place, texts in ((FIRST, ["1.0.0", "2.0.0"]), (SECOND, ["0.9.0", "1.0.0", "2.0.0"])):
+        for text in texts:
+            content = {"ZipFile": HANDLER + (text.encode() if what == "bytes" else b"")}
+            description = f"{NAME} {text}" if what == "description" else ""
+            regions.client(region=place).publish_layer_version(LayerName=NAME, Content=content, Description=description)
+    words = ["rollout", "--all-using", "--region", FIRST, SECOND]
+    for option in ("--yes", "--dry-run"):
+        result = regions.run(*words, "--to", "4", option)
+        assert result.returncode == 1 and "Roll out python-streaming-runtime" in result.stdout + result.stderr
+        message = result.stderr.splitlines()[-1]
+        assert "--to 4 is not the same version everywhere, so nothing was changed: it is " in message
+        assert (
+            f" in {FIRST}, account {ACCOUNT}, but " in message and f" in {SECOND}, account {ACCOUNT}; use " in message
+        )
+    assert regions.standin.changes() == []
+    assert regions.run(*words, "--to", "4", "--yes", "--json").returncode == 1
+    if what == "description":
+        regions.done(*words, "--to", "1.0.0", "--yes")
+        assert [versions(regions, place) for place in TWO_REGIONS] == [all_at(4), all_at(5)]
+
+
+def test_a_number_may_be_another_version_where_nothing_is_changed(regions: Cloud) -> None:
+    content = {"ZipFile": HANDLER + b"other"}
+    for place in (FIRST, SECOND):
+        regions.client(region=place).publish_layer_version(LayerName=NAME, Content=content, Description=place)
+    regions.done(
+        "rollout", f"arn:aws:lambda:{FIRST}:{ACCOUNT}:function:a", "--to", "4", "--yes", "--region", FIRST, SECOND
+    )
+    assert versions(regions, (ACCOUNT, FIRST))["a"] == 4
+
+
 # --- Accounts
+
+
+def test_a_number_that_is_another_version_in_another_account_is_refused(accounts: Cloud) -> None:
+    for key, text in (("testing", b"one"), (FOREIGN_KEY, b"other")):
+        accounts.client(key=key).publish_layer_version(LayerName=NAME, Content={"ZipFile": HANDLER + text})
+    words = ["rollout", "--all-using", "--to", "4", "--yes", "--assume-role", HOME, ABROAD]
+    result = accounts.run(*words)
+    assert result.returncode == 1 and accounts.standin.changes() == []
+    assert f"in {FIRST}, account {ACCOUNT}, but " in result.stderr
+    assert f"in {FIRST}, account {FOREIGN_ACCOUNT}; use " in result.stderr
 
 
 @pytest.mark.parametrize("from_file", [False, True])

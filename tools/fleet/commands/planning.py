@@ -9,7 +9,7 @@ from tools.common.errors import ToolError, located
 from tools.fleet.aws.account import Account
 from tools.fleet.aws.arns import Layer, LayerVersion, is_elsewhere, layer_of
 from tools.fleet.aws.errors import NotFound
-from tools.fleet.aws.models import Alias, Function, Unavailable
+from tools.fleet.aws.models import Alias, Function, LayerInfo, Unavailable
 from tools.fleet.commands.interface import Context
 from tools.fleet.rollout.aliases import plan_alias
 from tools.fleet.rollout.options import Options
@@ -39,6 +39,7 @@ class Planner:
             exclude = tuple(text for text in options.exclude if not is_elsewhere(text, account.place))
             self._options = replace(options, functions=functions, exclude=exclude)
         self._selects_here = bool(self._options.functions) or not options.functions
+        self.target_infos: list[LayerInfo] = []  # of `targets`
         self._aliases: dict[str, tuple[Alias, Function]] = {}  # with the versions that they point to, by function
 
     @property
@@ -60,6 +61,7 @@ class Planner:
                 if isinstance(version, Unavailable):
                     problem = "does not exist" if version.is_deleted else "is not shared with this account"
                     raise LayerMissing(f"{arn} {problem}: ./build.sh verify checks what is published")
+                self.target_infos.append(version)
             return found
 
     def uses_layer(self) -> bool:

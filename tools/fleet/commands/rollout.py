@@ -40,7 +40,7 @@ from tools.fleet.rollout.plan import PlacePlan, Step, Targets, Verdict
 from tools.fleet.rollout.progress import Progress
 from tools.fleet.rollout.selection import NothingSelected
 from tools.fleet.rollout.storage import Location
-from tools.fleet.rollout.target_version import LayerMissing
+from tools.fleet.rollout.target_version import LayerMissing, refuse_different_versions
 from tools.fleet.rollout.traffic import OldAliases, find_old_aliases
 
 # --- The command ------------------------------------------------------------------------------------------------------
@@ -201,6 +201,9 @@ class CommandRun:
         self._gates(chosen, self._output.note).check_access()
         self._show_plan(plans)
         self._check_plan(plans)
+        changed = {plan.place for plan in plans if plan.changes}
+        infos = {each.account.place: each.target_infos for each in planners if each.account.place in changed}
+        refuse_different_versions(options.to, infos)
         if self._journal is None:
             return 0
         self._write_plan(self._journal, chosen, plans)

@@ -9,7 +9,7 @@ from typing import NoReturn
 from tools.common.errors import ToolError, UsageError
 from tools.fleet.aws.arns import Layer, LayerVersion, Place, layer_of, target_layer_version
 from tools.fleet.aws.layers import Layers
-from tools.fleet.aws.models import Function
+from tools.fleet.aws.models import Function, LayerInfo
 from tools.packaging.manifest import Manifest, Published, Variant
 
 
@@ -31,6 +31,11 @@ def published(manifest: Manifest, layer: Layer) -> Published | None:
     """Return the manifest's entry for a layer, if any."""
     entries = (entry for entry in manifest.published if entry.arn.startswith(f"{layer}:"))
     return next(entries, None)
+
+
+def is_number(to: str) -> bool:
+    """Return whether `--to` is the number of a layer version."""
+    return re.fullmatch(r"[1-9][0-9]*", to) is not None
 
 
 def targets(
@@ -55,7 +60,7 @@ def targets(
                 "run ./build.sh publish, or use --to"
             )
         return {layer: LayerVersion.parse(entry.arn) for layer, entry in entries.items()}
-    if re.fullmatch(r"[1-9][0-9]*", to):
+    if is_number(to):
         return {main: main.version(int(to))}
     if to.startswith("arn:"):
         version = target_layer_version(to, dict(layers), place)
@@ -85,6 +90,41 @@ def refuse_downgrade(
             _refuse(target, newest, f"{owners[newest]} has version {newest}")
         if layer.place == place and (numbers := api.numbers(layer)) and numbers[0][0] > target.number:
             _refuse(target, numbers[0][0], f"version {numbers[0][0]} is published")
+
+
+def refuse_different_versions(to: str | None, found: Mapping[Place, Sequence[LayerInfo]]) -> None:
+    """Refuse a number that is one version of the layer here, and another one there: each region counts for itself.
+
+    Signed zips differ in each region, so their descriptions are compared, which contain the version of the project.
+
+    Args:
+        to: the option; anything but a number names the same version everywhere.
+        found: the target versions in each region and account with changes.
+
+    Raises:
+        ToolError: two of them have other bytes or another description.
+    """
+    if to is None or not is_number(to):
+        return
+    versions = [(place, info) for place, infos in found.items() for info in infos]
+    first, *others = versions
+    different = [each for each in others if _release(each[1]) != _release(first[1])]
+    if not different:
+        return
+    more = f", and {len(different) - 1} more" if len(different) > 1 else ""
+    raise ToolError(
+        f"--to {to} is not the same version everywhere, so nothing was changed: it is {_described(*first)}, but "
+        f"{_described(*different[0])}{more}; use a version of the layer, such as --to 1.2.3, or roll out each region "
+        "by itself"
+    )
+
+
+def _release(info: LayerInfo) -> tuple[str, str]:
+    return info.description, "" if info.signing_profile and info.description else info.sha256
+
+
+def _described(place: Place, info: LayerInfo) -> str:
+    return f"{info.description or 'a version without a description'} (CodeSha256 {info.sha256[:12]}) in {place}"
 
 
 def _versions_of(layer: Layer, function: Function) -> Iterator[LayerVersion]:
