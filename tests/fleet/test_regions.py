@@ -267,6 +267,12 @@ def test_a_number_that_is_another_version_elsewhere_is_refused(regions: Cloud, w
         assert [versions(regions, place) for place in TWO_REGIONS] == [all_at(4), all_at(5)]
 
 
+def test_nothing_to_change_is_no_difference(regions: Cloud) -> None:
+    words = ["rollout", "--all-using", "--to", "1", "--yes"]
+    for options in ([], ["--region", FIRST, SECOND]):
+        regions.done(*words, *options)
+
+
 def test_a_number_may_be_another_version_where_nothing_is_changed(regions: Cloud) -> None:
     content = {"ZipFile": HANDLER + b"other"}
     for place in (FIRST, SECOND):

@@ -107,9 +107,9 @@ def refuse_different_versions(to: str | None, found: Mapping[Place, Sequence[Lay
     if to is None or not is_number(to):
         return
     versions = [(place, info) for place, infos in found.items() for info in infos]
-    first, *others = versions
-    different = [each for each in others if _release(each[1]) != _release(first[1])]
-    if not different:
+    first = next(iter(versions), None)  # None: nothing will be changed
+    different = [each for each in versions if first and _release(each[1]) != _release(first[1])]
+    if first is None or not different:
         return
     more = f", and {len(different) - 1} more" if len(different) > 1 else ""
     raise ToolError(
