@@ -16,6 +16,7 @@ import pytest
 from support.emulator import (
     BARE_ENVIRONMENT,
     ECHO,
+    NEW_INTERPRETER,
     ROOT,
     WAIT,
     Client,
@@ -38,7 +39,7 @@ def test_a_signal_in_the_middle_of_a_response_ends_all_processes(make_function: 
             yield b"one "
             wait()
     """)
-    with Program("--function", function.path) as program:
+    with Program("--function", function.path, command=NEW_INTERPRETER) as program:
         assert program.read(4) == b"one "
         program.interrupt(signum)
         result = program.end()
@@ -54,7 +55,7 @@ def test_a_signal_during_the_init_phase_ends_all_processes(make_function: MakeFu
         notify("loading")
         wait()
     """)
-    with Program("--function", function.path) as program:
+    with Program("--function", function.path, command=NEW_INTERPRETER) as program:
         assert function.receive() == "loading"
         program.interrupt(signum)
         result = program.end()
@@ -70,7 +71,7 @@ def test_a_signal_ends_a_run_whose_output_nobody_reads(make_function: MakeFuncti
             while True:
                 yield b"x" * 100_000
     """)
-    with Program("--function", function.path) as program:
+    with Program("--function", function.path, command=NEW_INTERPRETER) as program:
         assert program.read(1) == b"x"
         program.interrupt()
         assert program.process.wait(60) == 130
@@ -124,7 +125,7 @@ def unread(pipe: int) -> int:
 def test_a_signal_while_standard_input_is_read_ends_the_run_silently(signum: int) -> None:
     reader, writer = os.pipe()
     try:
-        with Program("-e", "-", stdin=reader) as program:
+        with Program("-e", "-", stdin=reader, command=NEW_INTERPRETER) as program:
             os.write(writer, b"[" * 100)
             until(lambda: not unread(reader))
             program.interrupt(signum)

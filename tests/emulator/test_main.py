@@ -13,6 +13,7 @@ import pytest
 from support.emulator import (
     BARE_ENVIRONMENT,
     ECHO,
+    NEW_INTERPRETER,
     ROOT,
     MakeFunction,
     assert_usage_error,
@@ -26,7 +27,7 @@ EVENT = {"sentence": "Grüße, 世界", "nested": [1, 2.5, None, True, {"a": "\u
 def test_a_run_needs_no_environment_variables(make_function: MakeFunction, environment: dict[str, str]) -> None:
     function = make_function(ECHO)
     argument = json.dumps(EVENT, ensure_ascii=False)
-    result = run("-e", argument, "--function", function.path, env=environment)
+    result = run("-e", argument, "--function", function.path, command=NEW_INTERPRETER, env=environment)
     assert (result.code, json.loads(result.out)) == (0, EVENT)
 
 
@@ -106,6 +107,6 @@ def test_a_python_that_is_too_old_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_temporary_folder_that_cannot_be_used_is_an_error_of_one_line(tmp_path: Path) -> None:
-    result = run(env={**BARE_ENVIRONMENT, "TMPDIR": str(tmp_path / "missing")})
+    result = run(command=NEW_INTERPRETER, env={**BARE_ENVIRONMENT, "TMPDIR": str(tmp_path / "missing")})
     assert (result.code, result.out) == (1, b"")
     assert result.err.startswith("error: ") and result.err.count("\n") == 1 and "TMPDIR" in result.err

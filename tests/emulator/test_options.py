@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.emulator import ROOT, FunctionFolder, assert_usage_error, run
+from support.emulator import NEW_INTERPRETER, ROOT, FunctionFolder, assert_usage_error, run
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], word: str) -
 
 
 def test_help_lists_the_options_and_the_exit_codes() -> None:
-    result = run("--help")
+    result = run("--help", command=NEW_INTERPRETER)
     assert (result.code, result.err) == (0, "")
     for word in ("--event", "--serve", "--port", "--host", "--function", "--handler", "--timeout", "--memory", "130"):
         assert word.encode() in result.out

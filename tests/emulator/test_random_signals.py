@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.emulator import BARE_ENVIRONMENT, Client, FunctionFolder, Program, until
+from support.emulator import BARE_ENVIRONMENT, NEW_INTERPRETER, Client, FunctionFolder, Program, until
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PHASES = ("start", "serving", "reload", "one invocation")
@@ -92,7 +92,7 @@ def interrupt_once(folder: FunctionFolder, temporary: Path, seed: int) -> None:
     environment = {**BARE_ENVIRONMENT, "TMPDIR": str(temporary)}
     serve = [] if phase == "one invocation" else ["--serve", "-p", "0"]
     with blocked_signals():
-        program = Program(*serve, "--function", folder.path, env=environment)
+        program = Program(*serve, "--function", folder.path, command=NEW_INTERPRETER, env=environment)
     with program:
         traffic = None
         if phase in ("serving", "reload"):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from support.emulator import ECHO, ROOT, WAIT, Server, Serving, event_of, run
+from support.emulator import ECHO, NEW_INTERPRETER, ROOT, WAIT, Server, Serving, event_of, run
 
 
 def test_the_first_lines_have_the_url_and_a_curl_command_and_fit_a_narrow_terminal(echo: Server) -> None:
@@ -22,7 +22,7 @@ def test_the_first_lines_have_the_url_and_a_curl_command_and_fit_a_narrow_termin
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on PATH")
 def test_the_printed_curl_command_works() -> None:
-    with Server(ROOT / "function") as server:
+    with Server(ROOT / "function", command=NEW_INTERPRETER) as server:
         command = shlex.split(server.curl_command)
         result = subprocess.run(command, capture_output=True, timeout=WAIT, env={**os.environ, "no_proxy": "127.0.0.1"})
     assert (result.returncode, result.stdout) == (0, b"Hello ")

@@ -19,9 +19,13 @@ import textwrap
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
+
+from support import fork_server
+from support.fork_server import ForkedProcess, ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 30.0  # seconds
@@ -134,17 +138,31 @@ def assert_usage_error(result: Result, *words: str) -> None:
         assert word in result.err
 
 
+MAIN = ROOT / "main.py"
+NEW_INTERPRETER = (sys.executable, MAIN)
+IMPORTED = ("shutil", "tools.emulator.cli", "tools.emulator.run", "tools.emulator.execution.runtime_api")
+
+
+@cache
+def _fork_server() -> ForkServer:
+    return ForkServer(ROOT, *IMPORTED)
+
+
 class Program:
     """A running `main.py`, in a process group of its own, as a terminal starts it.
 
     Args:
+        command: starts a new interpreter, as `NEW_INTERPRETER` does. By default, the process is forked from one that
+            has imported the emulator.
         merged: whether standard error is the same pipe as standard output.
     """
+
+    process: subprocess.Popen[bytes] | ForkedProcess
 
     def __init__(
         self,
         *arguments: str | Path,
-        command: tuple[str | Path, ...] = (sys.executable, ROOT / "main.py"),
+        command: tuple[str | Path, ...] = (),
         env: Mapping[str, str] = BARE_ENVIRONMENT,
         cwd: str | Path = "/",
         stdin: int | IO[bytes] = subprocess.DEVNULL,
@@ -152,15 +170,27 @@ class Program:
         merged: bool = False,
     ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        self.process = subprocess.Popen(
-            [*command, *arguments],
-            env=env,
-            cwd=cwd,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.STDOUT if merged else self._log,
-            start_new_session=True,
-        )
+        with contextlib.ExitStack() as opened:
+            if stdin == subprocess.DEVNULL:
+                stdin = opened.enter_context(open(os.devnull, "rb"))
+            self._stdout = -1
+            if stdout == subprocess.PIPE:
+                self._stdout, stdout = os.pipe()
+                opened.callback(os.close, stdout)
+            stderr = stdout if merged else self._log
+            if command or not fork_server.can_start(env):
+                self.process = subprocess.Popen(
+                    [*(command or NEW_INTERPRETER), *arguments],
+                    env=env,
+                    cwd=cwd,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+            else:
+                words = list(map(os.fspath, arguments))
+                self.process = _fork_server().start(MAIN, words, env, os.fspath(cwd), [stdin, stdout, stderr])
 
     def read(self, size: int) -> bytes:
         """Read exactly that many bytes of standard output."""
@@ -182,25 +212,23 @@ class Program:
         return data
 
     def close_stdout(self) -> None:
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        os.close(self._stdout)
+        self._stdout = -1
 
     def interrupt(self, signum: int = signal.SIGINT) -> None:
         """Send a signal to the process group, as Ctrl-C in a terminal does."""
         os.killpg(self.process.pid, signum)
 
     def end(self) -> Result:
-        out = self.read_rest() if self.process.stdout and not self.process.stdout.closed else b""
+        out = b"" if self._stdout < 0 else self.read_rest()
         return Result(self.process.wait(WAIT), out, self.errors())
 
     def errors(self) -> str:
         return os.pread(self._log.fileno(), 10_000_000, 0).decode()
 
     def _read_some(self, most: int) -> bytes:
-        assert self.process.stdout is not None
-        descriptor = self.process.stdout.fileno()
-        wait_for_data(descriptor, "main.py writes nothing")
-        return os.read(descriptor, most)
+        wait_for_data(self._stdout, "main.py writes nothing")
+        return os.read(self._stdout, most)
 
     def __enter__(self) -> Self:
         return self
@@ -214,8 +242,8 @@ class Program:
             self.process.wait()
             raise
         finally:
-            if self.process.stdout:
-                self.process.stdout.close()
+            if self._stdout >= 0:
+                self.close_stdout()
             self._log.close()
 
 
