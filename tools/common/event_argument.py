@@ -37,6 +37,8 @@ def _refuse_constant(constant: str) -> NoReturn:
 def _read(text: str) -> tuple[bytes, str]:
     """Return the bytes of the event, and the name of its source for messages."""
     path = Path(text)
+    if not text:
+        raise argparse.ArgumentTypeError("cannot read the event: it is empty")
     try:
         if text == "-" and sys.stdin is None:
             raise argparse.ArgumentTypeError("standard input is closed")

@@ -24,7 +24,7 @@ def add_yes(parser: Parser, text: str = "do not ask") -> None:
 
 
 def add_region(parser: Parser) -> None:
-    parser.add_argument("--region", metavar="R", help="default: the region of boto3")
+    parser.add_argument("--region", metavar="R", type=not_empty, help="default: the region of boto3")
 
 
 def regions_of(namespace: argparse.Namespace) -> list[str]:
@@ -69,7 +69,9 @@ def chosen_roles(namespace: argparse.Namespace, parser: Parser) -> tuple[str, ..
 def add_region_list(parser: argparse._ActionsContainer, default: str = "the region of boto3") -> None:
     """Add `--region` for several regions."""
     text = f"default: {default}"
-    parser.add_argument("--region", dest="regions", metavar="R", nargs="+", action="extend", default=[], help=text)
+    parser.add_argument(
+        "--region", dest="regions", metavar="R", nargs="+", action="extend", type=not_empty, default=[], help=text
+    )
 
 
 def add_variants(parser: Parser, default: str) -> None:
@@ -113,6 +115,13 @@ def workers(text: str) -> int:
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_WORKERS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 to {MAX_WORKERS}")
     return int(text)
+
+
+def not_empty(text: str) -> str:
+    """Return a text, for `type=`. An empty one is a variable of a script that is not set."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def account(text: str) -> str:

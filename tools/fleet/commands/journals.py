@@ -25,6 +25,8 @@ Where = Path | Address
 
 def where(text: str) -> Where:
     """Return the path of a file, or the address of a folder in a bucket, for `type=`."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the journal is empty")
     if not text.startswith(SCHEME):
         return Path(text)
     try:

@@ -25,7 +25,7 @@ from tools.fleet.commands.journals import Where, existing, new
 from tools.fleet.commands.planning import Planner, check_names
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
 from tools.fleet.commands.scope import open_planned, planned_targets
-from tools.fleet.commands.summary import append_results
+from tools.fleet.commands.summary import append_results, checked_summary
 from tools.fleet.commands.undo import roll_back
 from tools.fleet.rollout import options as names
 from tools.fleet.rollout import rendering
@@ -50,7 +50,7 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     context.take_over = namespace.take_over
     arguments.set_speed(context, namespace)
     context.is_verbose = namespace.verbose
-    context.summary = namespace.summary
+    context.summary = checked_summary(namespace.summary)
     journal: Where | None = namespace.journal
     if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
         namespace.functions.insert(0, [str(namespace.resume)])
@@ -91,7 +91,7 @@ ATTACH = Command(
 DETACH = Command(
     names.DETACH,
     "Remove the layer and its AWS_LAMBDA_EXEC_WRAPPER from functions. Otherwise like `rollout`.",
-    lambda parser: add_arguments(parser, has_all_using=True),
+    lambda parser: add_arguments(parser, has_all_using=True, has_target=False),
     _run,
 )
 
@@ -137,6 +137,7 @@ def resume(
     if is_empty and options.selects_functions:  # the process died before the first line, so nothing was changed
         return roll_out(context, options, place, dry_run, torn=location)
     if is_empty:
+        location.read()  # raises ToolError if there is no such file
         raise ToolError(f"{location.name} contains no roll-out, so none was begun: run the command without --resume")
     history = read_from(location)
     stored = Options.of(history.options)

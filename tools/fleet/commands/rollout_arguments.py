@@ -22,11 +22,15 @@ Value = TypeVar("Value")
 # --- Arguments --------------------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: Parser, has_all_using: bool) -> None:
-    """Add all arguments of the command."""
+def add_arguments(parser: Parser, has_all_using: bool, has_target: bool = True) -> None:
+    """Add all arguments of the command.
+
+    Args:
+        has_target: whether `--help` lists `--to`; without it, the option gets an error message of its own.
+    """
     _add_selection(parser, has_all_using)
     _add_places(parser)
-    _add_target(parser)
+    _add_target(parser, has_target)
     _add_waves(parser)
     _add_gates(parser)
     _add_alias(parser)
@@ -43,8 +47,8 @@ def add_arguments(parser: Parser, has_all_using: bool) -> None:
         "--resume",
         metavar="FILE",
         nargs="?",
-        const="",
-        type=lambda text: journals.where(text) if text else "",
+        const=False,  # the only unfinished roll-out
+        type=journals.where,
         help="continue the roll-out of this journal",
     )
     journals.add_take_over(parser)
@@ -112,12 +116,9 @@ def _add_places(parser: Parser) -> None:
     )
 
 
-def _add_target(parser: Parser) -> None:
-    parser.add_argument(
-        "--to",
-        metavar="VERSION",
-        help="the target: a number, an ARN, or a version of the project such as 1.2.3 (default: the manifest's)",
-    )
+def _add_target(parser: Parser, has_target: bool) -> None:
+    text = "the target: a number, an ARN, or a version of the project such as 1.2.3 (default: the manifest's)"
+    parser.add_argument("--to", metavar="VERSION", help=text if has_target else argparse.SUPPRESS)
     parser.add_argument("--variant", metavar="NAME", help="the variant of the layer (default: slim; without --to, all)")
     parser.add_argument(
         "--layer-account", metavar="ACCOUNT", type=arguments.account, help="the account that shares the layer"
@@ -132,7 +133,7 @@ def _add_waves(parser: Parser) -> None:
         type=_checked(parse_waves),
         help="change functions in waves, such as 1,10%%,50%%,100%%; all functions of the first must succeed",
     )
-    group.add_argument("--canary", metavar="N", type=arguments.number, help="the same as --waves N,100%%")
+    group.add_argument("--canary", metavar="N", type=_checked(_canary), help="the same as --waves N,100%%")
     parser.add_argument(
         "--bake", metavar="TIME", type=_checked(_duration), help="wait after each wave, such as 90s, 10m or 1h30m"
     )
@@ -149,7 +150,7 @@ def _add_gates(parser: Parser) -> None:
         "--alarm",
         dest="alarms",
         metavar="NAME",
-        type=_checked(_not_empty),
+        type=arguments.not_empty,
         action="append",
         help="stop between waves if this CloudWatch alarm is in the state ALARM; repeatable",
     )
@@ -157,7 +158,7 @@ def _add_gates(parser: Parser) -> None:
         "--gate",
         dest="gates",
         metavar="COMMAND",
-        type=_checked(_not_empty),
+        type=arguments.not_empty,
         action="append",
         help="stop between waves if this command fails; repeatable",
     )
@@ -330,6 +331,12 @@ def _percentage(text: str) -> float:
     return float(text.rstrip("%"))
 
 
+def _canary(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a number of functions from 1")
+    return int(text)
+
+
 def _parallel_regions(text: str) -> int:
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_PARALLEL_REGIONS:
         raise ValueError(f"{text!r} is not a number of regions from 1 to {MAX_PARALLEL_REGIONS}")
@@ -339,10 +346,4 @@ def _parallel_regions(text: str) -> int:
 def _alias(text: str) -> str:
     if not _ALIAS.fullmatch(text):
         raise ValueError(f"{text!r} is not the name of an alias, such as live")
-    return text
-
-
-def _not_empty(text: str) -> str:
-    if not text.strip() or "\0" in text:
-        raise ValueError("it is empty")
     return text

@@ -11,6 +11,14 @@ from tools.fleet.rollout import rendering
 from tools.fleet.rollout.history import History
 
 
+def checked_summary(path: Path | None) -> Path | None:
+    """Return `path`; raises `ToolError` if no file can be there. A roll-out checks it before it changes anything."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        reason = "it is a folder" if path.is_dir() else f"the folder {shown(path.parent)} does not exist"
+        raise ToolError(f"the summary {shown(path)} cannot be written: {reason}")
+    return path
+
+
 def append_summary(path: Path, title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], closing: str) -> None:
     """Append a heading, a table and a closing line to the file at `path`; raises `ToolError` if it cannot be written.
 

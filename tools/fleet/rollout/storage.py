@@ -115,7 +115,7 @@ class FileLocation:
         self._disk = disk
 
     def is_empty(self) -> bool:
-        return not self._path.exists() or b"\n" not in self._path.read_bytes()
+        return not self._path.exists() or b"\n" not in self.read()
 
     def create(self, replace_torn: bool) -> FileStorage:
         storage = FileStorage(self._path, self._disk, is_new=True)
