@@ -18,7 +18,7 @@ What can go wrong here, besides what `connection` describes:
 """
 
 from streaming_runtime import NotDelivered, RuntimeApiError
-from streaming_runtime.api import DONE
+from streaming_runtime.api import DONE, ENDED
 from streaming_runtime.connection import RECEIVE_NOW, SEND_NOW, refuse
 from streaming_runtime.http1 import HEAD_READ_BYTES, ProtocolError
 
@@ -290,6 +290,9 @@ class AioResponseStream:
                 await self._driver.drain()
                 await self._driver.receive_response()
                 self._response.api.read_acceptance("the error")
+            elif self._response.phase is ENDED:  # the error has interrupted the wait for the acceptance
+                await self._driver.receive_response()
+                self._response.finish()
         except NotDelivered as reason:
             self._response.log_lost_error(reason)
 

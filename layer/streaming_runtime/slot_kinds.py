@@ -80,6 +80,6 @@ def is_async_generator_function(function: "Callable[..., Any]") -> bool:
     while isinstance(function, partial):
         function = function.func
     function = getattr(function, "__func__", function)
-    call: Any = vars(type(function)).get("__call__")
+    call: Any = getattr(type(function), "__call__", None)  # noqa: B004 - the method itself, which a class can inherit
     code = getattr(function, "__code__", None) or getattr(call, "__code__", None)
     return code is not None and bool(code.co_flags & CO_ASYNC_GENERATOR)

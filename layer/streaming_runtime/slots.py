@@ -11,6 +11,9 @@ task with a connection of its own. What can go wrong, and how each case is handl
   its code as running.
 - A reader that is slow and a deadline come together. Then the error cannot be sent either; after REPORT_TIMEOUT the
   connection is closed.
+- The deadline can pass when all is sent and the Runtime API has not accepted it yet, because the caller reads slowly.
+  Nothing is left to cancel, so the slot waits ACCEPTANCE_TIMEOUT more. Whatever ends that wait, the response to the
+  request is read before the next request: it would be taken for the next invocation.
 - Each invocation has a `contextvars` context. It has the invocation, from which the log takes the request id, and
   from which `os.environ` takes the trace id: see `trace_variable`. The task and the work after the response use the
   same context.
@@ -19,7 +22,7 @@ task with a connection of its own. What can go wrong, and how each case is handl
 """
 
 from streaming_runtime import MinimalReport, NotDelivered, RuntimeApiError, Terminated, import_standard, load
-from streaming_runtime.api import FRESH, MAX_EMPTY_PAUSE, NEXT_RETRY_PAUSES
+from streaming_runtime.api import ENDED, FRESH, MAX_EMPTY_PAUSE, NEXT_RETRY_PAUSES
 from streaming_runtime.log import describe
 
 asyncio = import_standard("asyncio")
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 CANCELLATION_TIMEOUT = 1.0  # seconds that a cancelled task gets before its error is sent
+ACCEPTANCE_TIMEOUT = 5.0  # seconds after the deadline, for a response that is sent
 REPORT_TIMEOUT = 5.0  # seconds to send an error
 SHUTDOWN_TIMEOUT = 1.5  # seconds; the parent waits for 2
 REACTION_TIMEOUT = 0.2  # seconds that the loop may be blocked after SIGTERM
@@ -186,6 +190,7 @@ class Slots:
         task = loop.create_task(self._stream(invocation, response, stream, driver), context=context)
         self._running[task] = invocation
         try:
+            await self._wait_until_deadline(task, limit, response, driver)
             error = await self._outcome(task, limit, api)
             if error is not None:
                 await loop.create_task(self._fail(error, response, stream, driver), context=context)
@@ -194,12 +199,18 @@ class Slots:
             del self._running[task]
         await loop.create_task(self._end(invocation), context=context)
 
+    async def _wait_until_deadline(
+        self, task: "Task[BaseException | None]", limit: "Any", response: "ResponseStream", driver: SlotDriver
+    ) -> None:
+        remaining = limit.remaining()
+        await asyncio.wait([task], timeout=max(0.0, remaining) if remaining < timeouts.FOREVER else None)
+        if not task.done() and response.phase is ENDED and not driver.unsent:
+            await asyncio.wait([task], timeout=ACCEPTANCE_TIMEOUT)
+
     async def _outcome(
         self, task: "Task[BaseException | None]", limit: "Any", api: "WorkerApi"
     ) -> "BaseException | None":
-        """Wait for the task, up to the deadline. Return the error to report."""
-        remaining = limit.remaining()
-        await asyncio.wait([task], timeout=max(0.0, remaining) if remaining < timeouts.FOREVER else None)
+        """Cancel the task if it has not ended by the deadline. Return the error to report."""
         if not task.done():
             api.has_timed_out = True
             task.cancel()

@@ -70,6 +70,26 @@ def test_the_slots_share_as_many_processes_as_there_are_cpus(concurrent):
     assert len(counts) == expected and counts[-1] - counts[0] <= 1
 
 
+def test_an_instance_with_an_inherited_call_is_an_async_handler(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        class Base:
+            async def __call__(self, event, context):
+                yield b"done"
+
+        class Handler(Base):
+            pass
+
+        handler = Handler()
+        """,
+        3,
+    )
+    slots = function.waiting_slots(3)
+    assert len(function.workers()) == 1
+    assert slots[0].read_response(slots[0].send_invocation()).body == b"done"
+
+
 @pytest.mark.parametrize(
     "action",
     [
@@ -259,6 +279,43 @@ def test_the_deadline_ends_a_handler_that_waits(concurrent, tmp_path, is_late, i
         gate.open()
     slot.expect_next()
     assert not any("410" in str(record) for record in function.records)
+
+
+@pytest.mark.parametrize("interruption", ["the deadline", "a cancellation"])
+def test_the_acceptance_of_a_sent_response_is_not_taken_for_the_next_invocation(concurrent, interruption):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        tasks = []
+
+        async def handler(event, context):
+            if event == "cancel":
+                tasks[0].cancel()
+                await asyncio.sleep(0)
+            tasks.append(asyncio.current_task())
+            yield b"done"
+        """,
+        2,
+    )
+    slot, other = function.waiting_slots(2)
+    deadline = time.time() + (0.3 if interruption == "the deadline" else 60)
+    first = slot.send_invocation(headers={"Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000))})
+    assert slot.read_response(first).body == b"done"
+    if interruption == "the deadline":
+        time.sleep(max(0.0, deadline - time.time()) + 0.2)
+        assert function.records == []
+    else:
+        assert other.read_response(other.send_invocation("cancel")).body == b"done"
+        other.accept()
+        other.expect_next()
+    slot.accept()
+    slot.expect_next()
+    for _ in range(2):
+        assert slot.read_response(slot.send_invocation()).body == b"done"
+        slot.accept()
+        slot.expect_next()
 
 
 # Blocking
