@@ -30,9 +30,12 @@ ROOT = Path(__file__).resolve().parents[1]
 if ROOT.joinpath(".venv").is_dir():
     sys.pycache_prefix, sys.dont_write_bytecode = str(ROOT / ".venv" / "pycache"), False
 
-# A shell starts background jobs with SIGINT ignored, and all processes of the tests would inherit that.
+# A shell starts background jobs with SIGINT ignored, nohup ignores SIGHUP, and all processes of the tests would inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -90,8 +91,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.markdown:
         print(markdown_table(options.markdown))
         return DONE
-    _make_folder(options.output)  # first: a failure after the measurements would lose them
-    report = _measure(options)
+    made = _make_folder(options.output)  # first: a failure after the measurements would lose them
+    try:
+        report = _measure(options)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else uses it
+                folder.rmdir()
+        raise
     files = {"bench.json": report.json(), "bench.svg": svg(report)}
     write_all_atomically({options.output / name: text.encode() for name, text in files.items()})
     print(report.text(), flush=True)
@@ -100,13 +107,16 @@ def _run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder in which files can be written. Return those that did not exist, the innermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ToolError(f"cannot write to {shown(folder)}: {error.strerror}; choose another with --output") from error
+    return missing
 
 
 def _measure(options: argparse.Namespace) -> Report:
