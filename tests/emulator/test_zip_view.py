@@ -210,7 +210,7 @@ def test_a_zip_layer_does_not_count_what_the_view_leaves_out(make_function: Make
 
 
 def test_files_are_copied_where_hard_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str, place: Path, **_: Any) -> None:
+    def refuse(path: str, place: Path) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
 
     monkeypatch.setattr(os, "link", refuse)

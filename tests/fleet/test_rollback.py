@@ -49,8 +49,22 @@ def test_the_dry_run_reads_the_functions(rolled_out: Cloud) -> None:
     change(rolled_out, ["other"])
     stdout = rolled_out.done("rollback", "journal", "--dry-run")
     assert "left alone: f, somebody else has changed its layers since" in stdout
+    assert "layers before" not in stdout  # an empty table
     assert rolled_out.run("rollback", "journal", "--yes").returncode == 1
     assert rolled_out.fleet() == {"f": [layer("other")]}
+
+
+def test_a_rollback_names_the_aliases_that_it_restores(cloud: Cloud) -> None:
+    cloud.layer(count=2)
+    client = cloud.client()
+    for name in ("a", "b"):
+        cloud.function(name, [f"{OURS}:1"])
+        client.publish_version(FunctionName=name)
+        client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    cloud.done("rollout", "--all-using", "--to", "2", "--publish-alias", "live", "--yes", "--journal", "moved")
+    assert "the alias live of 2 functions is restored\n" in cloud.done("rollback", "moved", "--dry-run")
+    assert "the alias live of 2 functions is restored\n" in cloud.done("rollback", "moved", "--yes")
+    assert client.get_alias(FunctionName="a", Name="live")["FunctionVersion"] == "1"
 
 
 def test_rollback_removes_an_attached_layer_among_others(rolled_out: Cloud) -> None:

@@ -80,7 +80,7 @@ def _replace_by_link(target: str, place: Path) -> None:
 
 def _link_or_copy(path: str, place: Path) -> None:
     try:
-        os.link(path, place, follow_symlinks=False)
+        os.link(path, place)
     except FileNotFoundError:
         raise
     except OSError:  # another file system, or a file of somebody else (proc_sys_fs(5), protected_hardlinks)

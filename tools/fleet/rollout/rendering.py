@@ -329,7 +329,8 @@ def _old_alias_lines(old_aliases: OldAliases) -> Iterator[str]:
     found = [f"{each.alias} of {each.function} (version {each.version})" for each in old_aliases.found]
     number = f"{output.count(len(found), 'alias', 'aliases')} still run{'s' if len(found) == 1 else ''} the old version"
     if found:
-        yield f"{number}: {output.shortened(found, _NAMES_IN_A_HINT)}; move them with --publish-alias"
+        pronoun = "it" if len(found) == 1 else "them"
+        yield f"{number}: {output.shortened(found, _NAMES_IN_A_HINT)}; move {pronoun} with --publish-alias"
     else:
         yield number
 
@@ -349,14 +350,13 @@ def rollback_lines(history: History, width: int, problems: Mapping[str, str] | N
         return
     yield f"Roll back in {scope_text([each.place for each in history.places])}, newest change first"
     yield ""
-    yield from _table(
-        [
-            _Row(history.label(each), each.place, each.new, each.old, _alias_words(each))
-            for each in history.changed
-            if each.arn not in problems
-        ],
-        width,
-    )
+    restored = [each for each in history.changed if each.arn not in problems]
+    if restored:
+        rows = [_Row(history.label(each), each.place, each.new, each.old, _alias_words(each)) for each in restored]
+        yield from _table(rows, width)
+    aliases = Counter(each.move.alias for each in restored if each.move)
+    for alias, number in aliases.items():
+        yield f"the alias {alias} of {output.count(number, 'function')} is restored"
     for record in history.changed:
         if record.arn in problems:
             yield f"left alone: {history.label(record)}, {problems[record.arn]}"
