@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from support import python_stand_ins
 from support.checkout import ENVIRONMENT, ROOT
 
 MANIFEST = json.loads((ROOT / "layer-manifest.json").read_bytes())
@@ -44,10 +45,12 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def interpreter(version: str) -> Path | None:
-    """Find a Python of `version` that starts, on PATH or among the versions of pyenv."""
+    """Find a Python of `version` that starts: a version of pyenv, one on PATH, or one in .venv/pythons."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     on_path = shutil.which(f"python{version}", path=ENVIRONMENT["PATH"])
-    for candidate in [*pyenv.glob(f"versions/{version}.*/bin/python3"), *([Path(on_path)] if on_path else [])]:
+    stand_in = python_stand_ins.prefix(version)
+    candidates = [*pyenv.glob(f"versions/{version}.*/bin/python3"), *([Path(on_path)] if on_path else [])]
+    for candidate in [*candidates, *([stand_in / "bin" / "python3"] if stand_in else [])]:
         check = f"import sys; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
         if subprocess.run([candidate, "-c", check], capture_output=True).returncode == 0:
             return candidate
