@@ -38,7 +38,8 @@ VERSION = "0.1.0"
 
 PROVIDER_SOCKET = "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"
 CONNECT_TIMEOUT = 5.0  # seconds
-MAX_LINE_BYTES = 256 * 1024  # a longer line becomes several records
+MAX_LINE_BYTES = 256 * 1024  # a line that is written in parts becomes several records above this size
+MAX_BEGUN_LINES = 1000  # of tasks and threads that never end a line
 NAMES = {1: "stdout", 2: "stderr"}
 
 io = import_standard("io")
@@ -85,13 +86,17 @@ class ConcurrentLog(Log):
         self._variable = import_standard("contextvars").ContextVar("invocation", default=None)
         self._threads = invocation_threads.InvocationThreads(self)
 
-    def identity(self) -> "dict[str, str]":
+    def identity(self, invocation: "Invocation | None") -> "dict[str, str]":
         """Return the fields of a record that identify its invocation; none if that is unknown."""
-        invocation = self.invocation
         if invocation is None:
             return {}
         tenant_id = invocation.tenant_id
         return {"requestId": invocation.request_id, **({"tenantId": tenant_id} if tenant_id is not None else {})}
+
+    def configure(self, logging: "Any") -> None:
+        super().configure(logging)
+        if hasattr(logging, "LogRecord"):
+            load("log_records").keep_identity(self, logging)
 
     # Descriptors
 
@@ -101,6 +106,8 @@ class ConcurrentLog(Log):
             stream = io.TextIOWrapper(self._streams[number], "utf-8", "backslashreplace", write_through=True)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+        # Registered before the function is imported, so it runs after the function's `atexit` functions.
+        import_standard("atexit").register(self.end_all_lines)
 
     def connect(self) -> None:
         """Connect standard output and standard error of this process to the service's socket, if there is one."""
@@ -179,14 +186,21 @@ class ConcurrentLog(Log):
         if writer is not None:
             writer.drain()
 
-    def forget_writer(self) -> None:
-        """In a forked process, which has no writer thread."""
+    def disown(self) -> None:
+        """In a forked process: there is no writer thread, and its parent writes the lines that were begun before."""
         self._writer = None
+        for stream in self._streams.values():
+            stream.forget_lines()
 
     def end_lines(self) -> None:
         """Write lines that the current invocation has not completed."""
         for stream in self._streams.values():
-            stream.end_lines()
+            stream.end_lines_of(self.invocation)
+
+    def end_all_lines(self) -> None:
+        """Write all lines that are not complete, at the end of the process."""
+        for stream in self._streams.values():
+            stream.end_all_lines()
 
     def note(self, text: str, level: str = "INFO") -> None:
         """Write a record about the runtime that is not an error."""
@@ -196,10 +210,10 @@ class ConcurrentLog(Log):
         """Write the text of `context.log`."""
         self._streams[1].write(text.encode("utf-8", "backslashreplace"))
 
-    def line_record(self, line: bytes, name: str) -> str:
+    def line_record(self, line: bytes, name: str, invocation: "Invocation | None") -> str:
         """Return the record of a line. A line that is a JSON object already only gets the id of its invocation."""
         text = line.decode("utf-8", "backslashreplace").removesuffix("\r")
-        identity = self.identity()
+        identity = self.identity(invocation)
         to_json = load("json_text").to_json
         if text.startswith("{") and text.endswith("}"):
             try:
@@ -220,7 +234,8 @@ class LineRecords(io.RawIOBase):  # type: ignore[misc, name-defined]
     def __init__(self, log: ConcurrentLog, descriptor: int) -> None:
         self._log = log
         self._descriptor = descriptor
-        self._begun: dict[tuple[Invocation | None, int], bytes] = {}  # the begun lines, by invocation and thread
+        # The begun lines, by invocation and thread. An empty one continues after a part that was written.
+        self._begun: dict[tuple[Invocation | None, int], bytes] = {}
 
     def writable(self) -> bool:
         return True
@@ -233,21 +248,42 @@ class LineRecords(io.RawIOBase):  # type: ignore[misc, name-defined]
 
     def write(self, data: "Any") -> int:
         text = bytes(data)
-        owner = self._log.invocation, get_ident()
-        *lines, rest = (self._begun.pop(owner, b"") + text).split(b"\n")
+        invocation = self._log.invocation
+        owner = invocation, get_ident()
+        begun = self._begun.pop(owner, None)
+        *lines, rest = ((begun or b"") + text).split(b"\n")
+        is_continued = begun == b""
+        if is_continued and lines:
+            if not lines[0]:
+                del lines[0]
+            is_continued = False
         if len(rest) > MAX_LINE_BYTES:
-            lines, rest = [*lines, rest], b""
-        if rest:
+            lines, rest, is_continued = [*lines, rest], b"", True
+        if rest or is_continued:
             self._begun[owner] = rest
         for line in lines:
-            self._write_record(line)
+            self._write_record(line, invocation)
+        if len(self._begun) > MAX_BEGUN_LINES:
+            self._end_line(list(self._begun)[0])  # noqa: RUF015 - other threads can change it meanwhile
         return len(text)
 
-    def end_lines(self) -> None:
-        """Write the begun lines of the current invocation."""
-        invocation = self._log.invocation
-        for owner in [owner for owner in self._begun if owner[0] is invocation]:
-            self._write_record(self._begun.pop(owner, b""))
+    def end_lines_of(self, invocation: "Invocation | None") -> None:
+        """Write the begun lines of an invocation."""
+        for owner in [owner for owner in list(self._begun) if owner[0] is invocation]:
+            self._end_line(owner)
 
-    def _write_record(self, line: bytes) -> None:
-        self._log.write_event(self._log.line_record(line, f"sys.{NAMES[self._descriptor]}"), 20, self._descriptor)
+    def end_all_lines(self) -> None:
+        for owner in list(self._begun):
+            self._end_line(owner)
+
+    def forget_lines(self) -> None:
+        self._begun.clear()
+
+    def _end_line(self, owner: "tuple[Invocation | None, int]") -> None:
+        line = self._begun.pop(owner, b"")
+        if line:
+            self._write_record(line, owner[0])
+
+    def _write_record(self, line: bytes, invocation: "Invocation | None") -> None:
+        record = self._log.line_record(line, f"sys.{NAMES[self._descriptor]}", invocation)
+        self._log.write_event(record, 20, self._descriptor)

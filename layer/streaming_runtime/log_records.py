@@ -23,6 +23,7 @@ VERSION = "0.1.0"
 
 VARIANT_FILE = "cpython/VARIANT"  # exists only in self-contained layers
 MAX_EVENT_CHARACTERS = 128 * 1024  # of an error
+IDENTITY = "_streaming_runtime_identity"  # of a record: request id and tenant id
 
 # --- Events of the runtime --------------------------------------------------------------------------------------------
 
@@ -114,8 +115,8 @@ def configure(log: "Log", logging: "Any") -> None:
 
     class Handler(logging.Handler):  # type: ignore[misc]
         def emit(self, record: "Any") -> None:
-            record.aws_request_id = log.request_id or log.unknown_id
-            record.tenant_id = log.invocation.tenant_id if log.invocation is not None else None
+            owner = getattr(record, IDENTITY, None) or identity_of(log)
+            record.aws_request_id, record.tenant_id = owner
             try:
                 log.write_event(self.format(record).removesuffix("\n"), record.levelno)
             except Exception:
@@ -135,6 +136,38 @@ def configure(log: "Log", logging: "Any") -> None:
     root.addHandler(handler)
     if isinstance(logging.getLevelName(log.level), int):
         root.setLevel(log.level)
+
+
+def identity_of(log: "Log") -> "tuple[str | None, str | None]":
+    """Return the request id and the tenant id for a record that is made now."""
+    invocation = log.invocation
+    return log.request_id or log.unknown_id, invocation.tenant_id if invocation is not None else None
+
+
+def keep_identity(log: "Log", logging: "Any") -> None:
+    """Let each record keep the ids of the invocation that makes it.
+
+    A QueueHandler or a MemoryHandler of the function passes the record on later, from another thread or within another
+    invocation. The ids are in a slot: whatever is in the dictionary of a record, formatters write as a field.
+    """
+
+    class Record(logging.LogRecord):  # type: ignore[misc]
+        __slots__ = (IDENTITY,)
+
+        def __init__(self, *args: "Any", **kwargs: "Any") -> None:
+            super().__init__(*args, **kwargs)
+            setattr(self, IDENTITY, identity_of(log))
+
+        def __copy__(self) -> "Record":
+            copied = type(self)(None, None, "", 0, "", (), None)
+            copied.__dict__.update(self.__dict__)
+            setattr(copied, IDENTITY, getattr(self, IDENTITY))
+            return copied
+
+        def __reduce__(self) -> "Any":  # for another process, in which the class may not exist
+            return logging.makeLogRecord, (self.__dict__,)
+
+    logging.setLogRecordFactory(Record)
 
 
 def json_record(logging: "Any", record: "Any", own: "set[str]") -> str:

@@ -57,13 +57,14 @@ MAX_RETRY_PAUSE = 5.0  # seconds before a slot asks again that was refused while
 
 def serve(runtime: "ModuleType", apis: "list[WorkerApi]", loaded: "Handler", log: "ConcurrentLog") -> "NoReturn":
     """Serve invocations on one event loop. Ends only with an exception."""
+    log.end_lines()  # that the import of the function has begun
     load("trace_variable").install(log)
     writer = log.start_writer()
     import_standard("atexit").register(log.stop_writer)
     for api in apis:
         api.response_class = apis[0].response_class
     try:
-        loaded.event_loop().run_through_exits(Slots(apis, loaded, log).run(), log.line)
+        loaded.event_loop().run_through_exits(Slots(runtime, apis, loaded, log).run(), log.line)
     finally:
         loaded.close()
         writer.drain()
@@ -91,7 +92,8 @@ class SlotDriver(AioConnection):  # type: ignore[misc, valid-type]
 class Slots:
     """The slots of one process."""
 
-    def __init__(self, apis: "list[WorkerApi]", loaded: "Handler", log: "ConcurrentLog") -> None:
+    def __init__(self, runtime: "ModuleType", apis: "list[WorkerApi]", loaded: "Handler", log: "ConcurrentLog") -> None:
+        self._runtime = runtime
         self._apis = apis
         self._loaded = loaded
         self._log = log
@@ -237,8 +239,18 @@ class Slots:
                 await stream.write_all(items, self._log_clean_up)
             await stream.finish()
         except BaseException as error:
+            if driver.connection.disowned:
+                self._end_fork(error)
             return error
         return None
+
+    def _end_fork(self, error: BaseException) -> "NoReturn":
+        """End a process that the handler has forked. It has copies of all tasks, and none of them may continue."""
+        if isinstance(error, (NotDelivered, RuntimeApiError)):
+            self._log.line("a process that the function forked returned from its handler")
+            self._runtime.leave(1)
+        self._runtime.end(error, self._log)
+        raise AssertionError("the process has ended")
 
     def _log_clean_up(self, error: Exception) -> None:
         self._log.error(describe(error, "the handler's clean-up"))

@@ -86,15 +86,15 @@ class WorkerConnection(Connection):
         self._on_open(self.sock.fileno())
 
     def close(self) -> None:
-        if self.is_ours():
+        if not self.disowned and self.is_ours():
             with contextlib.suppress(OSError):  # the other side has closed it
                 self.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         super().close()
 
     def disown(self) -> None:
         """In a forked process: the worker still uses the connection, so it is not shut down."""
-        Connection.close(self)
         self.disowned = True
+        super().disown()
 
     def record_invocation(self) -> bool:
         """Record the invocation in the response to `next`. It waits, or is called when the socket is readable.
@@ -175,6 +175,10 @@ class WorkerApi(RuntimeApi):
         if self.slot.phase == worker_state.IDLE:  # behind an interim response, for example
             self.slot.invoked(request_id, response.headers.get(INVOCATION_ID, ""))
         return Invocation(request_id, response.headers, response.body)
+
+    def disown(self) -> None:
+        super().disown()
+        self._concurrent_log.disown()
 
     def post_init_error(self, report: "Any") -> None:
         """Report an init error, unless the environment has initialized or another worker has reported one."""
@@ -271,6 +275,7 @@ class Channel:
 def serve(parent: "Parent", worker: "Worker") -> "NoReturn":
     """Serve invocations in a process that was just forked. Ends only with an exception."""
     runtime, log = parent.runtime, parent.log
+    log.disown()
     log.connect()
     log.separate_contexts()
     channel = Channel(worker.child_channel)
@@ -299,7 +304,7 @@ def make_api(parent: "Parent", slot: int, channel: Channel) -> WorkerApi:
 
     address = parent.runtime.variable("AWS_LAMBDA_RUNTIME_API") or ""
     api = WorkerApi(address, parent.log, parent.state, slot, on_open)
-    os.register_at_fork(after_in_child=lambda: parent.runtime.disown(api, parent.log))
+    os.register_at_fork(after_in_child=api.disown)
     return api
 
 

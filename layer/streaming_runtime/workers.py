@@ -143,6 +143,7 @@ def serve(runtime: "ModuleType", log: "ConcurrentLog") -> "NoReturn":
     log.is_before_fork = True
     loaded = runtime.initialize(api, log) if runtime.is_requested(PRELOAD) else None
     log.is_before_fork = False
+    log.end_lines()
     api.connection.close()
     Parent(runtime, log, api, slots, loaded).run()
 

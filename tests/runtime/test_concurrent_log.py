@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 
 import pytest
+from support.concurrent_function import one_process
 
 HANDLER = """
 import logging
@@ -141,6 +143,101 @@ def test_a_task_that_is_left_over_logs_with_the_id_of_its_own_invocation(concurr
     records = [record for record in function.records if " of " in record["message"]]
     expected = {(f"{kind} of {name}", request_id) for kind in ("thread", "task") for name, request_id in ids.items()}
     assert {(record["message"], record.get("requestId")) for record in records} == expected
+
+
+def test_a_record_that_is_passed_on_later_has_the_id_of_the_invocation_that_made_it(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import logging
+        import logging.handlers
+        import queue
+
+        (runtime_handler,) = logging.getLogger().handlers
+        queued, kept = logging.getLogger("queued"), logging.getLogger("kept")
+        queued.propagate = kept.propagate = False
+        records = queue.SimpleQueue()
+        queued.addHandler(logging.handlers.QueueHandler(records))
+        memory = logging.handlers.MemoryHandler(100, target=runtime_handler)
+        kept.addHandler(memory)
+
+        async def handler(event, context):
+            queued.error("queued by %s", event)
+            kept.warning("kept by %s", event)
+            yield b""
+            if event == "second":
+                listener = logging.handlers.QueueListener(records, runtime_handler)
+                listener.start()
+                listener.stop()
+                memory.flush()
+            yield b""
+        """,
+        2,
+    )
+    ids = {}
+    for name, slot in zip(("first", "second"), function.waiting_slots(2), strict=True):
+        ids[name] = slot.send_invocation(name)
+        assert slot.read_response(ids[name]).body == b""
+        slot.accept()
+        slot.expect_next()
+    expected = {(f"{kind} by {name}", request_id) for kind in ("queued", "kept") for name, request_id in ids.items()}
+    assert {(record["message"], record.get("requestId")) for record in function.records} == expected
+
+
+@pytest.mark.parametrize("preload", ["", "1"], ids=["import in the worker", "import before the fork"])
+def test_lines_without_an_end_are_written_when_the_process_ends(concurrent, preload):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+        import atexit
+        import sys
+
+        print("import", end="")
+        atexit.register(sys.stdout.write, "atexit")
+        tasks = []
+
+        async def leave():
+            print("left over", end="")
+
+        async def handler(event, context):
+            tasks.append(asyncio.create_task(leave()))
+            context.after_response(asyncio.wait, tasks)
+            yield b""
+        """,
+        1,
+        variables={"STREAMING_RUNTIME_PRELOAD": preload},
+    )
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation()
+    assert slot.read_response(request_id).body == b""
+    slot.accept()
+    slot.expect_next()
+    os.killpg(function.process.pid, signal.SIGTERM)
+    function.wait()
+    found = [(record["message"], record.get("requestId")) for record in function.records]
+    assert sorted(found) == sorted(
+        [("import", None), ("left over", request_id), *[("atexit", None)] * (2 if preload else 1)]
+    )
+
+
+def test_a_long_line_has_no_empty_record_after_it(concurrent):
+    function = concurrent(
+        """
+        import sys
+
+        def handler(event, context):
+            print("a" * 300_000)
+            for part in ("b", "c", "d"):
+                sys.stdout.write(part * 200_000)
+            print()
+            print()
+            yield b""
+        """
+    )
+    _, request_id = serve_one(function)
+    messages = [record["message"] for record in function.records_of(request_id)]
+    assert messages == ["a" * 300_000, "b" * 200_000 + "c" * 200_000, "d" * 200_000, ""]
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])

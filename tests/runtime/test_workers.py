@@ -147,6 +147,38 @@ def test_an_invocation_that_a_dead_process_has_not_read_is_reported(concurrent):
     assert sum(request.path.endswith("/next") for request in posted) == 2
 
 
+@pytest.mark.parametrize("definition", ["def", "async def"])
+@pytest.mark.parametrize("child_ends", ["sys.exit(5)", "return"])
+def test_a_process_that_the_handler_forks_leaves_everything_to_its_parent(concurrent, definition, child_ends):
+    code = f"""
+        import os
+        import sys
+
+        {definition} handler(event, context):
+            yield b"one "
+            print("begun by the parent,", end="")
+            child = os.fork()
+            if not child:
+                print("written by the child")
+                {child_ends}
+            _, status = os.waitpid(child, 0)
+            print(" ended by the parent")
+            yield b"%d" % os.waitstatus_to_exitcode(status)
+        """
+    function = concurrent(code, 1)
+    (slot,) = function.waiting_slots(1)
+    for _ in range(2):
+        request_id = slot.send_invocation()
+        assert slot.read_response(request_id).body == (b"one 5" if "exit" in child_ends else b"one 1")
+        slot.accept()
+        slot.expect_next()
+        records = function.records_of(request_id)
+        lines = [record["message"] for record in records if record.get("logger") == "sys.stdout"]
+        assert lines == ["written by the child", "begun by the parent, ended by the parent"]
+        others = [record["message"] for record in records if record.get("logger") != "sys.stdout"]
+        assert len(others) == (0 if "exit" in child_ends else 1), others
+
+
 def test_sys_exit_in_a_handler_is_reported_once_and_ends_its_process_only(concurrent):
     function = concurrent(
         """
