@@ -8,7 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import ClientError, ConnectionClosedError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    NoCredentialsError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 from support.clock import Clock
 from support.cloud import HANDLER, OURS, Cloud
 from support.lambda_standin import Call
@@ -119,8 +125,9 @@ def test_a_throttled_roll_out_pauses_before_its_next_request(cloud: Cloud) -> No
 # --- Errors
 
 
-def response(status: int, code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AnOperation")
+def response(status: int, code: str, message: str = "") -> ClientError:
+    error = {"Code": code, "Message": message}
+    return ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, "AnOperation")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +142,11 @@ def response(status: int, code: str) -> ClientError:
         (response(403, "UnrecognizedClientException"), errors.CredentialsError),
         (response(500, "ServiceException"), errors.OutcomeUnknown),
         (response(400, "InvalidParameterValueException"), errors.AwsError),
+        (response(403, "InvalidAccessKeyId"), errors.CredentialsError),  # of Amazon S3
+        (response(400, "InvalidToken"), errors.CredentialsError),
         (NoCredentialsError(), errors.CredentialsError),
+        (UnauthorizedSSOTokenError(), errors.CredentialsExpired),
+        (TokenRetrievalError(provider="sso", error_msg="Token has expired"), errors.CredentialsExpired),
         (ConnectionClosedError(endpoint_url="http://127.0.0.1"), errors.OutcomeUnknown),
     ],
 )
@@ -144,6 +155,20 @@ def test_each_error_of_boto3_has_its_exception(error: Exception, kind: type[erro
         raise error
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+        ("InvalidSignatureException", "Signature expired: 20261129T000000Z is now earlier than 20261129T001000Z"),
+        ("SignatureDoesNotMatch", "Signature not yet current: 20261129T003000Z is still later than 20261129T001500Z"),
+    ],
+)
+def test_a_wrong_clock_is_named_and_is_the_fault_of_no_function(code: str, message: str) -> None:
+    with pytest.raises(errors.Interruption) as caught, translated():
+        raise response(403, code, message)
+    assert str(caught.value) == f"the clock of this machine is wrong ({code}): set it, for example with NTP"
 
 
 def test_other_exceptions_are_not_translated() -> None:

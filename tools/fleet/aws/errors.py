@@ -26,8 +26,10 @@ _SKEWED = {"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}
 _SKEW_WORDS = ("Signature expired", "Signature not yet current")  # in the message of other codes
 _INVALID = {
     "AuthFailure",
+    "InvalidAccessKeyId",
     "InvalidClientTokenId",
     "InvalidSignatureException",
+    "InvalidToken",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
@@ -191,10 +193,11 @@ def _translate(error: Exception) -> AwsError | None:
             exceptions.NoCredentialsError()
             | exceptions.PartialCredentialsError()
             | exceptions.CredentialRetrievalError()
-            | exceptions.TokenRetrievalError()
-            | exceptions.SSOError()
+            | exceptions.MetadataRetrievalError()
         ):
             return CredentialsError(f"no AWS credentials ({text}): set AWS_PROFILE, or run `aws configure`")
+        case exceptions.TokenRetrievalError() | exceptions.SSOError():
+            return CredentialsExpired(f"there is no AWS session ({text}): sign in with `aws sso login`")
         case exceptions.ProfileNotFound():
             return CredentialsError(
                 f"{text}: set AWS_PROFILE to a profile that `aws configure list-profiles` lists, or unset it"
