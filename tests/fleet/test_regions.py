@@ -407,6 +407,23 @@ def test_report_prune_and_publish_assume_roles(accounts: Cloud) -> None:
     assert {entry["account"] for entry in published} == {ACCOUNT, FOREIGN_ACCOUNT}
 
 
+def test_prune_keeps_a_version_that_another_account_of_the_roles_uses(accounts: Cloud) -> None:
+    accounts.client().add_layer_version_permission(
+        LayerName=NAME, VersionNumber=2, StatementId="all", Action="lambda:GetLayerVersion", Principal="*"
+    )
+    accounts.client(key=FOREIGN_KEY).update_function_configuration(
+        FunctionName="a", Layers=[layer((ACCOUNT, FIRST), 2)]
+    )
+    words = ["prune", "--keep", "0", "--min-age", "0", "--yes", "--assume-role"]
+    versions = {each["arn"]: each for each in accounts.json(*words, HOME, ABROAD)["versions"]}
+    assert versions[layer((ACCOUNT, FIRST), 2)]["usedBy"] == [f"function a of account {FOREIGN_ACCOUNT}"]
+    assert [arn for arn, each in versions.items() if each["deleted"]] == [
+        layer((ACCOUNT, FIRST), 3),
+        layer((FOREIGN_ACCOUNT, FIRST), 3),
+        layer((FOREIGN_ACCOUNT, FIRST), 2),
+    ]
+
+
 def test_verify_reads_each_entry_with_the_role_of_its_account(accounts: Cloud) -> None:
     accounts.done("publish", "--share", FOREIGN_ACCOUNT, "--assume-role", HOME, ABROAD)
     accounts.standin.calls.clear()

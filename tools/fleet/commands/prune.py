@@ -18,7 +18,7 @@ from tools.common import output
 from tools.common.cli import Parser
 from tools.common.paths import shown
 from tools.fleet.aws.account import Access, find_accesses
-from tools.fleet.aws.arns import LayerVersion, short
+from tools.fleet.aws.arns import LayerVersion, layer_of, short
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST
@@ -137,8 +137,10 @@ def prune(context: Context, options: Options) -> int:
     rows: list[Row] = []
     deleted: list[LayerVersion] = []
     accesses = find_accesses(context.aws, options.regions, options.all_regions, options.roles)
-    for access in sorted(accesses, key=lambda each: each.place):
-        found = list(_rows(context, access, chosen, histories, options))
+    accesses.sort(key=lambda each: each.place)
+    users = _users(context, accesses, options.ssm)
+    for access in accesses:
+        found = list(_rows(context, access, chosen, users, histories, options))
         rows += found
         layers = Layers(access.aws, access.place.region)
         for row in found if options.delete else ():
@@ -161,10 +163,14 @@ def _histories(context: Context, journals: Sequence[Where]) -> dict[str, History
 
 
 def _rows(
-    context: Context, access: Access, chosen: Sequence[Variant], histories: Mapping[str, History], options: Options
+    context: Context,
+    access: Access,
+    chosen: Sequence[Variant],
+    users: Mapping[str, Sequence[str]],
+    histories: Mapping[str, History],
+    options: Options,
 ) -> Iterator[Row]:
     layers = Layers(access.aws, access.place.region)
-    users = _users(context, access, options.ssm)
     oldest = context.environment.now() - options.min_age
     for layer in project_layers(tuple(chosen), access.place).values():
         created = layers.created(layer)
@@ -177,22 +183,34 @@ def _rows(
                 yield Row(version, ("it is younger than --min-age",))
                 continue
             journals = [f"the journal {name}" for name, history in histories.items() if _contains(history, version)]
-            yield Row(version, (*users[str(version)], *journals))
+            yield Row(version, (*users.get(str(version), ()), *journals))
 
 
-def _users(context: Context, access: Access, prefix: str) -> defaultdict[str, list[str]]:
-    """Return the users of each layer version. Aliases lead to published versions, which are among the functions."""
+def _users(context: Context, accesses: Sequence[Access], prefix: str) -> Mapping[str, Sequence[str]]:
+    """Return the users of each layer version, in all accounts: one of them can use the layer of another.
+
+    They are read before the first version is deleted. Aliases lead to published versions, which are read as functions.
+    """
     users: defaultdict[str, list[str]] = defaultdict(list)
     for entry in context.manifest.published:
         users[entry.arn].append(FILE_NAME)
+    for access in accesses:
+        for arn, name in _users_in(access, prefix):
+            account = access.place.account
+            is_elsewhere = layer_of(arn) is not None and LayerVersion.parse(arn).layer.account != account
+            users[arn].append(f"{name} of account {account}" if is_elsewhere else name)
+    return users
+
+
+def _users_in(access: Access, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the ARNs that parameters and functions of one account and region name, with the name of the user."""
     for name, value in parameters_below(access.aws, access.place.region, prefix).items():
-        users[value].append(f"the parameter {name}")
+        yield value, f"the parameter {name}"
     functions = Functions(access.aws, access.place.region).all(published=True)
     for function in sorted(functions, key=lambda each: (each.name, each.version)):
         suffix = "" if function.version == LATEST else f":{function.version}"
         for arn in function.layers:
-            users[arn].append(f"function {function.name}{suffix}")
-    return users
+            yield arn, f"function {function.name}{suffix}"
 
 
 def _contains(history: History, version: LayerVersion) -> bool:
