@@ -15,6 +15,8 @@ from support.checkout import ROOT
 from support.function_process import TIMEOUT
 
 from tools.mutation import reach, running
+from tools.mutation.bytecode import write_module
+from tools.mutation.cache import Cache
 from tools.mutation.changes import changes_of
 from tools.mutation.reach import Reach
 from tools.mutation.running import Job
@@ -121,6 +123,43 @@ def test_the_tests_of_the_module_come_first_and_then_the_fastest_of_each_file() 
     assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "slow", "a", "c", "b"]
     assert reach.within(chosen, 0.5) == chosen[:1]
     assert reach.within(chosen, 3.0) == chosen[:2]
+
+
+def test_the_bytecode_of_a_changed_module_replaces_that_of_the_layer(tmp_path: Path) -> None:
+    path = tmp_path / "part.py"
+    for number in (1, 2):
+        write_module(path, f"print({number})".encode())
+    path.write_text("print('from the source')")  # Python does not compare it with the bytecode
+    result = subprocess.run([sys.executable, "-c", "import part"], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("2\n", "")
+
+
+# What earlier runs have found out
+
+
+def test_the_tests_that_noticed_changes_nearby_come_first_also_in_the_next_run(tmp_path: Path) -> None:
+    tests = [Reach(name, 0.1, frozenset({("http1", 10)})) for name in "abcd"]
+    cache = Cache("http1", [], tmp_path / "mutation.json")
+    assert cache.promising(tests, "f", "< -> <=") == tests
+    cache.keep_noticed("f", "< -> <=", "d")
+    cache.keep_noticed("g", "1 -> 2", "c")
+    cache.keep_noticed("g", "2 -> 3", "c")
+    cache.save()
+    for known in (cache, Cache("http1", [], tmp_path / "mutation.json")):
+        assert [each.test for each in known.promising(tests, "f", "True -> False")] == ["d", "c", "a", "b"]
+        assert [each.test for each in known.promising(tests, "h", "True -> False")] == ["c", "d", "a", "b"]
+        assert [each.test for each in known.promising(tests, "g", "1 -> 2")] == ["c", "d", "a", "b"]
+    assert Cache("api", [], tmp_path / "mutation.json").promising(tests, "f", "< -> <=") == tests
+
+
+def test_what_a_test_reaches_is_known_until_the_test_changes(tmp_path: Path) -> None:
+    file = tmp_path / "test_part.py"
+    found = [Reach("test_part.py::a", 0.5, frozenset({("http1", 10), ("api", 3)}))]
+    file.write_text("one")
+    Cache("http1", [file], tmp_path / "mutation.json").keep_reach(file, found)
+    assert Cache("api", [file], tmp_path / "mutation.json").reach(file) == found
+    file.write_text("two")
+    assert Cache("api", [file], tmp_path / "mutation.json").reach(file) is None
 
 
 # The processes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import json
 
 import pytest
 from support.function_process import VERSION, invocation
@@ -202,12 +202,35 @@ def test_the_user_agent_contains_the_version_of_the_layer(runtime):
     assert agent.startswith(f"python-streaming-runtime/{VERSION} CPython/")
 
 
-def test_the_pause_between_two_204s_grows(runtime):
-    function = runtime(ECHO)
+# Notes the pauses of the runtime in place of making them.
+NOTES_PAUSES = """
+import atexit
+import time
+
+pauses = []
+time.sleep = pauses.append
+atexit.register(lambda: print(pauses, flush=True))
+
+def handler(event, context):
+    yield repr(pauses).encode()
+"""
+
+
+def test_the_pause_after_a_204_grows_to_a_second(runtime):
+    function = runtime(NOTES_PAUSES)
     function.expect_next()
-    start = time.monotonic()
-    for _ in range(10):
+    for _ in range(13):
         function.peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
         function.expect_next()
-    assert time.monotonic() - start > 0.5  # without pauses, ten round trips take a few milliseconds
-    function.read_response(function.send_invocation())
+    pauses = json.loads(function.read_response(function.send_invocation()).body)
+    assert pauses == pytest.approx([*((2**number - 1) / 1000 for number in range(10)), 1, 1, 1])
+
+
+def test_after_six_lost_requests_for_the_next_invocation_the_environment_ends(runtime):
+    function = runtime(NOTES_PAUSES)
+    for _ in range(6):
+        function.expect_next()
+        function.peer.close()
+        function.peer = None
+    assert function.wait() == 1
+    assert json.loads(function.stdout) == [0.0, 0.1, 0.2, 0.4, 0.8]

@@ -231,3 +231,35 @@ def test_a_lower_limit_of_open_files_changes_where_the_descriptors_are_and_nothi
     for _ in range(2):
         assert function.respond().chunks == [b"one", str(limit - 1).encode()]
     assert function.stdout.count("an event") == 2
+
+
+def test_a_socket_that_takes_the_number_of_the_connection_after_the_response_receives_nothing(runtime):
+    function = runtime(
+        """
+        import os
+        import socket
+
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+
+        def replace_sockets():
+            for number in map(int, os.listdir("/proc/self/fd")):
+                try:
+                    is_socket = os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+                except FileNotFoundError:  # of the list itself
+                    continue
+                if is_socket and number not in (ours.fileno(), theirs.fileno()):
+                    os.dup2(ours.fileno(), number)
+
+        def handler(event, context):
+            if event == "replace":
+                context.after_response(replace_sockets)
+            try:
+                yield theirs.recv(10_000)
+            except BlockingIOError:
+                yield b"nothing"
+        """
+    )
+    assert function.respond("replace").body == b"nothing"
+    function.connect()
+    assert function.respond().body == b"nothing"

@@ -592,3 +592,33 @@ def test_the_trailers_are_within_their_limit_together(runtime):
     for length in range(1_900, 2_700, 25):  # each step of the message is near the limit once
         trailers = function.respond(length).trailers
         assert sum(map(len, trailers.values())) <= 3_500
+
+
+def test_the_report_of_each_error_has_a_descriptor_even_if_the_function_has_used_up_all(runtime):
+    function = runtime(
+        {
+            "lambda_function.py": """
+                import trouble
+
+                def handler(event, context):
+                    if event == "use up":
+                        trouble.fail()
+                    raise ValueError("first")
+                    yield
+                """,
+            "trouble.py": """
+                import os
+
+                files = []
+
+                def fail():
+                    while True:
+                        files.append(os.open("/dev/null", os.O_RDONLY))
+                """,
+        }
+    )
+    _, document = function.fail()
+    assert document["errorMessage"] == "first"
+    _, document = function.fail("use up")
+    assert document["errorType"] == "OSError"
+    assert "files.append(os.open" in document["stackTrace"][-1]  # the line was read when no descriptor was free

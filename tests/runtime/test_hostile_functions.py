@@ -182,6 +182,25 @@ def test_a_process_that_the_handler_forks_sends_nothing(runtime, end):
     assert function.peer is first
 
 
+def test_an_error_in_a_process_that_the_handler_forks_is_logged_and_reported_nowhere_else(runtime):
+    function = runtime(
+        """
+        import os
+
+        def handler(event, context):
+            yield b"a"
+            child = os.fork()
+            if not child:
+                raise ValueError("child")
+            os.waitpid(child, 0)
+        """
+    )
+    response = function.respond()
+    assert (response.chunks, response.trailers) == ([b"a"], {})
+    assert function.stdout.count("[ERROR] ValueError: child") == 1
+    assert function.runtime_lines == ["an error of the function is in the log"]
+
+
 @pytest.mark.parametrize("end", ["sys.exit(3)", "500"])
 def test_threads_of_the_function_do_not_delay_the_end_of_the_process(runtime, end):
     function = runtime(

@@ -15,6 +15,8 @@ Reading order:
     session    the order of the work within the time limit
     changes    the changes to the source of a module
     reach      which tests reach which statements: the layer reports that itself
+    cache      what earlier runs have found out
+    bytecode   modules are written with their bytecode
     running    pytest in processes that are forked from this one
 
 Allowed imports: the standard library, pytest, `tools.common`, `tools.mutation`, and `tools.bench.layers`, which builds

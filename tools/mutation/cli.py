@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
         _note(f"{count(len(changes), 'change')} of {session.path.relative_to(ROOT)}")
         outcomes = session.run(changes)
     for outcome in outcomes:
-        if not outcome.noticed and bool(outcome.tests) == bool(outcome.ran):  # the others are shown already
+        if not outcome.reached_by:  # the other survivors are shown already
             _show(session.describe(outcome))
     _show(_summary(session, outcomes, time.monotonic() - start))
     return DONE
@@ -92,7 +92,7 @@ def _summary(session: "Session", outcomes: "list[Outcome]", seconds: float) -> s
     survived = sum(each.survived for each in outcomes)
     left = len(outcomes) - noticed - survived
     text = f"{session.path.name}: {noticed} of {count(len(outcomes), 'change')} noticed, {survived} survived"
-    return f"{text}{f', {left} left' if left else ''} ({seconds:.0f} s)"
+    return f"{text}, {f'{left} left' if left else 'all tested'} ({seconds:.0f} s)"
 
 
 def _show(text: str) -> None:

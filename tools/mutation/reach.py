@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.mutation.bytecode import write_module
+
 # Put at the top of each module. What the function does with `posix` or the module's names later does not matter.
 _RECORDER = """
 import posix as _posix
@@ -54,9 +56,7 @@ def instrument(layer: Path, record: Path) -> None:
         _precede(tree)
         recorder = ast.parse(_RECORDER.format(path=str(record)))
         tree.body[_after_docstring(tree.body) : 0] = recorder.body
-        path.write_text(ast.unparse(ast.fix_missing_locations(tree)))
-    for bytecode in layer.rglob("*.pyc"):
-        bytecode.unlink()
+        write_module(path, ast.unparse(ast.fix_missing_locations(tree)).encode())
 
 
 def _precede(tree: ast.AST) -> None:

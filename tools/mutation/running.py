@@ -132,9 +132,9 @@ def first_failure(tests: Sequence[str], layer: Path, temporary: Path) -> str | N
     return failures.first if status == pytest.ExitCode.TESTS_FAILED else ""
 
 
-def reach_of_file(file: str, layer: Path, record: Path, temporary: Path) -> list[Reach]:
-    """Run the tests of a file on an instrumented layer. Return what those that pass reach."""
-    recorder = _Recorder(record)
+def reach_of_file(file: str, layer: Path, record: Path, temporary: Path, seconds: float) -> list[Reach]:
+    """Run the tests of a file on an instrumented layer, for some seconds. Return what those that pass reach."""
+    recorder = _Recorder(record, time.monotonic() + seconds)
     pytest.main([*OPTIONS, *_options(layer, temporary), file], plugins=[recorder])
     return [each for each in recorder.found if each.test in recorder.passed]
 
@@ -156,8 +156,9 @@ class _Failures:
 class _Recorder:
     """A plugin of pytest."""
 
-    def __init__(self, record: Path) -> None:
+    def __init__(self, record: Path, end: float) -> None:
         self._record = record
+        self._end = end
         self.found: list[Reach] = []
         self.passed: set[str] = set()
 
@@ -168,6 +169,7 @@ class _Recorder:
         result = yield
         places = reach.read(self._record)
         self.found.append(Reach(item.nodeid, time.monotonic() - start, places))
+        item.session.shouldstop = time.monotonic() > self._end
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -1,30 +1,35 @@
-"""The order of the work: build the layer, find out which tests reach what, make each change, and run its tests."""
+"""The order of the work: build the layer, find out which tests reach what, make each change, and run its tests.
 
-import hashlib
-import json
+Most changes are noticed within a second by a test that has noticed others in the same function. So there are three
+rounds: in the first, each change gets its most promising tests for two seconds; in the others, those that no test has
+noticed get more. No change gets more than its share of the time that is left, so the last round reaches all of them.
+"""
+
 import random
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tools.bench.layers import build_layer
 from tools.common.errors import UsageError
 from tools.common.output import count
-from tools.common.paths import ROOT, write_atomically
+from tools.common.paths import ROOT
 from tools.mutation import reach, running
+from tools.mutation.bytecode import write_module
+from tools.mutation.cache import Cache
 from tools.mutation.changes import Change
 from tools.mutation.reach import Reach
 from tools.mutation.running import Job
 
-# Seconds of tests. Most changes are noticed by one of the first; hundreds of tests reach a statement that each start
-# executes, and all of them for each survivor would take hours.
-FIRST_TESTS = 10.0
-MAX_TESTS = 60.0
-REACH_SHARE = 0.6  # of the time, at most, for the tests on the layer that reports what they reach
-FILE_SECONDS = 300.0  # until the tests of one file are given up
+# Seconds of tests for each change. Hundreds of tests reach a statement that each start executes, and all of them for
+# each survivor would take hours.
+ROUNDS = (2.0, 8.0, 60.0)
+JOB_SECONDS = 1.0  # that a process needs besides its tests
+
+REACH_SHARE = 0.3  # of the time, at most, for the tests on the layer that reports what they reach
+FILE_SECONDS = 60.0  # for the tests of one file there; the others of the file take no part
 
 STARTING, SLOWNESS = 30.0, 3.0  # seconds until tests are killed: these, and a multiple of their usual time
 
@@ -34,7 +39,8 @@ class Outcome:
     """What became of one change.
 
     Args:
-        tests: those that reach its statement and have not run, the most promising first.
+        tests: those that have not run and may still do, the most promising first.
+        reached_by: how many tests reach its statement.
         ran: how many ran without noticing it.
         noticed: by a test.
         by: the test; empty if it did not end.
@@ -42,6 +48,7 @@ class Outcome:
 
     change: Change
     tests: list[Reach]
+    reached_by: int
     ran: int = 0
     noticed: bool = False
     by: str = ""
@@ -69,6 +76,8 @@ class Session:
         self._deadline = deadline
         self._slots = slots
         self._show = show
+        self._files = sorted(ROOT.glob("tests/runtime/test_*.py"), key=self._order_of_file)
+        self._cache = Cache(module, self._files)
         self.source = self.path.read_bytes()
 
     def run(self, changes: list[Change]) -> list[Outcome]:
@@ -76,28 +85,29 @@ class Session:
         running.prepare()
         build_layer(ROOT, self._folder)
         reaches = self._reaches()
-        outcomes = [Outcome(each, self._tests(reaches, each)) for each in changes]
+        for slot in range(self._slots):
+            self._copy(f"changed-{slot}")
+        outcomes = [self._outcome(reaches, each) for each in changes]
         order = random.Random(0).sample(outcomes, len(outcomes))  # if the time is over, all parts of it were tested
-        for seconds in (FIRST_TESTS, MAX_TESTS):
-            jobs = (self._change_job(each, seconds) for each in order if each.tests and not each.noticed)
-            for outcome, result in running.run_all(jobs, self._slots, self._deadline):
-                self._note(outcome, result)
+        try:
+            for seconds in ROUNDS:
+                jobs = (self._change_job(each, seconds, order) for each in order if each.tests and not each.noticed)
+                for outcome, result in running.run_all(jobs, self._slots, self._deadline):
+                    self._note(outcome, result)
+        finally:
+            self._cache.save()
         return outcomes
 
     # The layer
 
     def _copy(self, name: str) -> Path:
         layer = self._folder / name
-        shutil.rmtree(layer, ignore_errors=True)
         shutil.copytree(self._folder / "opt", layer)
         return layer
 
     def _changed_layer(self, slot: int, change: Change) -> Path:
-        layer = self._copy(f"changed-{slot}")
-        path = layer / self.path.relative_to(ROOT / "layer")
-        path.write_bytes(change.apply(self.source))
-        for bytecode in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
-            bytecode.unlink()
+        layer = self._folder / f"changed-{slot}"
+        write_module(layer / self.path.relative_to(ROOT / "layer"), change.apply(self.source))
         return layer
 
     # Which tests reach what
@@ -105,48 +115,59 @@ class Session:
     def _reaches(self) -> list[Reach]:
         """Measure what the tests of each file reach, unless that is known from an earlier run."""
         until = time.monotonic() + REACH_SHARE * (self._deadline - time.monotonic())
-        files = sorted(ROOT.glob("tests/runtime/test_*.py"), key=lambda file: (file.stem != self._test_name, file))
-        known = Cache(files)
-        missing = [file for file in files if known.get(file) is None]
+        missing = [file for file in self._files if self._cache.reach(file) is None]
         for slot in range(self._slots if missing else 0):
             reach.instrument(self._copy(f"reporting-{slot}"), self._folder / f"record-{slot}")
         for file, found in running.run_all(map(self._reach_job, missing), self._slots, until):
-            known.put(file, found or [])
-            self._show(f"{file.name}: {count(len(found or []), 'test')}")
-        return [each for file in files for each in known.get(file) or []]
+            self._cache.keep_reach(file, found or [])
+        unknown = [file.name for file in self._files if self._cache.reach(file) is None]
+        if unknown:
+            self._show(f"no time for {count(len(unknown), 'file')} of tests: {', '.join(unknown)}")
+        return [each for file in self._files for each in self._cache.reach(file) or []]
 
     def _reach_job(self, file: Path) -> Job:
         def work(slot: int) -> list[Reach]:
             layer, record = self._folder / f"reporting-{slot}", self._folder / f"record-{slot}"
-            return running.reach_of_file(str(file.relative_to(ROOT)), layer, record, self._folder / f"tests-{slot}")
+            name = str(file.relative_to(ROOT))
+            return running.reach_of_file(name, layer, record, self._folder / f"tests-{slot}", FILE_SECONDS)
 
-        return Job(file, work, FILE_SECONDS)
+        return Job(file, work, STARTING + 2 * FILE_SECONDS)
 
-    @property
-    def _test_name(self) -> str:
-        return f"test_{self._module.strip('_')}"
+    def _order_of_file(self, file: Path) -> tuple[bool, int]:
+        """Begin with the file of the module's name, and then with the small ones: each file tests something else."""
+        return file.stem != f"test_{self._module.strip('_')}", file.stat().st_size
 
     # The changes
 
-    def _tests(self, reaches: list[Reach], change: Change) -> list[Reach]:
+    def _outcome(self, reaches: list[Reach], change: Change) -> Outcome:
         found = reach.choose(reaches, (self._module, change.statement), self._module)
-        return reach.within(found, MAX_TESTS)
+        return Outcome(change, found, len(found))
 
-    def _change_job(self, outcome: Outcome, seconds: float) -> Job:
-        chosen = reach.within(outcome.tests, seconds)
+    def _change_job(self, outcome: Outcome, seconds: float, outcomes: list[Outcome]) -> Job:
+        change = outcome.change
+        outcome.tests = self._cache.promising(outcome.tests, change.function, change.describe(self.source))
+        chosen = reach.within(outcome.tests, min(seconds, self._share(outcomes)))
+        if seconds == ROUNDS[-1]:
+            outcome.tests = list(chosen)
 
         def work(slot: int) -> tuple[str | None, int]:
-            layer = self._changed_layer(slot, outcome.change)
+            layer = self._changed_layer(slot, change)
             names = [each.test for each in chosen]
             return running.first_failure(names, layer, self._folder / f"tests-{slot}"), len(chosen)
 
         return Job(outcome, work, STARTING + SLOWNESS * sum(each.seconds for each in chosen))
+
+    def _share(self, outcomes: list[Outcome]) -> float:
+        """Return the seconds of tests for each change that is left, if all get the same."""
+        left = sum(bool(each.tests) and not each.noticed for each in outcomes)
+        return (self._deadline - time.monotonic()) * self._slots / left - JOB_SECONDS
 
     def _note(self, outcome: Outcome, result: tuple[str | None, int] | None) -> None:
         if result is None:
             outcome.noticed = True  # a test does not end
         elif result[0] is not None:
             outcome.noticed, outcome.by = True, result[0]
+            self._cache.keep_noticed(outcome.change.function, outcome.change.describe(self.source), outcome.by)
         else:
             outcome.ran += result[1]
             del outcome.tests[: result[1]]
@@ -156,8 +177,8 @@ class Session:
     def describe(self, outcome: Outcome) -> str:
         """Return the line about a change that no test has noticed."""
         place = f"{self.path.relative_to(ROOT)}:{outcome.change.line}"
-        ran = count(outcome.ran, "test") if outcome.ran else "no test reaches it"
-        return f"{place}: {outcome.change.describe(self.source)} ({ran}{', more left' if outcome.tests else ''})"
+        ran = f"{outcome.ran} of {count(outcome.reached_by, 'test')}" if outcome.reached_by else "no test reaches it"
+        return f"{place}: {outcome.change.describe(self.source)} ({ran})"
 
 
 def source_of(module: str) -> Path:
@@ -166,35 +187,3 @@ def source_of(module: str) -> Path:
     if module not in names:
         raise UsageError(f"the layer has no module {module!r}: use one of {', '.join(sorted(names))}")
     return names[module]
-
-
-class Cache:
-    """What the tests of each file reach, as long as nothing that they use changes."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self._path = ROOT / ".venv" / "mutation.json"
-        shared = [
-            *sorted(ROOT.glob("layer/**/*")),
-            *sorted(ROOT.glob("tests/support/*.py")),
-            ROOT / "tests/conftest.py",
-        ]
-        common = b"".join(path.read_bytes() for path in shared if path.is_file())
-        self._keys = {file: hashlib.sha256(common + file.read_bytes()).hexdigest() for file in files}
-        try:
-            document = json.loads(self._path.read_text())
-        except (OSError, ValueError):  # the first run
-            document = {}
-        self._known: dict[str, Any] = {key: document[key] for key in self._keys.values() if key in document}
-
-    def get(self, file: Path) -> list[Reach] | None:
-        found = self._known.get(self._keys[file])
-        if found is None:
-            return None
-        return [
-            Reach(name, seconds, frozenset((module, line) for module, line in places))
-            for name, seconds, places in found
-        ]
-
-    def put(self, file: Path, found: list[Reach]) -> None:
-        self._known[self._keys[file]] = [[each.test, each.seconds, sorted(each.places)] for each in found]
-        write_atomically(self._path, json.dumps(self._known).encode())

@@ -1,0 +1,78 @@
+"""What earlier runs have found out, in `.venv/mutation.json`: what each test reaches, and what noticed a change."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tools.common.paths import ROOT, write_atomically
+from tools.mutation.reach import Reach
+
+PATH = ROOT / ".venv" / "mutation.json"
+
+
+class Cache:
+    """The file and its two parts.
+
+    What the tests of a file reach is valid as long as nothing that they use changes. That a test noticed a change is
+    only a hint for the order of the tests, so it is kept for good.
+
+    Args:
+        module: of the layer, whose changes are tested.
+        files: of the tests.
+    """
+
+    def __init__(self, module: str, files: list[Path], path: Path = PATH) -> None:
+        self._path = path
+        self._keys = _keys(files)
+        try:
+            document = json.loads(path.read_text())
+            reach, noticed = document["reach"], document["noticed"]
+        except (OSError, ValueError, KeyError):  # the first run
+            reach, noticed = {}, {}
+        self._reach: dict[str, Any] = {key: reach[key] for key in self._keys.values() if key in reach}
+        self._noticed: dict[str, dict[str, str]] = noticed
+        self._of_module = noticed.setdefault(module, {})
+        self._by_function: dict[str, Counter[str]] = {}
+        self._in_module: Counter[str] = Counter()
+        for place, test in self._of_module.items():
+            self._count(place.partition(":")[0], test)
+
+    def reach(self, file: Path) -> list[Reach] | None:
+        """Return what the tests of a file reach, None if that is unknown."""
+        found = self._reach.get(self._keys[file])
+        if found is None:
+            return None
+        return [
+            Reach(name, seconds, frozenset((module, line) for module, line in places))
+            for name, seconds, places in found
+        ]
+
+    def keep_reach(self, file: Path, found: list[Reach]) -> None:
+        self._reach[self._keys[file]] = [[each.test, each.seconds, sorted(each.places)] for each in found]
+        self.save()
+
+    def keep_noticed(self, function: str, change: str, test: str) -> None:
+        """Remember the test that noticed a change of a function."""
+        self._of_module[f"{function}:{change}"] = test
+        self._count(function, test)
+
+    def promising(self, tests: list[Reach], function: str, change: str) -> list[Reach]:
+        """Return the tests in another order: those first that noticed this change, or most others near it."""
+        before = self._of_module.get(f"{function}:{change}")
+        near = self._by_function.get(function, Counter())
+        return sorted(tests, key=lambda each: (each.test != before, -near[each.test], -self._in_module[each.test]))
+
+    def save(self) -> None:
+        write_atomically(self._path, json.dumps({"reach": self._reach, "noticed": self._noticed}).encode())
+
+    def _count(self, function: str, test: str) -> None:
+        self._by_function.setdefault(function, Counter())[test] += 1
+        self._in_module[test] += 1
+
+
+def _keys(files: list[Path]) -> dict[Path, str]:
+    used = [*sorted(ROOT.glob("layer/**/*")), *sorted(ROOT.glob("tests/support/*.py")), ROOT / "tests/conftest.py"]
+    common = b"".join(path.read_bytes() for path in used if path.is_file())
+    return {file: hashlib.sha256(common + file.read_bytes()).hexdigest() for file in files}
