@@ -156,7 +156,9 @@ def test_what_a_test_reaches_is_known_until_the_test_changes(tmp_path: Path) -> 
     file = tmp_path / "test_part.py"
     found = [Reach("test_part.py::a", 0.5, frozenset({("http1", 10), ("api", 3)}))]
     file.write_text("one")
-    Cache("http1", [file], tmp_path / "mutation.json").keep_reach(file, found)
+    cache = Cache("http1", [file], tmp_path / "mutation.json")
+    cache.keep_reach(file, found)
+    cache.save()
     assert Cache("api", [file], tmp_path / "mutation.json").reach(file) == found
     file.write_text("two")
     assert Cache("api", [file], tmp_path / "mutation.json").reach(file) is None

@@ -15,8 +15,8 @@ PATH = ROOT / ".venv" / "mutation.json"
 class Cache:
     """The file and its two parts.
 
-    What the tests of a file reach is valid as long as nothing that they use changes. That a test noticed a change is
-    only a hint for the order of the tests, so it is kept for good.
+    What the tests of a file reach is valid until the file or the module changes; it consists of line numbers. That a
+    test noticed a change is only a hint for the order of the tests, so it is kept for good.
 
     Args:
         module: of the layer, whose changes are tested.
@@ -25,7 +25,9 @@ class Cache:
 
     def __init__(self, module: str, files: list[Path], path: Path = PATH) -> None:
         self._path = path
-        self._keys = _keys(files)
+        self._module = module
+        self._keys = {file: _digest(file) for file in files}
+        self._sources = {source.stem: _digest(source) for source in sources()}
         try:
             document = json.loads(path.read_text())
             reach, noticed = document["reach"], document["noticed"]
@@ -41,17 +43,17 @@ class Cache:
 
     def reach(self, file: Path) -> list[Reach] | None:
         """Return what the tests of a file reach, None if that is unknown."""
-        found = self._reach.get(self._keys[file])
-        if found is None:
+        known = self._reach.get(self._keys[file])
+        if known is None or known["sources"].get(self._module) != self._sources[self._module]:
             return None
         return [
             Reach(name, seconds, frozenset((module, line) for module, line in places))
-            for name, seconds, places in found
+            for name, seconds, places in known["tests"]
         ]
 
     def keep_reach(self, file: Path, found: list[Reach]) -> None:
-        self._reach[self._keys[file]] = [[each.test, each.seconds, sorted(each.places)] for each in found]
-        self.save()
+        tests = [[each.test, each.seconds, sorted(each.places)] for each in found]
+        self._reach[self._keys[file]] = {"sources": self._sources, "tests": tests}
 
     def keep_noticed(self, function: str, change: str, test: str) -> None:
         """Remember the test that noticed a change of a function."""
@@ -72,7 +74,10 @@ class Cache:
         self._in_module[test] += 1
 
 
-def _keys(files: list[Path]) -> dict[Path, str]:
-    used = [*sorted(ROOT.glob("layer/**/*")), *sorted(ROOT.glob("tests/support/*.py")), ROOT / "tests/conftest.py"]
-    common = b"".join(path.read_bytes() for path in used if path.is_file())
-    return {file: hashlib.sha256(common + file.read_bytes()).hexdigest() for file in files}
+def sources() -> list[Path]:
+    """Return the modules of the layer."""
+    return [ROOT / "layer" / "runtime.py", *sorted(ROOT.glob("layer/streaming_runtime/*.py"))]
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

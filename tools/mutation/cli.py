@@ -68,9 +68,13 @@ def _run(options: argparse.Namespace) -> int:
     start = time.monotonic()
     from tools.mutation.session import Session
 
+    def progress(text: str) -> None:
+        print(f"{time.monotonic() - start:.0f} s: {text}", file=sys.stderr, flush=True)
+
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         deadline = start + 60 * options.minutes
-        session = Session(options.module, Path(name), deadline, 2 * (os.cpu_count() or 1), _show)  # tests mostly wait
+        slots = 2 * (os.cpu_count() or 1)  # tests mostly wait
+        session = Session(options.module, Path(name), deadline, slots, _show, progress)
         changes = changes_of(session.source)
         if options.lines is not None:
             changes = [each for each in changes if each.line in options.lines]
@@ -78,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
             for change in changes:
                 _show(f"{session.path.relative_to(ROOT)}:{change.line}: {change.describe(session.source)}")
             return DONE
-        _note(f"{count(len(changes), 'change')} of {session.path.relative_to(ROOT)}")
+        progress(f"{count(len(changes), 'change')} of {session.path.relative_to(ROOT)}")
         outcomes = session.run(changes)
     for outcome in outcomes:
         if not outcome.reached_by:  # the other survivors are shown already
@@ -97,7 +101,3 @@ def _summary(session: "Session", outcomes: "list[Outcome]", seconds: float) -> s
 
 def _show(text: str) -> None:
     print(text, flush=True)
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Runs pytest in processes that are forked from this one, because importing what the tests need takes a second."""
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -49,6 +50,8 @@ def prepare() -> None:
         status = pytest.main([*OPTIONS, "--collect-only", "tests/runtime"])
     if status != pytest.ExitCode.OK:
         raise ToolError("the tests cannot be collected: run ./build.sh test tests/runtime --collect-only")
+    gc.collect()
+    gc.freeze()  # pytest collects garbage twice in each process: all that was imported would take most of its time
 
 
 def run_all(jobs: Iterator[Job], slots: int, deadline: float) -> Iterator[tuple[Any, Any]]:

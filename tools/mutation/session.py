@@ -18,7 +18,7 @@ from tools.common.output import count
 from tools.common.paths import ROOT
 from tools.mutation import reach, running
 from tools.mutation.bytecode import write_module
-from tools.mutation.cache import Cache
+from tools.mutation.cache import Cache, sources
 from tools.mutation.changes import Change
 from tools.mutation.reach import Reach
 from tools.mutation.running import Job
@@ -66,16 +66,26 @@ class Session:
         folder: for temporary files.
         deadline: on the clock of time.monotonic().
         slots: processes at a time.
-        show: gets a line for each outcome as it is known.
+        show: gets a line for each survivor as it is known.
+        progress: gets a line after each part of the work.
     """
 
-    def __init__(self, module: str, folder: Path, deadline: float, slots: int, show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        module: str,
+        folder: Path,
+        deadline: float,
+        slots: int,
+        show: Callable[[str], None],
+        progress: Callable[[str], None],
+    ) -> None:
         self.path = source_of(module)
         self._module = module
         self._folder = folder
         self._deadline = deadline
         self._slots = slots
         self._show = show
+        self._progress = progress
         self._files = sorted(ROOT.glob("tests/runtime/test_*.py"), key=self._order_of_file)
         self._cache = Cache(module, self._files)
         self.source = self.path.read_bytes()
@@ -94,6 +104,7 @@ class Session:
                 jobs = (self._change_job(each, seconds, order) for each in order if each.tests and not each.noticed)
                 for outcome, result in running.run_all(jobs, self._slots, self._deadline):
                     self._note(outcome, result)
+                self._progress(f"{sum(each.noticed for each in outcomes)} of {count(len(outcomes), 'change')} noticed")
         finally:
             self._cache.save()
         return outcomes
@@ -120,9 +131,11 @@ class Session:
             reach.instrument(self._copy(f"reporting-{slot}"), self._folder / f"record-{slot}")
         for file, found in running.run_all(map(self._reach_job, missing), self._slots, until):
             self._cache.keep_reach(file, found or [])
+        self._cache.save()
+        self._progress("the tests are chosen")
         unknown = [file.name for file in self._files if self._cache.reach(file) is None]
         if unknown:
-            self._show(f"no time for {count(len(unknown), 'file')} of tests: {', '.join(unknown)}")
+            self._progress(f"no time for {count(len(unknown), 'file')} of tests: {', '.join(unknown)}")
         return [each for file in self._files for each in self._cache.reach(file) or []]
 
     def _reach_job(self, file: Path) -> Job:
@@ -183,7 +196,7 @@ class Session:
 
 def source_of(module: str) -> Path:
     """Return the path of a module of the layer, such as `http1`. Raises UsageError if there is none."""
-    names = {path.stem: path for path in [ROOT / "layer" / "runtime.py", *ROOT.glob("layer/streaming_runtime/*.py")]}
+    names = {path.stem: path for path in sources()}
     if module not in names:
         raise UsageError(f"the layer has no module {module!r}: use one of {', '.join(sorted(names))}")
     return names[module]
