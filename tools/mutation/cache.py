@@ -42,17 +42,17 @@ class Cache:
             self._count(place.partition(":")[0], test)
 
     def reach(self, file: Path) -> list[Reach] | None:
-        """Return what the tests of a file reach, None if that is unknown."""
+        """Return what the tests of a file reach in the module, None if that is unknown."""
         known = self._reach.get(self._keys[file])
         if known is None or known["sources"].get(self._module) != self._sources[self._module]:
             return None
         return [
-            Reach(name, seconds, frozenset((module, line) for module, line in places))
-            for name, seconds, places in known["tests"]
+            Reach(name, seconds, frozenset((self._module, line) for line in lines.get(self._module, ())))
+            for name, seconds, lines in known["tests"]
         ]
 
     def keep_reach(self, file: Path, found: list[Reach]) -> None:
-        tests = [[each.test, each.seconds, sorted(each.places)] for each in found]
+        tests = [[each.test, each.seconds, _by_module(each)] for each in found]
         self._reach[self._keys[file]] = {"sources": self._sources, "tests": tests}
 
     def keep_noticed(self, function: str, change: str, test: str) -> None:
@@ -77,6 +77,13 @@ class Cache:
 def sources() -> list[Path]:
     """Return the modules of the layer."""
     return [ROOT / "layer" / "runtime.py", *sorted(ROOT.glob("layer/streaming_runtime/*.py"))]
+
+
+def _by_module(test: Reach) -> dict[str, list[int]]:
+    lines: dict[str, list[int]] = {}
+    for module, line in sorted(test.places):
+        lines.setdefault(module, []).append(line)
+    return lines
 
 
 def _digest(file: Path) -> str:

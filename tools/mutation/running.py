@@ -50,8 +50,12 @@ def prepare() -> None:
         status = pytest.main([*OPTIONS, "--collect-only", "tests/runtime"])
     if status != pytest.ExitCode.OK:
         raise ToolError("the tests cannot be collected: run ./build.sh test tests/runtime --collect-only")
+
+
+def freeze() -> None:
+    """Leave all objects out of the garbage collection. pytest collects in each process, and that would take longest."""
     gc.collect()
-    gc.freeze()  # pytest collects garbage twice in each process: all that was imported would take most of its time
+    gc.freeze()
 
 
 def run_all(jobs: Iterator[Job], slots: int, deadline: float) -> Iterator[tuple[Any, Any]]:

@@ -98,6 +98,7 @@ class Session:
         for slot in range(self._slots):
             self._copy(f"changed-{slot}")
         outcomes = [self._outcome(reaches, each) for each in changes]
+        running.freeze()
         order = random.Random(0).sample(outcomes, len(outcomes))  # if the time is over, all parts of it were tested
         try:
             for seconds in ROUNDS:
