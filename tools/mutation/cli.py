@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="mutate-") as name:
         deadline = start + 60 * options.minutes
-        slots = 2 * (os.cpu_count() or 1)  # tests mostly wait
+        slots = 3 * (os.cpu_count() or 1)  # tests mostly wait, those of changes that stop everything above all
         session = Session(options.module, Path(name), deadline, slots, _show, progress)
         changes = changes_of(session.source)
         if options.lines is not None:
