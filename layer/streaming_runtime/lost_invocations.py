@@ -2,10 +2,15 @@
 
 The worker has recorded its last step; see `worker_state`. The socket has the rest: an invocation that has arrived and
 that the worker has not read, and whether the first byte of a response was written.
+
+An invocation can also arrive after the death of the worker, until the Runtime API notices the end of the connection. It
+need not notice before it writes, and then never closes an idle connection. So the parent waits LAST_BYTES_TIMEOUT for
+it, besides its other work: the kernel can kill all workers at once, and each has a connection for each of its slots.
 """
 
 import contextlib
 import select
+import time
 
 from streaming_runtime import load
 from streaming_runtime.api import INVOCATION_ID, REQUEST_ID
@@ -28,13 +33,70 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
-LAST_BYTES_TIMEOUT_MS = 1000  # for what the Runtime API sends until it sees the end of a connection
+LAST_BYTES_TIMEOUT = 1.0  # seconds, for what the Runtime API sends until it notices the end of a connection
+
+
+class UnreadConnections:
+    """The connections of dead workers on which an invocation can be unread.
+
+    Args:
+        poller: of the parent, which calls `receive` for the descriptors that it reports and that are `in` this object.
+    """
+
+    def __init__(self, poller: "select.poll") -> None:
+        self._poller = poller
+        self._found: dict[int, tuple[socket.socket, bytes]] = {}
+        self._deadlines: dict[int, tuple[float, str]] = {}  # with the reason for the report
+
+    def __contains__(self, descriptor: int) -> bool:
+        return descriptor in self._found
+
+    def add(self, connection: "socket.socket", reason: str) -> None:
+        """Take over a connection. `reason` is why its invocation fails."""
+        descriptor = connection.fileno()
+        self._poller.register(descriptor, select.POLLIN)
+        self._found[descriptor] = connection, b""
+        self._deadlines[descriptor] = time.monotonic() + LAST_BYTES_TIMEOUT, reason
+
+    def receive(self, descriptor: int) -> "tuple[Invocation, str] | None":
+        """Receive what has arrived. Return the invocation and the reason when its head is complete."""
+        connection, received = self._found[descriptor]
+        try:
+            data = connection.recv(HEAD_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            data = b""
+        received += data
+        self._found[descriptor] = connection, received
+        head = head_of(received)
+        if data and head is None and len(received) < HEAD_READ_BYTES:
+            return None
+        _, reason = self._remove(descriptor)
+        request_id = head.get(REQUEST_ID, "") if head is not None else ""
+        return (Invocation(request_id, head, None), reason) if head is not None and request_id else None
+
+    def next_deadline(self) -> "float | None":
+        """Close the connections whose time is over. Return when that of the next one is."""
+        now = time.monotonic()
+        for descriptor in [descriptor for descriptor, (due, _) in self._deadlines.items() if due <= now]:
+            self._remove(descriptor)
+        return min((due for due, _ in self._deadlines.values()), default=None)
+
+    def close(self) -> None:
+        """In a forked process: the parent reads them."""
+        for connection, _ in self._found.values():
+            connection.close()
+
+    def _remove(self, descriptor: int) -> "tuple[float, str]":
+        self._poller.unregister(descriptor)
+        connection, _ = self._found.pop(descriptor)
+        connection.close()
+        return self._deadlines.pop(descriptor)
 
 
 def of_slot(slot: "Slot", connection: "socket.socket | None") -> "Invocation | None":
-    """Return the invocation of a dead worker's slot if its response has not begun."""
-    if slot.phase == worker_state.IDLE:
-        return unread_invocation(connection)
+    """Return the invocation that a dead worker's slot has recorded, if its response has not begun."""
     if not slot.request_id or (slot.phase == worker_state.SENDING and has_written(connection, slot.threshold)):
         return None
     headers: Any = {INVOCATION_ID: slot.invocation_id}
@@ -51,23 +113,3 @@ def has_written(connection: "socket.socket | None", threshold: int) -> bool:
     """Return whether the socket has taken `threshold` bytes; also if that is unknown."""
     written = worker_state.bytes_written(connection) if connection is not None else None
     return written is None or written >= threshold
-
-
-def unread_invocation(connection: "socket.socket | None") -> "Invocation | None":
-    """Return the invocation that has arrived and that the dead worker has not read."""
-    if connection is None:
-        return None
-    received = b""
-    poller = select.poll()
-    poller.register(connection, select.POLLIN)
-    while len(received) < HEAD_READ_BYTES and poller.poll(LAST_BYTES_TIMEOUT_MS):
-        try:
-            data = connection.recv(HEAD_READ_BYTES)
-        except OSError:
-            break
-        if not data:
-            break
-        received += data
-    head = head_of(received)
-    request_id = head.get(REQUEST_ID, "") if head is not None else ""
-    return Invocation(request_id, head, None) if head is not None and request_id else None

@@ -272,7 +272,7 @@ class Slots:
             async with asyncio.timeout(REPORT_TIMEOUT):
                 await stream.fail(report)
         except (TimeoutError, RuntimeApiError) as problem:
-            self._log.line(f"the error was not delivered: {problem or 'nobody reads the response'}")
+            self._log.line(f"the error was not delivered: {str(problem) or 'nobody reads the response'}")
             driver.connection.close()
 
     async def _end(self, invocation: "Invocation") -> None:

@@ -171,6 +171,7 @@ class Parent:
         self._kind = ""
         self._exit_signal = 0
         self._poller = select.poll()
+        self._unread = lost_invocations.UnreadConnections(self._poller)
         self._channels: dict[int, Worker] = {}
         self._wake_up, self._signalled = os.pipe()
         self._workers = [Worker(0, range(1))]
@@ -186,6 +187,7 @@ class Parent:
             if self._exit_signal:
                 self._shut_down()
             if all(self._has_failed(worker) for worker in self._workers):
+                self._read_unread()
                 self._report_failed_init("no worker stays alive")
                 raise RuntimeApiError("no worker stays alive")
 
@@ -196,9 +198,18 @@ class Parent:
                 os.read(self._wake_up, 4096)
             elif descriptor in self._channels:
                 self._receive(self._channels[descriptor])
+            elif descriptor in self._unread:
+                found = self._unread.receive(descriptor)
+                if found is not None:
+                    self._report_lost(*found)
         for worker in self._workers:
             if worker.process:
                 self._reap(worker)
+
+    def _read_unread(self) -> None:
+        """Before the end: wait for invocations that dead workers have not read."""
+        while (due := self._unread.next_deadline()) is not None:
+            self._wait(max(0.0, due - time.monotonic()) * 1000 + 1)
 
     # Signals
 
@@ -225,6 +236,7 @@ class Parent:
             if worker.process:
                 os.kill(worker.process, signal.SIGKILL)
                 self._reap(worker, 0)
+        self._read_unread()
         raise Terminated(128 + self._exit_signal)
 
     # Starting
@@ -237,11 +249,12 @@ class Parent:
 
     def _milliseconds_until_due(self) -> "float | None":
         due = [worker.due for worker in self._workers if worker.due is not None]
+        unread = self._unread.next_deadline()
+        due += [unread] if unread is not None else []
         return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
 
     def _start(self, worker: Worker) -> None:
         """Fork. Signals wait meanwhile: the child would handle them like its parent."""
-        worker.channel, worker.child_channel = socket.socketpair(socket.AF_UNIX, worker_state.CHANNEL_TYPE)
         worker.kind = self._kind
         worker.due = None
         worker.started = time.monotonic()
@@ -250,6 +263,7 @@ class Parent:
             self.state.slot(slot).idle()
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD))
         try:
+            worker.channel, worker.child_channel = socket.socketpair(socket.AF_UNIX, worker_state.CHANNEL_TYPE)
             worker.process = os.fork()
             if not worker.process:
                 self._become(worker)
@@ -260,7 +274,8 @@ class Parent:
             self._plan_restart(worker)
             self.log.line(f"worker {worker.number} cannot be started: {error}")
         finally:
-            worker.child_channel.close()
+            if worker.child_channel is not None:
+                worker.child_channel.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _become(self, worker: Worker) -> "NoReturn":
@@ -269,6 +284,7 @@ class Parent:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for other in self._workers:
             other.close()
+        self._unread.close()
         for descriptor in (self._wake_up, self._signalled):
             os.close(descriptor)
         self.api.connection.disown()
@@ -276,6 +292,9 @@ class Parent:
             self.api.extension.disown()
         try:
             worker_module.serve(self, worker)
+        except RuntimeApiError as error:
+            self.log.line(f"{error}; the worker ends")
+            self.runtime.leave(1)
         except BaseException as error:
             self.runtime.end(error, self.log)
         raise AssertionError("a worker does not return")
@@ -323,9 +342,8 @@ class Parent:
             return
         self._receive(worker)
         end = describe_end(status)
-        request_id = self._account_for(worker, end)
         self._stop_listening(worker)
-        worker.close()
+        request_id = self._account_for(worker, end)
         self._plan_restart(worker)
         worker.process = 0
         if not self._exit_signal:
@@ -372,20 +390,23 @@ class Parent:
 
     def _account_for(self, worker: Worker, end: str) -> str:
         """Report the invocations that a dead worker could not report. Return the request id of one of them."""
+        reason = f"the process that served the invocation {end} before its response began"
         lost: list[Invocation] = []
         served = ""
-        connections, worker.connections = worker.connections, {}
-        for connection in connections.values():
+        for connection in worker.connections.values():
             lost_invocations.end_sending(connection)
         for number in worker.slots:
             slot = self.state.slot(number)
-            found = lost_invocations.of_slot(slot, connections.get(number))
+            if slot.phase == worker_state.IDLE:
+                if number in worker.connections:
+                    self._unread.add(worker.connections.pop(number), reason)
+                continue
+            found = lost_invocations.of_slot(slot, worker.connections.get(number))
             lost += [found] if found is not None else []
-            served = slot.request_id if slot.phase != worker_state.IDLE else served
-        for connection in connections.values():
-            connection.close()
+            served = slot.request_id
+        worker.close()
         for invocation in lost:
-            self._report_lost(invocation, f"the process that served the invocation {end} before its response began")
+            self._report_lost(invocation, reason)
         return lost[0].request_id if lost else served
 
     def _report_lost(self, invocation: Invocation, reason: str) -> None:

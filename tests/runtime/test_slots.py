@@ -449,6 +449,18 @@ def test_each_invocation_of_a_killed_process_is_accounted_for(concurrent):
     function.waiting_slots(3)
 
 
+def test_a_killed_process_is_replaced_while_its_connections_stay_open(concurrent):
+    function = one_process(concurrent, HANDLER, 12)
+    slots = function.waiting_slots(12)
+    (pid,) = function.workers()
+    killed = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    function.waiting_slots(12)  # the Runtime API notices the end of a connection, and does not close its own end
+    assert time.monotonic() - killed < 6  # not a second for each connection
+    for slot in slots:
+        assert slot.peer.reader.read() == b""
+
+
 def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
     function = one_process(
         concurrent,

@@ -247,6 +247,28 @@ def test_one_worker_serves_on_while_the_others_have_no_memory(concurrent, tmp_pa
     assert function.process.poll() is None
 
 
+def test_without_descriptors_for_more_workers_the_others_serve(concurrent):
+    function = concurrent(
+        """
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+
+        def handler(event, context):
+            yield b"done"
+        """,
+        40,
+        variables={"STREAMING_RUNTIME_PRELOAD": "1"},
+    )
+    slots = function.waiting_slots(3)
+    while not any("cannot be started: [Errno 24]" in message for message in function.messages()):
+        time.sleep(0.01)
+    for slot in slots:
+        assert slot.read_response(slot.send_invocation()).body == b"done"
+        slot.accept()
+        slot.expect_next()
+
+
 def test_an_init_error_is_reported_once_and_its_refusal_is_ignored(concurrent):
     function = concurrent("import nothing_of_this_name", 3)
     slot = function.slot()
