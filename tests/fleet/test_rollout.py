@@ -554,7 +554,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["rollout", "owned", "--to", "2"], {}, 1, "nothing to do: 1 function: 1 skipped"),
     (["rollback", "nothing.jsonl"], {}, 1, "cannot open the journal nothing.jsonl: No such file or directory"),
     (["rollback", "build.sh"], {}, 1, "build.sh: line 1 is not an event of a journal"),
-    (["rollout", "--resume", "nothing.jsonl"], {}, 1, "nothing.jsonl contains no roll-out, so none was begun"),
+    (["rollout", "--resume", "nothing.jsonl"], {}, 1, "cannot read the journal nothing.jsonl: No such file"),
     (["rollout", "--resume"], {}, 1, "no roll-out in rollouts can be resumed: name the journal"),
     (
         ["rollout", "alone", "--to", "2", "--journal", "build.sh"],
