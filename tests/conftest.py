@@ -117,7 +117,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cloud(tmp_path: Path, standin: StandIn, built: Path) -> Iterator[Cloud]:
     """A fresh checkout with its zips built, and an empty account."""
-    checkout = Checkout.at(tmp_path / "checkout")
+    checkout = Checkout.for_fleet(tmp_path / "checkout")
     shutil.copytree(built, checkout.dist)
     standin.reset()
     yield Cloud.over(checkout, standin)

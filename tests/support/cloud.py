@@ -211,12 +211,12 @@ class Cloud:
 
     def refusal(self, *words: str | Path, status: int = 1, **options: Any) -> str:
         """Run a command that must fail with one line and change neither files nor functions; return that line."""
-        files, functions = self.checkout.files(), self.fleet()
+        files, functions = self.checkout.state(), self.fleet()
         result = self.run(*words, **options)
         lines = [line for line in result.stderr.splitlines() if line.startswith("build.sh: error: ")]
         assert (result.returncode, len(lines)) == (status, 1), result.stdout + result.stderr
         assert "Traceback" not in result.stderr
-        assert (self.checkout.files(), self.fleet()) == (files, functions)
+        assert (self.checkout.state(), self.fleet()) == (files, functions)
         return lines[0].removeprefix("build.sh: error: ")
 
     # The account
@@ -230,10 +230,12 @@ class Cloud:
         **more: Any,
     ) -> list[str]:
         """Publish versions of a layer, each with its own bytes in addition to `files`, and return their ARNs."""
-        client, arns = self.client(key=key), []
+        arns = []
         for _ in range(count):
             content = {"ZipFile": zipped({f"{name}.txt": f"{len(self.standin.calls)}", **(files or {})})}
-            arns.append(client.publish_layer_version(LayerName=name, Content=content, **more)["LayerVersionArn"])
+            request = {"Content": content, **more}
+            response = self.standin.create(f"/2018-10-31/layers/{name}/versions", request, REGION, key)
+            arns.append(response["LayerVersionArn"])
         return arns
 
     def foreign_layer(self, shared: bool = True) -> str:
@@ -256,7 +258,8 @@ class Cloud:
             "Code": {"ZipFile": HANDLER},
             "Environment": {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"}},
         }
-        self.client(region=region).create_function(FunctionName=name, Layers=layers, **(options | more))
+        request = {"FunctionName": name, "Layers": layers, **options, **more}
+        self.standin.create("/2015-03-31/functions", request, region, "testing")
 
     def delete(self, name: str) -> None:
         get_backend(ACCOUNT, REGION).delete_function(name, None)

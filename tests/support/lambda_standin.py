@@ -133,6 +133,22 @@ class StandIn:
         """Return the calls that update functions."""
         return [call for call in self.calls if call.operation == "UpdateFunctionConfiguration"]
 
+    def create(self, path: str, body: dict[str, Any], region: str, key: str) -> Any:
+        """Carry out a POST request for AWS Lambda without client and connection, which take longer than the request.
+
+        Args:
+            body: zips are bytes in it, as for boto3.
+            key: the access key of the caller.
+        """
+        data = json.dumps(body, default=lambda content: base64.b64encode(content).decode()).encode()
+        scope = f"Credential={key}/20260101/{region}/lambda/aws4_request"
+        environ = _environ(path, data) | {"HTTP_AUTHORIZATION": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host"}
+        call = self._call(environ, path, data)
+        with self._lock:
+            self.calls.append(call)
+            _, response = self._lambda(environ, call)
+        return response
+
     # --- Requests
 
     def __call__(self, environ: Environ, start_response: Any) -> Any:
@@ -565,19 +581,7 @@ class StandIn:
         return [data]
 
     def _post(self, path: str, body: Any = None) -> None:
-        data = json.dumps(body or {}).encode()
-        environ = {
-            "REQUEST_METHOD": "POST",
-            "PATH_INFO": path,
-            "SERVER_NAME": "standin",
-            "SERVER_PORT": "80",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(data),
-            "CONTENT_LENGTH": str(len(data)),
-            "CONTENT_TYPE": "application/json",
-        }
-        run_wsgi_app(self._moto, environ)
+        run_wsgi_app(self._moto, _environ(path, json.dumps(body or {}).encode()))
 
 
 def _content(backend: Any, name: str, version: str) -> dict[str, Any]:
@@ -585,6 +589,21 @@ def _content(backend: Any, name: str, version: str) -> dict[str, Any]:
     volatile = {"FunctionArn", "LastModified", "MasterArn", "RevisionId", "SnapStart", "Version"}
     configuration = backend.get_function(name, version).get_configuration()
     return {key: value for key, value in configuration.items() if key not in volatile}
+
+
+def _environ(path: str, data: bytes) -> Environ:
+    """Return a POST request as WSGI passes it."""
+    return {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "SERVER_NAME": "standin",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(data),
+        "CONTENT_LENGTH": str(len(data)),
+        "CONTENT_TYPE": "application/json",
+    }
 
 
 def _scope(authorization: str) -> tuple[str, str, str]:
