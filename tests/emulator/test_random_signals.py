@@ -123,7 +123,7 @@ def interrupt_many_times(tmp_path: Path, seeds: range) -> None:
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no list of processes")
 class TestSignals:
     def test_at_some_random_moments_leave_nothing(self, tmp_path: Path) -> None:
-        interrupt_many_times(tmp_path, range(16))
+        interrupt_many_times(tmp_path, range(8))
 
     @pytest.mark.long
     @pytest.mark.parametrize("first", range(1000, 1000 + LONG_RUNS, 300))

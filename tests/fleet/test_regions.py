@@ -31,21 +31,21 @@ def prepare(cloud: Cloud, place: Place, names: list[str] = NAMES, versions: int 
     """Publish the layer in a region of an account, and create functions with its first version."""
     account, region = place
     key = FOREIGN_KEY if account == FOREIGN_ACCOUNT else "testing"
-    client = cloud.client(region=region, key=key)
     for number in range(versions):
         content = {"ZipFile": HANDLER + bytes(number)}
-        client.publish_layer_version(LayerName=NAME, Content=content)
+        cloud.standin.create(f"/2018-10-31/layers/{NAME}/versions", {"Content": content}, region, key)
     role = cloud.client("iam", key=key).create_role(RoleName=f"{names[0]}-{region}", AssumeRolePolicyDocument="{}")
     for name in names:
-        client.create_function(
-            FunctionName=name,
-            Layers=[layer(place, 1)],
-            Runtime="python3.13",
-            Handler="lambda_function.handler",
-            Role=role["Role"]["Arn"],
-            Code={"ZipFile": HANDLER},
-            Environment={"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"}},
-        )
+        function = {
+            "FunctionName": name,
+            "Layers": [layer(place, 1)],
+            "Runtime": "python3.13",
+            "Handler": "lambda_function.handler",
+            "Role": role["Role"]["Arn"],
+            "Code": {"ZipFile": HANDLER},
+            "Environment": {"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap"}},
+        }
+        cloud.standin.create("/2015-03-31/functions", function, region, key)
 
 
 @pytest.fixture

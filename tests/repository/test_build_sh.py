@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.checkout import ROOT, Checkout
+from support.examples import sample
 
 HEADER = [
     line.removeprefix("#").removeprefix(" ")
@@ -89,9 +90,12 @@ def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
         (["-o", ""], "argument -o/--output: the name of a folder is empty"),
         (["-n", "function"], "the following arguments are required: FOLDER"),
         (["--bytecode"], "argument --bytecode: expected one argument"),
-        *(
-            (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, use none or some of {PYTHONS}")
-            for words, word in UNKNOWN_VERSIONS.items()
+        *sample(
+            [
+                (["--bytecode", words], f"argument --bytecode: {word!r} is unknown, use none or some of {PYTHONS}")
+                for words, word in UNKNOWN_VERSIONS.items()
+            ],
+            4,
         ),
         *(
             (words, "--bytecode is for the slim layer; other zips contain none, or that of one Python")

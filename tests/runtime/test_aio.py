@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import interpreters
+from support import examples, interpreters
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -117,7 +117,7 @@ def test_a_generator_that_the_handler_reads_is_closed_after_an_error(runtime):
     assert function.stdout.count("upstream closed\n") == 1
 
 
-@pytest.mark.parametrize("version", interpreters.VERSIONS)
+@pytest.mark.parametrize("version", examples.sample(interpreters.VERSIONS, 3))
 def test_a_generator_in_a_variable_of_the_handler_is_closed_after_an_error(runtime, version):
     function = runtime(
         """

@@ -12,6 +12,7 @@ import json
 import re
 
 import pytest
+from support.examples import sample
 from support.function_process import AWSLAMBDARIC, Gate
 
 pytest.importorskip("awslambdaric")
@@ -171,8 +172,16 @@ def one_line(text):
 # Lines
 
 
-@pytest.mark.parametrize("level", [None, "", "TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"])
-@pytest.mark.parametrize("log_format", [None, "Text", "nonsense"])
+LEVELS = [None, "", "TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"]
+
+
+@pytest.mark.parametrize(
+    ("log_format", "level"),
+    [
+        *((None, level) for level in LEVELS),
+        *sample([(log_format, level) for log_format in ("Text", "nonsense") for level in LEVELS], 7),
+    ],
+)
 def test_text_events_equal_those_of_the_managed_runtime(both, log_format, level):
     ours, theirs = both(CALLS, events=({}, {"tenant": 1}), **{FORMAT: log_format, LEVEL: level})
     assert ours.split("\n") == theirs.split("\n")
@@ -185,8 +194,13 @@ def test_unusual_levels_have_the_same_effect_as_on_the_managed_runtime(both, lev
     assert ours.split("\n") == theirs.split("\n")
 
 
-@pytest.mark.parametrize("level", [None, "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"])
-@pytest.mark.parametrize("log_format", ["JSON", "json"])
+JSON_LEVELS = [None, "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
+
+
+@pytest.mark.parametrize(
+    ("log_format", "level"),
+    [*(("JSON", level) for level in JSON_LEVELS), *sample([("json", level) for level in JSON_LEVELS], 6)],
+)
 def test_json_events_equal_those_of_the_managed_runtime(both, log_format, level):
     ours, theirs = both(CALLS, events=({}, {"tenant": 1}), **{FORMAT: log_format, LEVEL: level})
     assert events_of(ours) == events_of(theirs)

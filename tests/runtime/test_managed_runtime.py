@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import interpreters, root_file_system
+from support import examples, interpreters, root_file_system
 from support.function_process import VERSION, FunctionProcess, source
 from support.interpreters import Interpreter
 from support.root_file_system import ENVIRONMENT, EmulatedFunction, IsolatedFunctionProcess, Root
@@ -39,7 +39,7 @@ NEVER_RUN = "raise SystemExit('the script of the managed runtime was run')\n"
 SDK = ("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six", "urllib3")
 
 
-@pytest.fixture(params=interpreters.VERSIONS)
+@pytest.fixture(params=examples.sample(interpreters.VERSIONS, 3))
 def python(request: pytest.FixtureRequest) -> Interpreter:
     return interpreters.require(request.param)
 

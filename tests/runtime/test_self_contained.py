@@ -96,7 +96,10 @@ def zips(tmp_path_factory: pytest.TempPathFactory) -> Zips:
     return Zips(tmp_path_factory.mktemp("self-contained"))
 
 
-@pytest.fixture(params=[X86_64, ARM64], ids=lambda architecture: architecture.name)
+@pytest.fixture(
+    params=[X86_64, pytest.param(ARM64, marks=pytest.mark.long)],  # emulated, and its layer takes ten seconds to build
+    ids=lambda architecture: architecture.name,
+)
 def architecture(request: pytest.FixtureRequest) -> Architecture:
     return request.param
 
@@ -128,6 +131,7 @@ def test_every_program_and_library_is_for_the_architecture(zips: Zips, architect
     assert set(machines.values()) == {ELF_MACHINES[architecture]}
 
 
+@pytest.mark.long
 def test_only_compiled_code_differs_between_the_architectures(zips: Zips) -> None:
     def neutral(architecture: Architecture) -> set[str]:
         return {
@@ -594,6 +598,7 @@ def test_the_certificates_of_the_function_replace_those_of_the_operating_system(
 # Layers that cannot run here
 
 
+@pytest.mark.long
 def test_the_refusal_of_a_layer_for_another_architecture_names_the_right_one(start: Start, zips: Zips) -> None:
     runtime = start(handler("result = None"), X86_64, layer=zips.unpacked(ARM64))
     assert runtime.wait() == 1

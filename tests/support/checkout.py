@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -120,14 +121,18 @@ class Checkout:
         assert self.state() == before
         return result.stderr.removeprefix("build.sh: error: ").rstrip("\n")
 
-    def state(self) -> dict[str, tuple[int, ...]]:
-        """Return every path in the checkout with what changes when it is written; faster than `files`."""
-        paths = {}
+    def state(self) -> dict[str, object]:
+        """Return every path in the checkout with its content; for the code, with what changes when it is written."""
+        code = tuple(str(self.root / name) for name in ("layer", "tools"))
+        paths: dict[str, object] = {}
         for folder, names, files in os.walk(self.root):
-            for name in files:
-                status = os.lstat(path := os.path.join(folder, name))
-                paths[path] = status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns
-            paths |= {os.path.join(folder, name): () for name in names}
+            for path in (os.path.join(folder, name) for name in files):
+                status = os.lstat(path)
+                is_read = stat.S_ISREG(status.st_mode) and not folder.startswith(code)
+                paths[path] = (
+                    Path(path).read_bytes() if is_read else (status.st_ino, status.st_size, status.st_mtime_ns)
+                )
+            paths |= {os.path.join(folder, name): None for name in names}
         return paths
 
     def files(self) -> dict[str, bytes | None]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.loaders import create_loader
-from botocore.session import get_session
 from moto.awslambda.utils import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 
@@ -82,14 +82,12 @@ def _client(url: str, service: str, region: str, key: str) -> Any:
     return boto3.Session(key, "testing", region_name=region).client(service, endpoint_url=url)
 
 
-_LOADER = create_loader()  # the models of the services, which take 40 ms each to read
+_LOADER = create_loader()  # keeps the models of the services, which take 40 ms each to read
 
 
 @cache  # one for each environment of boto3
 def _session(*environment: tuple[str, str | None]) -> Any:
-    session = get_session()
-    session.register_component("data_loader", _LOADER)
-    return boto3.Session(botocore_session=session)
+    return boto3.Session()
 
 
 @dataclass
@@ -147,6 +145,7 @@ class Cloud:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(os, "environ", variables)
             patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(botocore.session, "create_loader", lambda *_: _LOADER)
             patch.chdir(cwd or self.checkout.root)
             try:
                 status = cli.main(list(map(str, words)), self.settings(pace or no_pauses(), sorted(merged.items())))

@@ -38,8 +38,16 @@ def examples(count: int) -> hypothesis.settings:
 
 
 def sample(values: Iterable[Any], every: int) -> list[Any]:
-    """Return the values as parameters of a test. The first of each `every` runs always, the others with --long."""
+    """Return the values as parameters of a test. The first of each `every` runs always, the others with --long.
+
+    Args:
+        values: of one parameter, or tuples of several.
+    """
     return [
-        value if not number % every else pytest.param(value, marks=pytest.mark.long)
+        value if not number % every else pytest.param(*_values(value), marks=pytest.mark.long)
         for number, value in enumerate(values)
     ]
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
