@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import pytest
+from support import lambda_in_memory
 from support.cloud import OURS, Cloud
+
+from tools.common.output import TIMES, Output
+from tools.fleet.commands import rollout
+from tools.fleet.commands.interface import Context, Environment
+from tools.fleet.rollout import journal, rendering
+from tools.fleet.rollout.options import Options
 
 ROLL_OUT = ("rollout", "f", "--to", "2", "--yes", "--journal", "journal")
 
@@ -67,6 +76,20 @@ def test_a_rollback_names_the_aliases_that_it_restores(cloud: Cloud) -> None:
     assert client.get_alias(FunctionName="a", Name="live")["FunctionVersion"] == "1"
 
 
+def test_a_rollback_of_many_functions_is_readable_on_80_columns(tmp_path: Path) -> None:
+    memory = lambda_in_memory.Region({f"function-{number:03}": [f"{lambda_in_memory.OURS}:1"] for number in range(300)})
+    disk = lambda_in_memory.MemoryDisk()
+    environment = Environment(connect=lambda pace: memory, disk=disk)  # type: ignore[arg-type,return-value]
+    context = Context(environment, Output(out=io.StringIO(), err=io.StringIO()))
+    assert rollout.roll_out(context, Options(all_using=True, to="2", yes=True), tmp_path / "journal") == 0
+    history = journal.read(tmp_path / "journal")
+    lines = "\n".join(rendering.rollback_lines(history, width=80)).splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 80
+    assert f"300 {TIMES} 2→1" in lines
+    assert lines[-1] == "and 270 more; --dry-run --json lists all"
+    assert len(rendering.rollback_document(history, {})["functions"]) == 300
+
+
 def test_rollback_removes_an_attached_layer_among_others(rolled_out: Cloud) -> None:
     rolled_out.function("g", [layer("other")])
     rolled_out.done("attach", "g", "--to", "2", "--yes", "--journal", "attached")
@@ -100,8 +123,8 @@ def test_a_function_that_is_not_restored_is_never_reported_as_changed(rolled_out
     result = rolled_out.run("rollback", "journal", "--yes")
     assert (result.returncode, result.stdout.splitlines()[-1]) == (1, "1 function: 1 not rolled back")
     assert rolled_out.json("rollback", "second", "--yes", status=1)["functions"][0]["outcome"] == "not rolled back"
-    for journal in ("journal", "second"):
-        state = rolled_out.json("status", journal)
+    for name in ("journal", "second"):
+        state = rolled_out.json("status", name)
         assert (state["outcome"], state["functions"][0]["outcome"]) == ("unfinished", "not rolled back")
     repair_updates(rolled_out)
     rolled_out.done("rollback", "journal", "--yes")

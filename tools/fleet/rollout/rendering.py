@@ -79,7 +79,7 @@ def plan_lines(options: Options, plans: Sequence[PlacePlan], width: int) -> Iter
     for plan in plans:
         yield from _place_lines(options, plan, width, max_rows)
         if len(plans) > 1:
-            yield f"{summary(plan.steps)}"
+            yield summary(plan.steps)
             yield ""
     waves = wave_sizes(options, plans)
     if len(waves) > 1:
@@ -353,7 +353,11 @@ def rollback_lines(history: History, width: int, problems: Mapping[str, str] | N
     restored = [each for each in history.changed if each.arn not in problems]
     if restored:
         rows = [_Row(history.label(each), each.place, each.new, each.old, _alias_words(each)) for each in restored]
-        yield from _table(rows, width)
+        if len(rows) > 1:
+            yield from _counted(rows, {})
+        yield from _table(rows[:_MAX_ROWS], width)
+        if len(rows) > _MAX_ROWS:
+            yield f"and {len(rows) - _MAX_ROWS:,} more; --dry-run --json lists all"
     aliases = Counter(each.move.alias for each in restored if each.move)
     for alias, number in aliases.items():
         yield f"the alias {alias} of {output.count(number, 'function')} is restored"
@@ -369,7 +373,13 @@ def _alias_words(record: Record) -> str:
 def rollback_document(history: History, problems: Mapping[str, str]) -> dict[str, Any]:
     """Return as an object what a rollback would do; `problems` as for `rollback_lines`."""
     functions = [
-        {"function": each.arn, "old": each.new, "new": each.old, "leftAlone": problems.get(each.arn)}
+        {
+            "function": each.arn,
+            "old": each.new,
+            "new": each.old,
+            "alias": each.move.alias if each.move else None,
+            "leftAlone": problems.get(each.arn),
+        }
         for each in history.changed
     ]
     return {"command": "rollback", "dryRun": True, "functions": functions}
