@@ -100,7 +100,8 @@ def test_an_isolated_function_sees_only_the_files_of_its_zip(tmp_path: Path) -> 
     assert json.loads(result.out) == [FILES, False, [False] * 4]
 
 
-def test_the_stack_trace_names_the_source(make_function: MakeFunction, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--snapstart"], ["--max-concurrency", "2"]])
+def test_the_stack_trace_names_the_source(make_function: MakeFunction, tmp_path: Path, options: list[str]) -> None:
     function = make_function("""
         def handler(event, context):
             print("working in", os.getcwd())
@@ -109,12 +110,12 @@ def test_the_stack_trace_names_the_source(make_function: MakeFunction, tmp_path:
     """)
     (function.path / ".env").write_text("")
     environment = with_tmpdir(tmp_path)
-    result = run("--function", function.path, env=environment)
+    result = run("--function", function.path, *options, env=environment)
     module = function.path / "lambda_function.py"
     error = error_of(result)
     assert error["errorMessage"] == f"from {module}"
     assert f'File "{module}", line ' in error["stackTrace"][0]
-    assert f"working in {function.path}\n" in result.err
+    assert f"working in {function.path}" in result.err
     assert environment["TMPDIR"] not in result.err
 
 

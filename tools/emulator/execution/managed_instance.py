@@ -140,6 +140,7 @@ class ManagedInstance(ExecutionEnvironment):
 
     def _pass_on(self, lines: bytes) -> None:
         """Write lines of the log, and add each to the tail of its invocation."""
+        lines = self._function.with_source_paths(lines)
         for line in lines.splitlines(keepends=True):
             request_id = request_id_of(line)
             with self._lock:
