@@ -139,6 +139,18 @@ def test_an_estimate_has_the_rate_and_the_time_that_is_left() -> None:
         estimate.done += 1
     assert str(estimate) == "2.0 per second, 40 s left"
     assert str(replace_total(estimate, 300)) == "2.0 per second, 2 min 20 s left"
+    assert str(replace_total(estimate, 30_000)) == "2.0 per second, 4 h 9 min 50 s left"
+
+
+def test_an_estimate_of_a_slow_roll_out_has_a_rate_above_0() -> None:
+    clock = Clock()
+    estimate = Estimate(10, clock)
+    clock.sleep(3 * 3600)
+    estimate.done = 6
+    assert str(estimate) == "2.0 per hour, 2 h left"
+    estimate.done = 9
+    clock.sleep(-2 * 3600)
+    assert str(estimate) == "0.1 per minute, 6 min 40 s left"
 
 
 def replace_total(estimate: Estimate, total: int) -> Estimate:

@@ -36,6 +36,14 @@ def shortened(names: Sequence[str], limit: int) -> str:
     return f"{', '.join(names[:limit])}{more}"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration such as `1 h 30 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{value} {unit}" for value, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if value]
+    return " ".join(parts) or "0 s"
+
+
 TIMES = "\N{MULTIPLICATION SIGN}"  # not the letter
 
 _ASCII = str.maketrans({"→": "->", TIMES: "x", "█": "#", "░": ".", "…": "..."})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from tools.common.errors import ToolError, located
+from tools.common.output import duration_text
 from tools.fleet.aws.arns import Place
 from tools.fleet.aws.cloudwatch import CloudWatch, Metric, Sums
 from tools.fleet.aws.pace import Pace
@@ -146,11 +147,3 @@ class Gates:
         if rate > limit:
             raise GateFailed(f"the error rate of {name} is {rate:.3g} % ({text}), above {limit:g} %")
         return f"error rate of {name}: {rate:.3g} % ({text}), at most {limit:g} % allowed"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration such as `1 h 30 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [f"{value} {unit}" for value, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if value]
-    return " ".join(parts) or "0 s"

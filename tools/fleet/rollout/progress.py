@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from tools.common.output import Output, count, printable
+from tools.common.output import Output, count, duration_text, printable
 
 _BAR_CELLS = 30
 SHIFTED = "% of the requests"  # the end of an outcome
@@ -46,8 +46,15 @@ class Estimate:
         left = self.seconds_left
         if left is None or elapsed <= 0:
             return ""
-        minutes, seconds = divmod(round(left), 60)
-        return f"{self.done / elapsed:.1f} per second, {f'{minutes} min ' if minutes else ''}{seconds} s left"
+        return f"{_rate_text(self.done / elapsed)}, {duration_text(left)} left"
+
+
+def _rate_text(per_second: float) -> str:
+    """Return a rate with a digit above 0: with pauses between waves, it can be a few per hour."""
+    for unit, seconds in (("second", 1), ("minute", 60)):
+        if per_second * seconds >= 0.1:
+            return f"{per_second * seconds:.1f} per {unit}"
+    return f"{per_second * 3600:.1f} per hour"
 
 
 class Progress:

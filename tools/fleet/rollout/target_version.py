@@ -93,7 +93,9 @@ def refuse_downgrade(
 
 
 def refuse_different_versions(to: str | None, found: Mapping[Place, Sequence[LayerInfo]]) -> None:
-    """Refuse a number that is one version of the layer here, and another one there: each region counts for itself.
+    """Refuse a number that belongs to different versions of the layer in two regions or accounts.
+
+    Lambda numbers the versions of a layer in each region of each account.
 
     Signed zips differ in each region, so their descriptions are compared, which contain the version of the project.
 
