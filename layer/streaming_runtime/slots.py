@@ -5,7 +5,8 @@ task with a connection of its own. What can go wrong, and how each case is handl
 
 - One invocation must not stop the others. Sends and receives wait on the loop, a thread writes the log, and a thread
   watches for handlers that block the loop.
-- Errors, `sys.exit` and cancellations end one invocation. Each has a task of its own, which the slot waits for.
+- Errors, `sys.exit` and cancellations end one invocation. Each has a task of its own, which the slot waits for. A
+  function can also cancel all tasks of the loop, so the tasks of the runtime are not in `asyncio.all_tasks`.
 - At the deadline the task is cancelled. It may ignore that, or take long to clean up, so the error is sent after
   CANCELLATION_TIMEOUT at the latest. The slot serves no other invocation until the task has ended: the service counts
   its code as running.
@@ -36,6 +37,7 @@ worker = load("worker")
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, Task
+    from collections.abc import Coroutine
     from types import FrameType, ModuleType
     from typing import Any, NoReturn
 
@@ -104,20 +106,26 @@ class Slots:
     async def run(self) -> None:
         """Serve until SIGTERM. Raises Terminated then, and RuntimeApiError if no slot gets invocations any more."""
         loop = asyncio.get_running_loop()
+        hide(asyncio.current_task())
         terminated = loop.create_future()
         self._follow_sigterm(loop, terminated)
         loop_watch.start(loop, self._log, self._running)
-        slots = [loop.create_task(self._serve_slot(api)) for api in self._apis]
-        await asyncio.wait([terminated, *slots], return_when=asyncio.FIRST_COMPLETED)
-        if self._exit is not None:
-            running = [task for task in self._running if not task.done()]
-            for task in running:
-                task.cancel()
-            await asyncio.wait(slots, timeout=SHUTDOWN_TIMEOUT if running else 0)
-            raise self._exit
-        for slot in slots:
-            if slot.done():
-                slot.result()
+        slots = [hide(loop.create_task(self._serve_slot(api))) for api in self._apis]
+        try:
+            await asyncio.wait([terminated, *slots], return_when=asyncio.FIRST_COMPLETED)
+            if self._exit is not None:
+                running = [task for task in self._running if not task.done()]
+                for task in running:
+                    task.cancel()
+                await asyncio.wait(slots, timeout=SHUTDOWN_TIMEOUT if running else 0)
+                raise self._exit
+            for slot in slots:
+                if slot.done():
+                    slot.result()
+        finally:
+            for slot in slots:
+                slot.cancel()
+            await asyncio.wait(slots, timeout=REACTION_TIMEOUT)
 
     def _follow_sigterm(self, loop: "AbstractEventLoop", terminated: "Future[None]") -> None:
         def terminate(signum: int, _: object) -> None:
@@ -195,11 +203,11 @@ class Slots:
             await self._wait_until_deadline(task, limit, response, driver)
             error = await self._outcome(task, limit, api)
             if error is not None:
-                await loop.create_task(self._fail(error, response, stream, driver), context=context)
+                await run_apart(self._fail(error, response, stream, driver), context)
             await asyncio.wait([task])
         finally:
             del self._running[task]
-        await loop.create_task(self._end(invocation), context=context)
+        await run_apart(self._end(invocation), context)
 
     async def _wait_until_deadline(
         self, task: "Task[BaseException | None]", limit: "Any", response: "ResponseStream", driver: SlotDriver
@@ -281,3 +289,17 @@ class Slots:
         if invocation.callbacks is not None:
             await invocation.callbacks.await_all(self._log)
         self._log.end_lines()
+
+
+def hide(task: "Task[Any]") -> "Task[Any]":
+    """Remove a task from `asyncio.all_tasks` (asyncio-extending, task lifetime support)."""
+    asyncio._unregister_task(task)
+    return task
+
+
+async def run_apart(coroutine: "Coroutine[Any, Any, None]", context: "Any") -> None:
+    """Run a coroutine in a context. Raises what it raises, except a cancellation by code of the function in it."""
+    task = hide(asyncio.get_running_loop().create_task(coroutine, context=context))
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -140,6 +140,7 @@ def serve(runtime: "ModuleType", log: "ConcurrentLog") -> "NoReturn":
     if runtime.is_requested(runtime.GRACEFUL_SHUTDOWN):  # one registration for the environment
         api.extension = load("extension").Extension(api, log)
         api.extension.register()
+    runtime.exit_on_sigterm(api.connection)  # during the import; `Parent` replaces it
     log.is_before_fork = True
     loaded = runtime.initialize(api, log) if runtime.is_requested(PRELOAD) else None
     log.is_before_fork = False

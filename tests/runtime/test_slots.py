@@ -129,6 +129,43 @@ def test_what_happens_in_one_slot_leaves_the_others_running(concurrent, action):
     assert function.workers() == [int(pid)]
 
 
+def test_a_function_that_cancels_all_tasks_does_not_end_the_process(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+        import os
+
+        async def handler(event, context):
+            if event == "cancel all":
+                for task in asyncio.all_tasks():
+                    task.cancel()
+            if event == "cancel later":
+                context.after_response(lambda: asyncio.current_task().cancel())
+            yield b"%d" % os.getpid()
+            if event in ("wait", "cancel all"):
+                await asyncio.Event().wait()
+        """,
+        3,
+    )
+    waiting, working, idle = function.waiting_slots(3)
+    (pid,) = function.workers()
+    waiting.expect_response(waiting.send_invocation("wait"))
+    assert waiting.peer.read_chunk() == b"%d" % pid
+    response = working.read_response(working.send_invocation("cancel all"))
+    assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.CancelledError"
+    assert waiting.peer.read_chunk() == b""
+    assert waiting.peer.read_trailers()["Lambda-Runtime-Function-Error-Type"] == "Function.CancelledError"
+    for slot in (waiting, working):
+        slot.accept()
+        slot.expect_next()
+    for event in ("cancel later", None):
+        for slot in (waiting, working, idle):
+            assert slot.read_response(slot.send_invocation(event)).body == b"%d" % pid
+            slot.accept()
+            slot.expect_next()
+
+
 def test_an_error_before_the_first_byte_is_posted(concurrent):
     function = one_process(
         concurrent,
