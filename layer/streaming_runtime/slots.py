@@ -100,6 +100,7 @@ class Slots:
         self._loaded = loaded
         self._log = log
         self._refused: set[WorkerApi] = set()  # the slots that get no invocations
+        self._serving: set[Any] = set()  # the tasks of the slots that have an invocation
         self._running: dict[Task[BaseException | None], Invocation] = {}
         self._exit: Terminated | None = None
 
@@ -114,10 +115,10 @@ class Slots:
         try:
             await asyncio.wait([terminated, *slots], return_when=asyncio.FIRST_COMPLETED)
             if self._exit is not None:
-                running = [task for task in self._running if not task.done()]
-                for task in running:
+                for task in self._running:
                     task.cancel()
-                await asyncio.wait(slots, timeout=SHUTDOWN_TIMEOUT if running else 0)
+                if self._serving:
+                    await asyncio.wait(self._serving, timeout=SHUTDOWN_TIMEOUT)
                 raise self._exit
             for slot in slots:
                 if slot.done():
@@ -152,7 +153,10 @@ class Slots:
         with SlotDriver(api.connection, asyncio.get_running_loop()) as driver:
             while self._exit is None:
                 invocation = await self._next(api, driver)
+                slot = asyncio.current_task()
+                self._serving.add(slot)
                 await self._serve(api, driver, invocation)
+                self._serving.discard(slot)
 
     async def _next(self, api: "WorkerApi", driver: SlotDriver) -> "Invocation":
         """Return the next invocation. Raises RuntimeApiError if all slots are refused."""
