@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import examples, function_process, interpreters
+from support import function_process, interpreters
 from support.checkout import Checkout
 from support.cloud import Cloud
 from support.concurrent_function import ConcurrentFunction
@@ -151,6 +151,8 @@ left_out = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from support import examples  # below the line above: pytest rewrites hypothesis, which takes a second
+
     config.stash[left_out] = 0
     examples.configure(config.getoption("long"))
     if patience := config.getoption("patience"):
@@ -167,14 +169,29 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the long tests. Begin with the slowest files: at the end, the others would wait for them."""
     slowest = [
+        "test_soak.py",
         "test_keep_alive.py",
+        "test_command.py",
+        "test_managed_runtime.py",
         "test_rollout.py",
         "test_regions.py",
-        "test_documented_commands.py",
         "test_publish.py",
+        "test_documented_commands.py",
+        "test_self_contained.py",
+        "test_release.py",
+        "test_rollout_waves.py",
+        "test_pool.py",
+        "test_slots.py",
+        "test_rollout_aliases.py",
         "test_shared_journals.py",
-        "test_command.py",
-        "test_soak.py",
+        "test_pins.py",
+        "test_workers.py",
+        "test_documented_handlers.py",
+        "test_bootstrap_refusals.py",
+        "test_one_shot.py",
+        "test_extensions.py",
+        "test_build_sh.py",
+        "test_function_zip.py",
     ]
     items.sort(key=lambda item: slowest.index(item.path.name) if item.path.name in slowest else len(slowest))
     if config.getoption("long"):

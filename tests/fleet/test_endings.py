@@ -20,11 +20,7 @@ WORDS = ["rollout", "--all-using", "--to", "2", "--yes", "--journal", "journal"]
 
 @pytest.fixture
 def fleet(cloud: Cloud) -> Cloud:
-    cloud.layer(count=2)
-    for name in NAMES:
-        cloud.function(name, [f"{OURS}:1"])
-    cloud.standin.calls.clear()
-    return cloud
+    return cloud.with_functions(NAMES)
 
 
 def all_at(version: int) -> dict[str, list[str]]:

@@ -86,11 +86,7 @@ def test_after_an_outage_other_calls_do_not_wait_for_it_again() -> None:
 
 @pytest.fixture
 def fleet(cloud: Cloud) -> Cloud:
-    cloud.layer(count=2)
-    for name in NAMES:
-        cloud.function(name, [f"{OURS}:1"])
-    cloud.standin.calls.clear()
-    return cloud
+    return cloud.with_functions(NAMES)
 
 
 def all_at(version: int) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from moto.cloudwatch.models import cloudwatch_backends
 from support.cloud import ACCOUNT, FOREIGN_ACCOUNT, FOREIGN_KEY, HANDLER, NAME, REGION, Cloud
+from support.examples import sample
 from support.lambda_standin import Call
 
 UPDATE = "UpdateFunctionConfiguration"
@@ -296,7 +297,7 @@ def test_a_number_that_is_another_version_in_another_account_is_refused(accounts
     assert f"in {FIRST}, account {FOREIGN_ACCOUNT}; use " in result.stderr
 
 
-@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize("from_file", sample([True, False], 2))
 def test_roles_are_assumed_for_the_functions_of_their_accounts(accounts: Cloud, from_file: bool) -> None:
     path = accounts.checkout.root / "roles.txt"
     path.write_text(f"# the accounts of the team\n{HOME}\n\n{ABROAD}  # abroad\n")

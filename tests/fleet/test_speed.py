@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.clock import Clock
 from support.cloud import OURS, Cloud
+from support.examples import sample
 from support.lambda_in_memory import BEFORE, OTHER, PLACE, MemoryDisk, Region, function_arn
 from support.lambda_in_memory import OURS as IN_MEMORY
 
@@ -85,7 +86,7 @@ def test_the_rate_can_be_chosen(cloud: Cloud) -> None:
     assert 20 / 2 <= whole <= 2 * 20 / 2 + 10  # two calls for each function that are not GetFunction
 
 
-@pytest.mark.parametrize("value", ["0", "0.01", "15.5", "-1", "x", "", "1e1", "nan"])
+@pytest.mark.parametrize("value", sample(["0", "15.5", "0.01", "-1", "x", "", "1e1", "nan"], 4))
 def test_a_wrong_rate_is_one_line(cloud: Cloud, value: str) -> None:
     for words in (["rollout", "f"], ["attach", "f"], ["rollback", "journal"]):
         message = cloud.refusal(*words, f"--rate={value}", status=2)

@@ -180,7 +180,7 @@ def memory_of(process):
     return [int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")]
 
 
-@pytest.mark.parametrize("invocations", [3_000, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("invocations", [1_500, pytest.param(20_000, marks=pytest.mark.long)])
 def test_memory_stays_constant_and_each_invocation_has_one_outcome(runtime, invocations):
     function = runtime(CODE)
     service = Service(function, random.Random(20))

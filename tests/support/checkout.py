@@ -45,10 +45,15 @@ _IGNORED = shutil.ignore_patterns("__pycache__")
 
 @cache
 def _tools() -> Path:
-    """Return a folder with a copy of `tools`. Checkouts have links to its files: a copy of each takes much longer."""
+    """Return a folder with a copy of `tools`. Checkouts have links to its files: a copy of each takes much longer.
+
+    The modules of the build are compiled: it keeps no bytecode, and compiling them takes a quarter of its time.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tools-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=_IGNORED)
+    compiled = [folder / "tools" / name for name in ("common", "packaging")]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", *compiled], env=ENVIRONMENT, check=True)
     return folder
 
 

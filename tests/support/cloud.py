@@ -260,6 +260,14 @@ class Cloud:
         request = {"FunctionName": name, "Layers": layers, **options, **more}
         self.standin.create("/2015-03-31/functions", request, region, "testing")
 
+    def with_functions(self, names: list[str]) -> Cloud:
+        """Publish two versions of our layer, and create functions with the first one."""
+        self.layer(count=2)
+        for name in names:
+            self.function(name, [f"{OURS}:1"])
+        self.standin.calls.clear()
+        return self
+
     def delete(self, name: str) -> None:
         get_backend(ACCOUNT, REGION).delete_function(name, None)
         for key in [key for key in self.standin.layers if key[:3] == (ACCOUNT, REGION, name)]:
