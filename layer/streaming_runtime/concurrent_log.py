@@ -148,30 +148,37 @@ class ConcurrentLog(Log):
         else:
             self.write_now(descriptor, data)
 
-    def write_now(self, descriptor: int, data: bytes) -> None:
-        """Write a record with the calling thread. If the service's socket is closed, open another connection."""
+    def write_now(self, descriptor: int, data: bytes, sent: int = 0) -> None:
+        """Write a record with the calling thread. If the service's socket is closed, open another connection.
+
+        The other connection gets the whole record: half of it would not be JSON.
+
+        Args:
+            sent: bytes that `write_at_once` has written.
+        """
         while True:
             number = self._outputs[descriptor].number() or self._outputs[3 - descriptor].number()
             if number is None:  # the function has closed both outputs
                 return
-            error = write_all(number, data)
+            error = write_all(number, data[sent:])
             if error is None or not self._provider:
                 return
+            sent = 0
             try:
                 self._connect(descriptor)
             except OSError:
                 self._leave_provider()
 
-    def write_at_once(self, descriptor: int, data: bytes) -> bytes:
-        """Write what the service's socket takes without a wait. Return the rest, which is all of it for other files."""
+    def write_at_once(self, descriptor: int, data: bytes) -> int:
+        """Write what the service's socket takes without a wait. Return the number of bytes; 0 for other files."""
         number = self._outputs[descriptor].number()
         if not self._provider or number is None:
-            return data
+            return 0
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
         try:
-            return data[connection.send(data, socket.MSG_DONTWAIT) :]
+            return connection.send(data, socket.MSG_DONTWAIT)
         except OSError:  # it is full or closed
-            return data
+            return 0
         finally:
             connection.detach()  # the number belongs to the output
 

@@ -26,30 +26,31 @@ class LogWriter:
     """Writes records on a thread of its own.
 
     Args:
-        write: writes one record to a descriptor.
-        write_at_once: writes what the descriptor takes without a wait, and returns the rest.
+        write: writes one record to a descriptor, from the byte that is the third argument on.
+        write_at_once: writes what the descriptor takes without a wait, and returns the number of bytes.
     """
 
-    def __init__(self, write: "Callable[[int, bytes], None]", write_at_once: "Callable[[int, bytes], bytes]") -> None:
+    def __init__(
+        self, write: "Callable[[int, bytes, int], None]", write_at_once: "Callable[[int, bytes], int]"
+    ) -> None:
         self._write = write
         self._write_at_once = write_at_once
         # Reentrant: a signal handler, or a destructor, of the main thread can log while that thread is in `put`.
         self._change = threading.Condition(threading.RLock())
         deque = import_standard("collections").deque
-        self._records: collections.deque[tuple[int, bytes]] = deque()
+        self._records: collections.deque[tuple[int, bytes, int]] = deque()
         self._waiting = 0  # bytes that are not written yet
         threading.Thread(target=self._run, name="log-writer", daemon=True).start()
 
     def put(self, descriptor: int, record: bytes) -> None:
         """Write a record, or add it to the queue. Block while MAX_WAITING_BYTES wait."""
         with self._change:
-            if not self._waiting:
-                record = self._write_at_once(descriptor, record)
-            if not record:
+            sent = self._write_at_once(descriptor, record) if not self._waiting else 0
+            if sent == len(record):
                 return
             while self._waiting and self._waiting + len(record) > MAX_WAITING_BYTES:
                 self._change.wait()
-            self._records.append((descriptor, record))
+            self._records.append((descriptor, record, sent))
             self._waiting += len(record)
             self._change.notify_all()
 
@@ -63,8 +64,8 @@ class LogWriter:
             with self._change:
                 while not self._records:
                     self._change.wait()
-                descriptor, record = self._records.popleft()
-            self._write(descriptor, record)
+                descriptor, record, sent = self._records.popleft()
+            self._write(descriptor, record, sent)
             with self._change:
                 self._waiting -= len(record)
                 self._change.notify_all()

@@ -44,6 +44,10 @@ def install(log: "ConcurrentLog") -> None:
             value: str = super().__getitem__(name)
             return value
 
+        def __delitem__(self, name: str) -> None:
+            if name != NAME or name.encode() in self._data:
+                super().__delitem__(name)
+
     os.environ.pop(NAME, None)
     os.environ.__class__ = Environment
     if XRAY_MODULE in sys.modules:

@@ -353,6 +353,34 @@ def test_a_connection_that_closes_is_opened_again(concurrent, tmp_path, provider
     assert {record["message"] for record in records if "message" in record} == set(LINES)
 
 
+def test_a_record_of_which_a_connection_has_taken_a_part_is_written_whole_to_the_next_one(concurrent, tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "provider"))
+        listener.listen()
+        function = one_process(
+            concurrent,
+            """
+            async def handler(event, context):
+                for number in range(6):
+                    print(number, "a" * 150_000)
+                yield b""
+            """,
+            1,
+            variables=variables(tmp_path),
+        )
+        (slot,) = function.waiting_slots(1)
+        full = [listener.accept()[0] for _ in ("stdout", "stderr")]  # nobody reads them
+        assert slot.read_response(slot.send_invocation()).body == b""
+        for connection in full:
+            connection.close()
+        connection, _ = listener.accept()
+        with connection, connection.makefile() as lines:
+            messages = [json.loads(lines.readline())["message"]]
+            while not messages[-1].startswith("5 "):
+                messages.append(json.loads(lines.readline())["message"])
+    assert {len(message) for message in messages} == {len("0 ") + 150_000}
+
+
 def test_after_the_end_of_the_socket_the_log_goes_to_the_inherited_descriptors(concurrent, tmp_path, provider):
     function = concurrent(HANDLER, 1, variables=variables(tmp_path))
     slot, _ = serve_one(function)

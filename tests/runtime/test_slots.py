@@ -263,14 +263,14 @@ def test_child_processes_get_no_trace_id_and_neither_do_other_contexts(concurren
             thread = threading.Thread(target=lambda: found.append(os.environ.get(NAME)))
             thread.start()
             thread.join()
-            yield repr([found, NAME in os.environ]).encode()
+            yield repr([found, NAME in os.environ, os.environ.pop(NAME)]).encode()
             yield subprocess.run(["env"], capture_output=True).stdout
         """,
         1,
     )
     (slot,) = function.waiting_slots(1)
     body = slot.read_response(slot.send_invocation(headers={"Lambda-Runtime-Trace-Id": "Root=a"})).body
-    assert body.startswith(b"[[None], True]") and b"_X_AMZN_TRACE_ID" not in body
+    assert body.startswith(b"[[None], True, 'Root=a']") and b"_X_AMZN_TRACE_ID" not in body
 
 
 # Deadlines
