@@ -109,20 +109,20 @@ def test_an_instrumented_module_does_the_same_and_records_what_it_reaches(tmp_pa
     assert reach.read(record) == frozenset()
 
 
-def test_the_tests_of_the_module_come_first_and_then_the_fastest_of_each_file() -> None:
-    place = ("http1", 10)
+def test_the_tests_that_reach_rare_statements_of_the_function_come_first_and_one_of_each_file() -> None:
+    start, rare, elsewhere = ("http1", 10), ("http1", 12), ("http1", 30)
     tests = [
-        Reach("tests/runtime/test_api.py::a", 0.1, frozenset({place})),
-        Reach("tests/runtime/test_api.py::b", 0.2, frozenset({place})),
-        Reach("tests/runtime/test_log.py::c", 0.3, frozenset({place})),
-        Reach("tests/runtime/test_http1.py::slow", 2.0, frozenset({place})),
-        Reach("tests/runtime/test_http1.py::fast", 1.0, frozenset({place})),
-        Reach("tests/runtime/test_http1.py::other", 0.1, frozenset({("http1", 11)})),
+        Reach("tests/runtime/test_api.py::a", 0.1, frozenset({start, elsewhere})),
+        Reach("tests/runtime/test_api.py::b", 0.1, frozenset({start, rare})),
+        Reach("tests/runtime/test_log.py::c", 0.1, frozenset({start})),
+        Reach("tests/runtime/test_http1.py::slow", 5.0, frozenset({start, rare})),
+        Reach("tests/runtime/test_http1.py::fast", 1.0, frozenset({start, rare})),
+        Reach("tests/runtime/test_http1.py::other", 0.1, frozenset({elsewhere})),
     ]
-    chosen = reach.choose(tests, place, "http1")
-    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "slow", "a", "c", "b"]
+    chosen = reach.choose(tests, start, range(10, 13))
+    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "b", "c", "slow", "a"]
     assert reach.within(chosen, 0.5) == chosen[:1]
-    assert reach.within(chosen, 3.0) == chosen[:2]
+    assert reach.within(chosen, 1.1) == chosen[:2]
 
 
 def test_the_bytecode_of_a_changed_module_replaces_that_of_the_layer(tmp_path: Path) -> None:

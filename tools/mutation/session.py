@@ -19,7 +19,7 @@ from tools.common.paths import ROOT
 from tools.mutation import reach, running
 from tools.mutation.bytecode import write_module
 from tools.mutation.cache import Cache, sources
-from tools.mutation.changes import Change
+from tools.mutation.changes import Change, changes_of
 from tools.mutation.reach import Reach
 from tools.mutation.running import Job
 
@@ -97,7 +97,7 @@ class Session:
         reaches = self._reaches()
         for slot in range(self._slots):
             self._copy(f"changed-{slot}")
-        outcomes = [self._outcome(reaches, each) for each in changes]
+        outcomes = self._outcomes(reaches, changes)
         running.freeze()
         order = random.Random(0).sample(outcomes, len(outcomes))  # if the time is over, all parts of it were tested
         try:
@@ -153,9 +153,16 @@ class Session:
 
     # The changes
 
-    def _outcome(self, reaches: list[Reach], change: Change) -> Outcome:
-        found = reach.choose(reaches, (self._module, change.statement), self._module)
-        return Outcome(change, found, len(found))
+    def _outcomes(self, reaches: list[Reach], changes: list[Change]) -> list[Outcome]:
+        lines: dict[str, list[int]] = {}
+        for each in changes_of(self.source):
+            lines.setdefault(each.function, []).append(each.statement)
+        outcomes = []
+        for each in changes:
+            function = range(min(lines[each.function]), max(lines[each.function]) + 1)
+            found = reach.choose(reaches, (self._module, each.statement), function)
+            outcomes.append(Outcome(each, found, len(found)))
+        return outcomes
 
     def _change_job(self, outcome: Outcome, seconds: float, outcomes: list[Outcome]) -> Job:
         change = outcome.change
