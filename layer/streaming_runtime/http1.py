@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 VERSION = "0.1.0"
 
 # Header names of responses, in lower case: names are case-insensitive (RFC 9110, 5.1).
-CONTENT_TYPE = "content-type"
 CONTENT_LENGTH = "content-length"
 TRANSFER_ENCODING = "transfer-encoding"
 CONNECTION = "connection"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
+from support.emulator import until
 from support.function_process import invocation
 
 ECHO = """
@@ -62,6 +64,29 @@ def test_an_event_of_6_mb_and_one_that_arrives_byte_by_byte(runtime):
     assert function.read_response("two").body == b"3"
 
 
+def test_a_chunked_event_arrives_in_two_parts_that_are_divided_at_any_place(runtime):
+    function = runtime(ECHO)
+    head = b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\nTransfer-Encoding: chunked\r\n\r\n"
+    response = head + b"3\r\n[12\r\n2\r\n3]\r\n0\r\nTrailer: x\r\n\r\n"
+    for place in range(len(head) - 5, len(response)):
+        function.expect_next()
+        function.peer.send(response[:place])
+        until(lambda: unread_bytes(function.peer) == 0)
+        function.peer.send(response[place:])
+        assert function.read_response("one").body == b"[123]"
+        function.accept()
+
+
+def unread_bytes(peer):
+    """Return how many bytes are in the receive buffer of the runtime's end of a connection (proc(5), /proc/net/tcp)."""
+    ports = [f":{port:04X}" for _, port in (peer.socket.getpeername(), peer.socket.getsockname())]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues = line.split()[:5]
+        if [local[-5:], remote[-5:]] == ports:
+            return int(queues.partition(":")[2], 16)
+    raise AssertionError("the connection is closed")
+
+
 def test_interim_responses_are_skipped(runtime):
     function = runtime(ECHO)
     function.expect_next()
@@ -85,7 +110,7 @@ def test_an_http_1_0_response_ends_with_its_connection(runtime):
         b"nonsense\r\n\r\n",
         b"HTTP/2 200 OK\r\n\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
-        b"HTTP/1.1 20\r\n\r\n" + invocation(b"one"),
+        b"HTTP/1.1 20\r\n\r\n",
         invocation(b"one").replace(b"200", "\u0662\u0660\u0660".encode()),
         b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: a\nX-Forged: b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: a\0b\r\n\r\n",
@@ -106,14 +131,17 @@ def test_an_http_1_0_response_ends_with_its_connection(runtime):
 )
 def test_after_six_responses_that_are_not_http_the_process_ends(runtime, response):
     function = runtime(ECHO)
+    peers = []  # stay open: the runtime gives up the connection
     for _ in range(6):
         function.expect_next()
-        with contextlib.suppress(OSError):  # it may have heard enough
+        with contextlib.suppress(OSError):  # it may have read enough
             function.peer.send(response)
-        function.peer.close()
+        peers.append(function.peer)
         function.peer = None
     assert function.wait() == 1
     assert "returned no next invocation" in function.stderr
+    for peer in peers:
+        peer.close()
 
 
 def test_an_incomplete_event_is_reported_for_its_invocation(runtime):
@@ -165,6 +193,17 @@ def test_an_http_1_0_connection_is_not_used_again_without_a_request_to_keep_it(r
     function = runtime(ECHO)
     function.expect_next()
     function.peer.send(invocation(b"one", b"[1]").replace(b"HTTP/1.1", b"HTTP/1.0"))
+    first, function.peer = function.peer, None  # stays open
+    function.connect()
+    assert function.read_response("one").body == b"[1]"
+    first.close()
+
+
+def test_a_chunked_response_with_connection_close_is_the_last_of_its_connection(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    fields = b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    function.peer.send(b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\n" + fields + b"3\r\n[1]\r\n0\r\n\r\n")
     first, function.peer = function.peer, None  # stays open
     function.connect()
     assert function.read_response("one").body == b"[1]"
