@@ -234,3 +234,12 @@ def test_after_six_lost_requests_for_the_next_invocation_the_environment_ends(ru
         function.peer = None
     assert function.wait() == 1
     assert json.loads(function.stdout) == [0.0, 0.1, 0.2, 0.4, 0.8]
+
+
+@pytest.mark.parametrize("address", ["a" * 64 + ":80", f"127.0.0.1:{2**70}"], ids=["host", "port"])
+def test_without_a_valid_address_of_the_runtime_api_the_environment_ends(runtime, address):
+    function = runtime(NOTES_PAUSES, address=address)
+    assert function.wait() == 1
+    assert json.loads(function.stdout) == [0.0, 0.1, 0.2, 0.4, 0.8]
+    host, port = address.split(":")
+    assert f"no connection to {host} port {port}: " in function.stderr
