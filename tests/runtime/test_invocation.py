@@ -266,7 +266,7 @@ def test_an_event_of_another_content_type_is_passed_as_bytes(runtime):
     assert function.read_response("one").body == b"b'\\xff\\x00'"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b"\xff", b"[" * 100_000], ids=str)
+@pytest.mark.parametrize("body", [b"", b"{", b"{}{}", b"nonsense", b"\xff", b'"a\nb"', b"[" * 100_000], ids=str)
 def test_an_event_that_is_not_json_is_an_unmarshal_error(runtime, body):
     function = runtime(ECHO)
     _, document = function.read_error(function.invoke(raw=body))
