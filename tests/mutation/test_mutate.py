@@ -137,19 +137,32 @@ def test_the_bytecode_of_a_changed_module_replaces_that_of_the_layer(tmp_path: P
 # What earlier runs have found out
 
 
-def test_the_tests_that_noticed_changes_nearby_come_first_also_in_the_next_run(tmp_path: Path) -> None:
-    tests = [Reach(name, 0.1, frozenset({("http1", 10)})) for name in "abcd"]
-    cache = Cache("http1", [], tmp_path / "mutation.json")
-    assert cache.promising(tests, "f", "< -> <=") == tests
-    cache.keep_noticed("f", "< -> <=", "d")
-    cache.keep_noticed("g", "1 -> 2", "c")
-    cache.keep_noticed("g", "2 -> 3", "c")
+def test_what_a_test_noticed_is_known_in_the_next_run_and_tests_that_noticed_changes_nearby_come_first(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "test_part.py"
+    file.write_text("one")
+    names = [f"tests/runtime/test_part.py::{letter}" for letter in "abcd"]
+    tests = [Reach(name, 0.1, frozenset({("http1", 10)})) for name in names]
+    source = "def f(a, b):\n    return a < b\ndef g(a):\n    return a + 1\ndef h(a):\n    return a + 1\n"
+    less, plus, elsewhere = {each.function: each for each in changes_of(source.encode())}.values()
+
+    def open_cache() -> Cache:
+        return Cache("http1", [file], tmp_path / "mutation.json")
+
+    cache = open_cache()
+    assert cache.promising(tests, less) == tests and cache.noticed_by(less) is None
+    cache.keep_noticed(less, names[3])
+    cache.keep_noticed(plus, names[2])
     cache.save()
-    for known in (cache, Cache("http1", [], tmp_path / "mutation.json")):
-        assert [each.test for each in known.promising(tests, "f", "True -> False")] == ["d", "c", "a", "b"]
-        assert [each.test for each in known.promising(tests, "h", "True -> False")] == ["c", "d", "a", "b"]
-        assert [each.test for each in known.promising(tests, "g", "1 -> 2")] == ["c", "d", "a", "b"]
-    assert Cache("api", [], tmp_path / "mutation.json").promising(tests, "f", "< -> <=") == tests
+    cache = open_cache()
+    assert (cache.noticed_by(less), cache.noticed_by(elsewhere)) == (names[3], None)
+    assert [each.test[-1] for each in cache.promising(tests, less)] == ["d", "c", "a", "b"]
+    assert [each.test[-1] for each in cache.promising(tests, plus)] == ["c", "d", "a", "b"]
+    file.write_text("two")
+    cache = open_cache()
+    assert cache.noticed_by(less) is None
+    assert [each.test[-1] for each in cache.promising(tests, less)] == ["d", "c", "a", "b"]
 
 
 def test_what_a_test_reaches_is_known_until_the_test_changes(tmp_path: Path) -> None:

@@ -243,3 +243,23 @@ def test_without_a_valid_address_of_the_runtime_api_the_environment_ends(runtime
     assert json.loads(function.stdout) == [0.0, 0.1, 0.2, 0.4, 0.8]
     host, port = address.split(":")
     assert f"no connection to {host} port {port}: " in function.stderr
+
+
+def test_if_one_address_of_the_runtime_api_refuses_the_connection_the_next_one_is_tried(runtime):
+    function = runtime(
+        """
+        import _socket
+
+        find = _socket.getaddrinfo
+
+        def find_two(*arguments):
+            (found,) = find(*arguments)
+            return [(*found[:4], ("127.0.0.2", 1)), found]
+
+        _socket.getaddrinfo = find_two
+
+        def handler(event, context):
+            yield b"connected"
+        """
+    )
+    assert function.respond().body == b"connected"

@@ -179,6 +179,15 @@ def test_a_body_whose_end_is_not_certain_is_no_event_and_its_connection_is_not_u
     first.close()
 
 
+def test_a_length_can_have_15_digits(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    function.peer.send(
+        b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: one\r\nContent-Length: 000000000000002\r\n\r\n{}"
+    )
+    assert function.read_response("one").body == b"{}"
+
+
 def test_a_length_does_not_count_beside_a_transfer_encoding(runtime):
     """RFC 9112, 6.3. The length is that of the chunks with their framing."""
     function = runtime(ECHO)

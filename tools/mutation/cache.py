@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.common.paths import ROOT, write_atomically
+from tools.mutation.changes import Change
 from tools.mutation.reach import Reach
 
 PATH = ROOT / ".venv" / "mutation.json"
@@ -15,8 +16,8 @@ PATH = ROOT / ".venv" / "mutation.json"
 class Cache:
     """The file and its two parts.
 
-    What the tests of a file reach is valid until the file or the module changes; it consists of line numbers. That a
-    test noticed a change is only a hint for the order of the tests, so it is kept for good.
+    Both are valid until the file of the test or the module changes. Afterwards, the tests that noticed changes of a
+    function still come first.
 
     Args:
         module: of the layer, whose changes are tested.
@@ -27,6 +28,7 @@ class Cache:
         self._path = path
         self._module = module
         self._keys = {file: _digest(file) for file in files}
+        self._digests = {file.name: digest for file, digest in self._keys.items()}
         self._sources = {source.stem: _digest(source) for source in sources()}
         try:
             document = json.loads(path.read_text())
@@ -34,12 +36,12 @@ class Cache:
         except (OSError, ValueError, KeyError):  # the first run
             reach, noticed = {}, {}
         self._reach: dict[str, Any] = {key: reach[key] for key in self._keys.values() if key in reach}
-        self._noticed: dict[str, dict[str, str]] = noticed
+        self._noticed: dict[str, dict[str, list[str | None]]] = noticed
         self._of_module = noticed.setdefault(module, {})
         self._by_function: dict[str, Counter[str]] = {}
         self._in_module: Counter[str] = Counter()
-        for place, test in self._of_module.items():
-            self._count(place.partition(":")[0], test)
+        for key, (test, *_) in self._of_module.items():
+            self._count(key.partition(":")[0], test)
 
     def reach(self, file: Path) -> list[Reach] | None:
         """Return what the tests of a file reach in the module, None if that is unknown."""
@@ -55,16 +57,23 @@ class Cache:
         tests = [[each.test, each.seconds, _by_module(each)] for each in found]
         self._reach[self._keys[file]] = {"sources": self._sources, "tests": tests}
 
-    def keep_noticed(self, function: str, change: str, test: str) -> None:
-        """Remember the test that noticed a change of a function."""
-        self._of_module[f"{function}:{change}"] = test
-        self._count(function, test)
+    def keep_noticed(self, change: Change, test: str) -> None:
+        """Remember the test that noticed a change."""
+        self._of_module[_key(change)] = [test, self._sources[self._module], self._test_digest(test)]
+        self._count(change.function, test)
 
-    def promising(self, tests: list[Reach], function: str, change: str) -> list[Reach]:
-        """Return the tests in another order: those first that noticed this change, or most others near it."""
-        before = self._of_module.get(f"{function}:{change}")
-        near = self._by_function.get(function, Counter())
-        return sorted(tests, key=lambda each: (each.test != before, -near[each.test], -self._in_module[each.test]))
+    def noticed_by(self, change: Change) -> str | None:
+        """Return the test that noticed the change in an earlier run; None if it has to run again."""
+        test, *digests = self._of_module.get(_key(change), ("", "", ""))
+        return test if digests == [self._sources[self._module], self._test_digest(test)] else None
+
+    def promising(self, tests: list[Reach], change: Change) -> list[Reach]:
+        """Return the tests in another order: those first that noticed most other changes near this one."""
+        near = self._by_function.get(change.function, Counter())
+        return sorted(tests, key=lambda each: (-near[each.test], -self._in_module[each.test]))
+
+    def _test_digest(self, test: str) -> str | None:
+        return self._digests.get(test.partition("::")[0].rpartition("/")[2])
 
     def save(self) -> None:
         write_atomically(self._path, json.dumps({"reach": self._reach, "noticed": self._noticed}).encode())
@@ -77,6 +86,10 @@ class Cache:
 def sources() -> list[Path]:
     """Return the modules of the layer."""
     return [ROOT / "layer" / "runtime.py", *sorted(ROOT.glob("layer/streaming_runtime/*.py"))]
+
+
+def _key(change: Change) -> str:
+    return f"{change.function}:{change.start}-{change.end}:{change.replacement.decode()}"
 
 
 def _by_module(test: Reach) -> dict[str, list[int]]:

@@ -161,12 +161,13 @@ class Session:
         for each in changes:
             function = range(min(lines[each.function]), max(lines[each.function]) + 1)
             found = reach.choose(reaches, (self._module, each.statement), function)
-            outcomes.append(Outcome(each, found, len(found)))
+            by = self._cache.noticed_by(each)
+            outcomes.append(Outcome(each, found, len(found), noticed=by is not None, by=by or ""))
         return outcomes
 
     def _change_job(self, outcome: Outcome, seconds: float, outcomes: list[Outcome]) -> Job:
         change = outcome.change
-        outcome.tests = self._cache.promising(outcome.tests, change.function, change.describe(self.source))
+        outcome.tests = self._cache.promising(outcome.tests, change)
         chosen = reach.within(outcome.tests, min(seconds, self._share(outcomes)))
         if seconds == ROUNDS[-1]:
             outcome.tests = list(chosen)
@@ -188,7 +189,7 @@ class Session:
             outcome.noticed = True  # a test does not end
         elif result[0] is not None:
             outcome.noticed, outcome.by = True, result[0]
-            self._cache.keep_noticed(outcome.change.function, outcome.change.describe(self.source), outcome.by)
+            self._cache.keep_noticed(outcome.change, outcome.by)
         else:
             outcome.ran += result[1]
             del outcome.tests[: result[1]]
