@@ -142,6 +142,7 @@ def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation
     for _ in range(3):
         with pool.invoke(b"{}") as invocation:
             responses.append(Caller(invocation).response())
+    code.stop_watching()
     supervisor.close()
     assert responses == [b"old", b"new and longer", b"new and longer"]
     assert changed == [str(path)]

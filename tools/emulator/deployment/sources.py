@@ -178,9 +178,10 @@ class FunctionCode:
             duration = time.monotonic() - start
 
     def _watch(self) -> None:
-        while self._is_watching:
-            time.sleep(CHECK_INTERVAL)
+        time.sleep(CHECK_INTERVAL)
+        while self._is_watching:  # not after `stop_watching`: the sources may be removed then
             self.check_for_changes()
+            time.sleep(CHECK_INTERVAL)
 
     def _is_unchanged(self) -> bool:
         """Whether all files and folders of the last snapshot are the same; False if there are too many to check."""
