@@ -217,10 +217,13 @@ class ConcurrentLog(Log):
         """Write the text of `context.log`."""
         self._streams[1].write(text.encode("utf-8", "backslashreplace"))
 
-    def line_record(self, line: bytes, name: str, invocation: "Invocation | None") -> str:
-        """Return the record of a line. A line that is a JSON object already only gets the id of its invocation."""
-        text = line.decode("utf-8", "backslashreplace").removesuffix("\r")
-        identity = self.identity(invocation)
+    def record_of(self, text: str, level: str, name: str, identity: "dict[str, str]") -> str:
+        """Return the record of a text. A text that is a JSON object already only gets the id of its invocation.
+
+        Args:
+            name: of the logger.
+            identity: the fields that identify the invocation.
+        """
         to_json = load("json_text").to_json
         if text.startswith("{") and text.endswith("}"):
             try:
@@ -231,7 +234,7 @@ class ConcurrentLog(Log):
                 added = to_json({key: value for key, value in identity.items() if key not in fields})
                 return text if added == "{}" else f"{text[:-1]}{', ' if fields else ''}{added[1:]}"
         now = load("log_records").timestamp(time.time())
-        record: str = to_json({"timestamp": now, "level": "INFO", "message": text, "logger": name, **identity})
+        record: str = to_json({"timestamp": now, "level": level, "message": text, "logger": name, **identity})
         return record
 
 
@@ -292,5 +295,7 @@ class LineRecords(io.RawIOBase):  # type: ignore[misc, name-defined]
             self._write_record(line, owner[0])
 
     def _write_record(self, line: bytes, invocation: "Invocation | None") -> None:
-        record = self._log.line_record(line, f"sys.{NAMES[self._descriptor]}", invocation)
+        text = line.decode("utf-8", "backslashreplace").removesuffix("\r")
+        identity = self._log.identity(invocation)
+        record = self._log.record_of(text, "INFO", f"sys.{NAMES[self._descriptor]}", identity)
         self._log.write_event(record, 20, self._descriptor)

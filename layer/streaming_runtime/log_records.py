@@ -118,7 +118,10 @@ def configure(log: "Log", logging: "Any") -> None:
             owner = getattr(record, IDENTITY, None) or identity_of(log)
             record.aws_request_id, record.tenant_id = owner
             try:
-                log.write_event(self.format(record).removesuffix("\n"), record.levelno)
+                text = self.format(record).removesuffix("\n")
+                if log.unknown_id is None and type(self.formatter) is not JsonFormatter:
+                    text = as_record(log, record, text)
+                log.write_event(text, record.levelno)
             except Exception:
                 self.handleError(record)
 
@@ -168,6 +171,18 @@ def keep_identity(log: "Log", logging: "Any") -> None:
             return logging.makeLogRecord, (self.__dict__,)
 
     logging.setLogRecordFactory(Record)
+
+
+def as_record(log: "Any", record: "Any", text: str) -> str:
+    """Return the JSON record of what a formatter of the function has made.
+
+    Args:
+        log: a `ConcurrentLog`.
+    """
+    identity = {"requestId": record.aws_request_id, "tenantId": record.tenant_id}
+    known = {name: value for name, value in identity.items() if value is not None}
+    made: str = log.record_of(text, record.levelname, record.name, known)
+    return made
 
 
 def json_record(logging: "Any", record: "Any", own: "set[str]") -> str:

@@ -240,6 +240,27 @@ def test_a_long_line_has_no_empty_record_after_it(concurrent):
     assert messages == ["a" * 300_000, "b" * 200_000 + "c" * 200_000, "d" * 200_000, ""]
 
 
+def test_what_a_formatter_of_the_function_makes_is_a_json_record(concurrent):
+    function = concurrent(
+        """
+        import logging
+
+        (runtime_handler,) = logging.getLogger().handlers
+
+        def handler(event, context):
+            runtime_handler.setFormatter(logging.Formatter("%(levelname)s %(aws_request_id)s %(message)s"))
+            logging.getLogger("app").error("first\\nsecond")
+            runtime_handler.setFormatter(logging.Formatter('{"own": "%(message)s"}'))
+            logging.error("third")
+            yield b""
+        """
+    )
+    _, request_id = serve_one(function)
+    first, second = function.records_of(request_id)
+    assert (first["message"], first["level"], first["logger"]) == (f"ERROR {request_id} first\nsecond", "ERROR", "app")
+    assert second == {"own": "third", "requestId": request_id}
+
+
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_lines_and_records_are_json_and_the_rest_is_unchanged(concurrent, log_format):
     function = concurrent(HANDLER, 1, variables={"AWS_LAMBDA_LOG_FORMAT": log_format})
