@@ -168,8 +168,9 @@ class Session:
     def _change_job(self, outcome: Outcome, seconds: float, outcomes: list[Outcome]) -> Job:
         change = outcome.change
         outcome.tests = self._cache.promising(outcome.tests, change)
-        chosen = reach.within(outcome.tests, min(seconds, self._share(outcomes)))
-        if seconds == ROUNDS[-1]:
+        share = self._share(outcomes)
+        chosen = reach.within(outcome.tests, min(seconds, share))
+        if share <= seconds or seconds == ROUNDS[-1]:  # no time is left for another round
             outcome.tests = list(chosen)
 
         def work(slot: int) -> tuple[str | None, int]:
