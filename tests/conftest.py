@@ -167,16 +167,19 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m, so that it counts only what they have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests. Begin with the slowest files: at the end, the others would wait for them."""
+    """Leave out the long tests. Begin with the slowest files: at the end, the others would wait for them.
+
+    Of the first three files only one needs the layer: it is built once, and the others would wait.
+    """
     slowest = [
         "test_soak.py",
-        "test_keep_alive.py",
-        "test_command.py",
-        "test_managed_runtime.py",
         "test_rollout.py",
         "test_regions.py",
+        "test_keep_alive.py",
+        "test_command.py",
         "test_publish.py",
         "test_documented_commands.py",
+        "test_managed_runtime.py",
         "test_self_contained.py",
         "test_release.py",
         "test_rollout_waves.py",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 import textwrap
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.emulator import ECHO, FunctionFolder, MakeFunction, MakeZip, Server
+from support.emulator import ECHO, WAIT, FunctionFolder, MakeFunction, MakeZip, Server
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def make_zip(tmp_path: Path) -> MakeZip:
         return path
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def ends_of_environments() -> Iterator[None]:
+    """Wait for environments of this process: the thread that waits for their end writes the last lines of a log."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_wait_for_end)"):
+            thread.join(WAIT)
+            assert not thread.is_alive(), "an environment does not end"
 
 
 @pytest.fixture(scope="module")
