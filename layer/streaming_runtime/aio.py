@@ -14,7 +14,7 @@ What can go wrong:
   `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
-from streaming_runtime import import_standard, load
+from streaming_runtime import import_standard, load, summary_of_report
 from streaming_runtime.log import Descriptor, describe, duplicate_high
 
 TYPE_CHECKING = False
@@ -125,7 +125,8 @@ class EventLoop:
             except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
                 if task.done() or loop.is_closed():
                     raise
-                log(f"a task has stopped the event loop, which continues: {describe(error, 'the task').message}")
+                reason = summary_of_report(describe(error, "the task"))
+                log(f"a task has stopped the event loop, which continues: {reason}")
 
     def settle(self) -> None:
         """After a stream, run the loop until the async generators are closed that nothing refers to any more.
