@@ -493,7 +493,7 @@ def test_a_killed_process_is_replaced_while_its_connections_stay_open(concurrent
     killed = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     function.waiting_slots(12)  # the Runtime API notices the end of a connection, and does not close its own end
-    assert time.monotonic() - killed < 6  # not a second for each connection
+    assert time.monotonic() - killed < 10  # not a second for each connection
     for slot in slots:
         assert slot.peer.reader.read() == b""
 
