@@ -36,7 +36,7 @@ class Workload:
         pairs: rounds of the figures that have a limit.
         rounds: rounds of the others.
         application_pairs: rounds of cold starts of web applications, each of which takes a second.
-        environment_rounds: rounds of environments with many slots, each of which takes half a minute.
+        environment_rounds: rounds of environments with many slots, each of which takes half a minute or more.
     """
 
     pairs: int

@@ -16,7 +16,7 @@ from tools.bench.applications import Application, http_event
 from tools.bench.bench import SMALL_BYTES, Bench, add_median_and_tail, on_one_processor, on_other_processors
 from tools.bench.function_process import Program
 from tools.bench.measurement import AWSLAMBDARIC, LAYER, Comparison, Limit, Measurement
-from tools.bench.receiver import Stream, pss_mib, receive, started
+from tools.bench.receiver import Stream, pss_mib, real_time_priority, receive, started
 from tools.bench.web_server import running
 from tools.common.errors import ToolError
 
@@ -25,6 +25,7 @@ STREAMS, TOKENS, TOKEN_PAUSE_US = 100, 200, 20_000
 # together would queue in front of the receiver.
 INTERVAL = 0.0021
 SLOTS = 64
+PROCESS_ROUNDS = 2  # with a process for each stream: each of them imports the application, which takes a minute
 PROCESSES = "process per slot"
 UVICORN = "uvicorn"
 ONE_PROCESS = "on-demand process"
@@ -44,7 +45,8 @@ def concurrency(bench: Bench) -> list[Measurement]:
 
 
 def _tokens(bench: Bench, application: Application) -> list[Measurement]:
-    """Streams of tokens. The receiver has a processor of its own, because that of the service has one too.
+    """Streams of tokens. The receiver has a processor of its own, and the priority there, because that of the service
+    does not compete with the environment either.
 
     Otherwise a token waits until the program that has sent it, and then sends for other streams, needs no processor.
     The fastest program sends most tokens in such a burst, and would get the longest delays.
@@ -55,13 +57,16 @@ def _tokens(bench: Bench, application: Application) -> list[Measurement]:
     tail = Measurement("concurrency.delay.p99", f"{title}, p99", "ms", limited)
     memory = Measurement("concurrency.memory", f"{STREAMS} streams: total memory (PSS)", "MiB", _OTHERS)
     in_processes = _with(application.layer, STREAMING_RUNTIME_CONCURRENCY="process")
+    programs = {LAYER: application.layer, PROCESSES: in_processes}
     for number in range(bench.workload.environment_rounds):
+        if number == PROCESS_ROUNDS:
+            del programs[PROCESSES]
         bench.show_progress(f"concurrent streams, round {number + 1} of {bench.workload.environment_rounds}")
-        for name, program in ((LAYER, application.layer), (PROCESSES, in_processes)):
+        for name, program in programs.items():
             with contextlib.ExitStack() as ends:
                 with on_other_processors():
                     environment = ends.enter_context(started(program, STREAMS, bench.launcher.log))
-                with on_one_processor():
+                with on_one_processor(), real_time_priority():
                     streams = environment.invoke(http_event(_TARGET), INTERVAL)
                 memory.add(name, environment.pss_mib())
             add_median_and_tail((median, tail), name, _delays_ms(streams))
@@ -82,7 +87,7 @@ def _on_uvicorn(bench: Bench, application: Application) -> tuple[list[Stream], f
         request = f"GET {_TARGET} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         connections = [ends.enter_context(socket.create_connection(server.address)) for _ in range(STREAMS)]
         streams = [Stream(connection, request) for connection in connections]
-        with on_one_processor():
+        with on_one_processor(), real_time_priority():
             receive(streams, INTERVAL)
         return streams, pss_mib(server.pid)
 

@@ -170,6 +170,17 @@ def receive(streams: Sequence[Stream], interval: float = 0.0) -> None:
     poller.close()
 
 
+@contextlib.contextmanager
+def real_time_priority() -> Iterator[None]:
+    """Let no other process delay this one, where that is permitted: see sched(7), SCHED_FIFO."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def read_head(connection: socket.socket) -> None:
     received = b""
     while not received.endswith(b"\r\n\r\n"):
