@@ -75,7 +75,7 @@ def test_a_function_sees_only_the_files_of_its_zip(make_function: MakeFunction) 
     result = run("--function", function.path)
     assert json.loads(result.out) == [FILES, False, [False] * 4]
     left_out = ".env, .git/, old.pyc, package/.cache/"
-    assert f"a-function does not see {left_out}: the zip of ./build.sh function does not contain them\n" in result.err
+    assert f"a-function does not see {left_out}: the zip of ./build.sh function has no such files\n" in result.err
 
 
 def test_the_view_and_the_zip_have_the_same_files(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def note_not_in_zip(name: str, found: NotInZip, console: Console) -> None:
         from tools.common.output import shortened  # few functions have such files
     if found.left_out:
         files = shortened(found.left_out, MAX_LEFT_OUT)
-        console.note(f"{name} does not see {files}: the zip of ./build.sh function does not contain them")
+        console.note(f"{name} does not see {files}: the zip of ./build.sh function has no such files")
     if found.links:
         links = shortened(found.links, MAX_LEFT_OUT)
         console.note(f"{name} sees {links}, but ./build.sh function refuses symbolic links; replace them with copies")
