@@ -7,7 +7,6 @@ roll-out can be completed or undone.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 from pathlib import Path
@@ -69,19 +68,13 @@ def killed(cloud: Cloud, chance: random.Random, *words: str | Path) -> bool:
     fatal, moment = chance.randint(1, CALLS), chance.choice(["before", "after"])
     calls: list[Call] = []
 
-    def kill(call: Call) -> str | None:
+    def is_due(call: Call) -> bool:
         calls.append(call)
-        if len(calls) < fatal:
-            return None
-        os.kill(process.pid, signal.SIGKILL)
-        return moment
+        return len(calls) >= fatal
 
-    cloud.standin.faults.on = kill
-    process = cloud.start(*words)
-    process.communicate(timeout=120)
-    cloud.standin.faults.on = lambda call: None
-    assert process.returncode in (0, -signal.SIGKILL), (process.returncode, len(calls), fatal)
-    return process.returncode != 0
+    status = cloud.kill_when(is_due, moment, *words)
+    assert status in (0, -signal.SIGKILL), (status, len(calls), fatal)
+    return status != 0
 
 
 def check_journal(cloud: Cloud, journal: Path) -> None:

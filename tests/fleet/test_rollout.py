@@ -390,20 +390,7 @@ def test_forty_functions_survive_kill_9(cloud: Cloud, tmp_path: Path, operation:
     for number in range(40):
         cloud.function(f"f-{number:02}", [*other, ours] if number % 2 else [ours, *other])
     before, journal = cloud.fleet(), tmp_path / "journal"
-    cloud.standin.calls.clear()
-
-    def kill(call: Call) -> str | None:
-        if cloud.standin.counted()[operation] < count or call.operation != operation:
-            return None
-        os.kill(process.pid, signal.SIGKILL)
-        return moment
-
-    cloud.standin.faults.on = kill
-    words = ["rollout", "--all-using", "--to", "2", "--yes", "--journal", journal]
-    process = cloud.start(*words)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    cloud.standin.faults.on = lambda call: None
+    cloud.kill_at(operation, count, moment, "rollout", "--all-using", "--to", "2", "--yes", "--journal", journal)
     for name, layers in cloud.fleet().items():
         assert layers in (before[name], moved(before, 2, name)[name])
     cloud.done("rollout", "--resume", "--journal", journal)

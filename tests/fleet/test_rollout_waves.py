@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import signal
 import time
@@ -416,10 +415,10 @@ def test_a_process_that_is_killed_in_any_wave_is_resumed_or_rolled_back(
     options = ["--publish-alias", "live", "--shift", "10%", "--waves", "1,3,100%", "--bake", "1s", "--gate", "true"]
     command = words(*options, "--journal", str(path))
     for _ in range(3):
-        process = killed_at(fleet, command, dice.randrange(20, 60), dice.choice(["before", "after"]))
+        status = killed_at(fleet, command, dice.randrange(20, 60), dice.choice(["before", "after"]))
         for name, layers in fleet.fleet().items():
             assert layers in ([f"{OURS}:1"], [f"{OURS}:2"]), name
-        if process.returncode != -signal.SIGKILL:
+        if status != -signal.SIGKILL:
             break
         command = ["rollout", "--resume", str(path)] if path.exists() else command
     if dice.random() < 0.5 and path.exists() and journal.read(path).is_accepted:
@@ -434,22 +433,10 @@ def test_a_process_that_is_killed_in_any_wave_is_resumed_or_rolled_back(
     assert not any(weights(fleet, name) for name in NAMES)
 
 
-def killed_at(cloud: Cloud, command: list[str], number: int, moment: str) -> Any:
-    """Run a command that is killed at its call `number`; return the process, which may have ended before."""
+def killed_at(cloud: Cloud, command: list[str], number: int, moment: str) -> int:
+    """Run a command that is killed at its call `number`; return its exit status."""
     cloud.standin.calls.clear()
-    started: list[Any] = []
-
-    def kill(call: Call) -> str | None:
-        if len(cloud.standin.calls) != number:
-            return None
-        os.kill(started[0].pid, signal.SIGKILL)
-        return moment
-
-    cloud.standin.faults.on = kill
-    started.append(cloud.start(*command))
-    started[0].communicate()
-    cloud.standin.faults.on = lambda call: None
-    return started[0]
+    return cloud.kill_when(lambda call: len(cloud.standin.calls) == number, moment, *command)
 
 
 @pytest.mark.long

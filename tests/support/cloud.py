@@ -174,26 +174,35 @@ class Cloud:
             text=True,
         )
 
-    def kill_at(self, operation: str, count: int, moment: str, *words: str | Path) -> None:
-        """Start a command, and kill its process at call number `count` of `operation`.
+    def kill_when(self, is_due: Callable[[Call], bool], moment: str, *words: str | Path) -> int:
+        """Start a command, kill its process at a call, and return its exit status: it may end before by itself.
 
         Args:
+            is_due: whether to kill it now; it gets each call in turn.
             moment: `before` or `after` the call has its effect; the response is lost.
         """
-        seen: list[Call] = []
 
         def kill(call: Call) -> str | None:
-            seen.extend([call] if call.operation == operation else [])
-            if len(seen) < count or call.operation != operation:
+            if not is_due(call):
                 return None
             os.kill(process.pid, signal.SIGKILL)
             return moment
 
         self.standin.faults.on = kill
         process = self.start(*words)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         self.standin.faults.on = lambda call: None
-        assert process.returncode == -signal.SIGKILL
+        return process.returncode
+
+    def kill_at(self, operation: str, count: int, moment: str, *words: str | Path) -> None:
+        """Do the same at call number `count` of `operation`, before which the command must not end."""
+        seen: list[Call] = []
+
+        def is_due(call: Call) -> bool:
+            seen.extend([call] if call.operation == operation else [])
+            return len(seen) >= count and call.operation == operation
+
+        assert self.kill_when(is_due, moment, *words) == -signal.SIGKILL
 
     def done(self, *words: str | Path, **options: Any) -> str:
         """Run a command that must succeed, and return its stdout."""

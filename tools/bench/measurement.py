@@ -90,7 +90,7 @@ class Measurement:
         name: the name in JSON.
         title: the name in tables.
         unit: the unit of the samples.
-        samples: for each program one number from each round.
+        samples: for each program one number from each round; from the first rounds alone if it takes long to start.
     """
 
     name: str

@@ -146,7 +146,7 @@ class FunctionCode:
                 return
             seen = self._snapshot()
             changed = {path for path in {*seen, *self._seen} if seen.get(path) != self._seen.get(path)}
-            makes_view = not changed and self.layout.source_root is None and self._needs_view()
+            makes_view = not changed and self.layout.source_root is None and self._finds_left_out()
             if len(seen) > FEW_FILES:
                 self._next_check = time.monotonic() + (time.monotonic() - start) / MAX_CHECK_SHARE
             if not changed and not makes_view:
@@ -199,7 +199,7 @@ class FunctionCode:
             *layers, task_root = [self._as_folder(source, made) for source in (*self._layers, self._function)]
             layer = layers[0] if len(layers) == 1 else self._merge(layers, made)
             is_unpacked, source_root = bool(made), None
-            if self._needs_view():
+            if self._finds_left_out():
                 source_root, task_root = task_root, self._make_view(made)
             if is_unpacked:
                 from tools.emulator.deployment.unpack import check_size  # see `_as_folder`
@@ -213,8 +213,8 @@ class FunctionCode:
                 raise ToolError(f"{error.filename}: {error.strerror}") from None
             raise
 
-    def _needs_view(self) -> bool:
-        """Whether the function's folder has files that its zip would not contain."""
+    def _finds_left_out(self) -> bool:
+        """Look for files of the function's folder that its zip would not contain, and return whether there are any."""
         if self._function.is_dir():
             self.not_in_zip = compare_with_zip(self._function)
         return bool(self.not_in_zip.left_out)
