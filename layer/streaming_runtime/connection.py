@@ -353,16 +353,13 @@ class Connection:
         return response
 
     def _receive(self, parser: ResponseParser) -> "Response":
-        if not parser.received:
-            try:
-                parser.received = self._read(HEAD_READ_BYTES)
-            except OSError as error:
-                raise ProtocolError(str(error)) from None
-            whole = parser.whole_response()
-            if whole is not None:
-                return whole
-            if not parser.received:
-                raise ProtocolError("the Runtime API closed the connection")
+        try:
+            parser.received = self._read(HEAD_READ_BYTES)
+        except OSError as error:
+            raise ProtocolError(str(error)) from None
+        whole = parser.whole_response()
+        if whole is not None:
+            return whole
         parsing = parser.response()
         try:
             size = next(parsing)

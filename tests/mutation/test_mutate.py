@@ -109,7 +109,7 @@ def test_an_instrumented_module_does_the_same_and_records_what_it_reaches(tmp_pa
     assert reach.read(record) == frozenset()
 
 
-def test_the_tests_that_reach_rare_statements_of_the_function_come_first_and_one_of_each_file() -> None:
+def test_the_file_of_the_module_comes_first_and_then_the_test_of_each_file_that_reaches_rare_statements() -> None:
     start, rare, elsewhere = ("http1", 10), ("http1", 12), ("http1", 30)
     tests = [
         Reach("tests/runtime/test_api.py::a", 0.1, frozenset({start, elsewhere})),
@@ -120,9 +120,9 @@ def test_the_tests_that_reach_rare_statements_of_the_function_come_first_and_one
         Reach("tests/runtime/test_http1.py::other", 0.1, frozenset({elsewhere})),
     ]
     chosen = reach.choose(tests, start, range(10, 13))
-    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "b", "c", "slow", "a"]
+    assert [each.test.rpartition("::")[2] for each in chosen] == ["fast", "slow", "b", "c", "a"]
     assert reach.within(chosen, 0.5) == chosen[:1]
-    assert reach.within(chosen, 1.1) == chosen[:2]
+    assert reach.within(chosen, 6.0) == chosen[:2]
 
 
 def test_the_bytecode_of_a_changed_module_replaces_that_of_the_layer(tmp_path: Path) -> None:

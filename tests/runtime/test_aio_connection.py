@@ -143,3 +143,29 @@ def test_chunks_of_all_sizes_arrive_in_order(runtime):
         assert len(response.chunks) == 104
         digest = hashlib.sha256(response.body).hexdigest()
         assert digest in function.stdout
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit()"])
+def test_a_process_that_another_task_forks_does_not_end_the_wait_for_the_reader(runtime, end):
+    function = runtime(
+        f"""
+        import asyncio
+        import os
+        import sys
+
+        async def fork():
+            child = os.fork()
+            if child == 0:
+                {end}
+            os.waitpid(child, 0)
+            print("the child has ended", flush=True)
+
+        async def handler(event, context):
+            task = asyncio.create_task(fork())
+            yield b"x" * {TOO_MUCH}
+            await task
+        """
+    )
+    request_id = function.invoke()
+    until(lambda: function.stdout == "the child has ended\n")
+    assert len(function.read_response(request_id).body) == TOO_MUCH

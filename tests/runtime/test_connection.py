@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.function_process import TIMEOUT, Gate, invocation
+
+RESET = errno.ECONNRESET, os.strerror(errno.ECONNRESET)
 
 ECHO = """
 def handler(event, context):
@@ -98,6 +101,19 @@ def test_after_an_incomplete_acceptance_nothing_is_sent_twice(runtime, response)
     assert function.respond(2).body == b"2"
 
 
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("close", "the Runtime API closed the connection"), ("reset", str(ConnectionResetError(*RESET)))],
+)
+def test_the_line_about_a_response_that_is_not_accepted_contains_the_reason(runtime, how, reason):
+    function = runtime(ECHO)
+    function.read_response(function.invoke())
+    getattr(function.peer, how)()
+    function.connect()
+    function.expect_next()
+    assert function.runtime_lines == [f"the response was not delivered: {reason}"]
+
+
 def test_a_half_closed_connection_is_replaced(runtime):
     function = runtime(ECHO)
     function.read_response(function.invoke())
@@ -166,6 +182,30 @@ def test_an_early_refusal_of_a_stream_that_is_read_to_its_end_is_logged(runtime)
     function.connect()
     function.expect_next()
     assert "status 413" in function.stderr
+
+
+def test_a_refusal_whose_connection_ends_is_logged(runtime, tmp_path):
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"a"
+            with open(event) as gate:
+                gate.read()
+            while True:
+                yield b"b"
+        """
+    )
+    gate = Gate(tmp_path)
+    function.expect_response(function.invoke(gate.path))
+    assert function.peer.read_chunk() == b"a"
+    function.peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    function.peer.close()
+    gate.open()
+    function.connect()
+    function.expect_next()
+    assert function.runtime_lines == [
+        "the response was not delivered: the Runtime API ended the request with status 413"
+    ]
 
 
 @pytest.mark.parametrize("half_closes", [False, True], ids=["", "half-closed"])
@@ -338,7 +378,7 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="the
 
 @needs_proc
 @pytest.mark.parametrize("reconnects", [False, True], ids=["first connection", "second connection"])
-def test_small_chunks_are_sent_without_delay_and_waits_have_no_time_limit(runtime, reconnects):
+def test_small_chunks_are_sent_without_delay_and_only_a_vanished_peer_ends_a_wait(runtime, reconnects):
     function = runtime(
         {
             "find_socket.py": FIND_SOCKET,
@@ -352,8 +392,10 @@ def test_small_chunks_are_sent_without_delay_and_waits_have_no_time_limit(runtim
                 def handler(event, context):
                     socket.setdefaulttimeout(None)  # otherwise the duplicate would change the original
                     found = runtime_api_socket()
-                    no_delay = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                    yield json.dumps({"blocks": os.get_blocking(found.fileno()), "TCP_NODELAY": no_delay != 0}).encode()
+                    options = {name: found.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in event}
+                    keep_alive = found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    blocks = os.get_blocking(found.fileno())
+                    yield json.dumps({**options, "SO_KEEPALIVE": keep_alive, "blocks": blocks}).encode()
                 """,
         }
     )
@@ -362,8 +404,9 @@ def test_small_chunks_are_sent_without_delay_and_waits_have_no_time_limit(runtim
         function.peer.close()
         function.connect()
         function.expect_next()
-    response = function.read_response(function.send_invocation())
-    assert json.loads(response.body) == {"blocks": True, "TCP_NODELAY": True}
+    options = {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_SYNCNT": 2}
+    response = function.read_response(function.send_invocation([*options]))
+    assert json.loads(response.body) == {**options, "SO_KEEPALIVE": 1, "blocks": True}
 
 
 @needs_proc
@@ -467,3 +510,48 @@ def test_a_chunk_is_complete_when_the_send_buffer_is_full_at_its_start(runtime, 
     assert function.peer.reader.read(len(frame) + 5) == frame + b"0\r\n\r\n"
     function.accept()
     function.expect_next()
+
+
+# The function replaces the class of the socket, so that a send fails after half of its bytes.
+
+FAILING = """
+import _socket
+import builtins
+
+error = None
+
+class Socket(_socket.socket):
+    def send(self, data, flags):
+        if error is None:
+            return super().send(data, flags)
+        super().send(data[: len(data) // 2], flags)
+        raise error
+
+_socket.socket = Socket
+
+def handler(event, context):
+    global error
+    yield b"first"
+    if event:
+        error = getattr(builtins, event)("of a signal handler")
+    try:
+        yield b"second"
+    finally:
+        error = None
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyError", "TimeoutError"])
+def test_after_an_error_of_a_signal_handler_within_a_send_nothing_more_is_sent(runtime, error):
+    function = runtime(FAILING)
+    function.expect_response(function.invoke(error))
+    assert function.peer.read_chunk() == b"first"
+    assert function.peer.reader.read() == b"6\r\nse"
+    function.connect()
+    assert function.respond().body == b"firstsecond"
+    assert ("of a signal handler" in function.stdout) == (error == "KeyError")
+    lost = {
+        "KeyError": "the error was not delivered: the connection was closed within the response",
+        "TimeoutError": "the response was not delivered: of a signal handler",
+    }
+    assert function.runtime_lines[-1] == lost[error]

@@ -233,7 +233,12 @@ def test_a_lower_limit_of_open_files_changes_where_the_descriptors_are_and_nothi
     assert function.stdout.count("an event") == 2
 
 
-def test_a_socket_that_takes_the_number_of_the_connection_after_the_response_receives_nothing(runtime):
+@pytest.mark.parametrize(
+    ("moment", "field"),
+    [("before", ""), ("after", ""), ("after", "Connection: close\r\n")],
+    ids=["before the response", "after it", "after the last one of the connection"],
+)
+def test_a_socket_that_takes_the_number_of_the_connection_receives_nothing_and_stays_open(runtime, moment, field):
     function = runtime(
         """
         import os
@@ -241,6 +246,7 @@ def test_a_socket_that_takes_the_number_of_the_connection_after_the_response_rec
 
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
+        replaced = []
 
         def replace_sockets():
             for number in map(int, os.listdir("/proc/self/fd")):
@@ -250,16 +256,31 @@ def test_a_socket_that_takes_the_number_of_the_connection_after_the_response_rec
                     continue
                 if is_socket and number not in (ours.fileno(), theirs.fileno()):
                     os.dup2(ours.fileno(), number)
+                    replaced.append(number)
 
         def handler(event, context):
-            if event == "replace":
+            if event == "before":
+                replace_sockets()
+            elif event == "after":
                 context.after_response(replace_sockets)
             try:
                 yield theirs.recv(10_000)
             except BlockingIOError:
                 yield b"nothing"
+            for number in replaced:
+                os.fstat(number)
         """
     )
-    assert function.respond("replace").body == b"nothing"
-    function.connect()
-    assert function.respond().body == b"nothing"
+    request_id = function.invoke(moment)
+    first = function.peer
+    if moment == "before":
+        function.peer = None
+        function.connect()
+    assert function.read_response(request_id).body == b"nothing"
+    function.peer.send(f"HTTP/1.1 202 Accepted\r\n{field}Content-Length: 0\r\n\r\n".encode())
+    if moment == "after":
+        function.peer = None
+        function.connect()
+    response = function.respond()
+    assert response.body == b"nothing" and response.trailers == {}
+    first.close()

@@ -108,9 +108,10 @@ def within(tests: list[Reach], seconds: float) -> list[Reach]:
 def choose(reaches: list[Reach], place: Place, function: range) -> list[Reach]:
     """Return the tests that reach a statement, those that will probably notice a change first.
 
-    A test of a function reaches statements of it that few others reach. Each start of the runtime executes the rest. So
-    the tests come first that reach most of such statements per second: the best of each file, the second of each file,
-    and so on, because each file tests something else.
+    Those in the file of the module's name come first. Of the others, a test of a function reaches statements of it that
+    few others reach, and each start of the runtime executes the rest. So those come next that reach most of such
+    statements per second: the best of each file, the second of each file, and so on, because each file tests something
+    else.
 
     Args:
         function: the lines of the function that contains the statement.
@@ -129,4 +130,4 @@ def choose(reaches: list[Reach], place: Place, function: range) -> list[Reach]:
         ranks[each.test] = in_file[file]
         in_file[file] += 1
     name = f"/test_{place[0].strip('_')}.py::"
-    return sorted(found, key=lambda each: (ranks[each.test], name not in each.test, -value[each.test]))
+    return sorted(found, key=lambda each: (name not in each.test, ranks[each.test], -value[each.test]))
