@@ -332,7 +332,7 @@ def is_path_segment(text: str) -> bool:
 
 
 def host_and_port(authority: str, address: str) -> "tuple[str, int]":
-    host, colon, port = authority.rpartition(":")
-    if colon and port.isdecimal() and host:
+    host, _, port = authority.rpartition(":")
+    if port.isdecimal() and host:
         return host.removeprefix("[").removesuffix("]"), int(port)
     raise RuntimeApiError(f"AWS_LAMBDA_RUNTIME_API is {address!r}, expected host:port")

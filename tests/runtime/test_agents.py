@@ -78,17 +78,18 @@ def test_each_chunk_leaves_at_once_and_the_last_one_before_the_agent_continues(r
     function.expect_next()
 
 
-def test_the_status_of_the_prelude_is_the_result_of_the_call(runtime):
+@pytest.mark.parametrize(("prelude", "status"), [({"statusCode": 404}, 404), ({"headers": {}}, 200)])
+def test_the_status_of_the_prelude_is_the_result_of_the_call(runtime, prelude, status):
     function = start(
         runtime,
         """
         def handler(event, context):
-            yield {"statusCode": 404}
-            yield b"not found"
+            yield event
+            yield b"body"
         """,
     )
-    assert function.respond().chunks[2:] == [b"not found"]
-    assert lines(function)[-1] == "result {'statusCode': 404}"
+    assert function.respond(prelude).chunks[2:] == [b"body"]
+    assert lines(function)[-1] == f"result {{'statusCode': {status}}}"
 
 
 FAILING = """

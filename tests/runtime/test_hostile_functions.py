@@ -201,6 +201,24 @@ def test_an_error_in_a_process_that_the_handler_forks_is_logged_and_reported_now
     assert function.runtime_lines == ["an error of the function is in the log"]
 
 
+def test_the_import_of_the_function_may_fork(runtime):
+    function = runtime(
+        """
+        import os
+
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+        def handler(event, context):
+            yield b"a"
+        """
+    )
+    assert function.respond().body == b"a"
+    assert function.stderr == ""
+
+
 @pytest.mark.parametrize("end", ["sys.exit(3)", "500"])
 def test_threads_of_the_function_do_not_delay_the_end_of_the_process(runtime, end):
     function = runtime(
