@@ -99,6 +99,46 @@ def test_sigterm_during_a_send_cuts_the_stream_without_a_last_chunk(runtime, key
     assert "finally" in function.stdout and "atexit" in function.stdout
 
 
+@pytest.mark.parametrize(
+    ("moment", "chunks"),
+    [(b"statusCode", 2), (b"one", 3), (b"two", 4), (b"0\r\n\r\n", 4)],
+    ids=["prelude", "small chunk", "large chunk", "end"],
+)
+def test_sigterm_within_a_send_ends_the_process_after_this_send(runtime, moment, chunks):
+    function = runtime(
+        f"""
+        import _socket
+        import signal
+
+        class Socket(_socket.socket):
+            def send(self, data, flags):
+                signal_within(data)
+                return super().send(data, flags)
+
+            def sendmsg(self, buffers, *arguments):
+                signal_within(b"".join(buffers))
+                return super().sendmsg(buffers, *arguments)
+
+        def signal_within(data):
+            if {moment!r} in data:
+                signal.raise_signal(signal.SIGTERM)
+
+        _socket.socket = Socket
+
+        def handler(event, context):
+            yield {{"statusCode": 201}}
+            yield b"one"
+            yield b"two" * 10_000
+        """
+    )
+    response = function.read_response(function.invoke())
+    assert len(response.chunks) == chunks
+    assert bool(response.trailers) == (moment != b"0\r\n\r\n")
+    if response.trailers:
+        function.accept()  # the end of a response is not accepted here
+    assert function.wait() == TERMINATED
+
+
 def wait_until_asleep(pid):
     """Wait until the process sleeps in a system call (proc(5), state S)."""
     while not Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("S"):
