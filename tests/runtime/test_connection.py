@@ -42,6 +42,16 @@ def handler(event, context):
 """
 
 
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="there is no /proc here")
+
+
+def wait_until_asleep(function):
+    """Wait until the process sleeps in a system call (proc(5), state S)."""
+    state = Path(f"/proc/{function.process.pid}/stat")
+    while state.read_text().rpartition(")")[2].split()[0] != "S":
+        pass
+
+
 def test_connection_close_is_honoured_after_each_response(runtime):
     function = runtime(ECHO)
     peers = []  # stay open until the end, so that only the runtime can close a connection
@@ -208,6 +218,7 @@ def test_a_refusal_whose_connection_ends_is_logged(runtime, tmp_path):
     ]
 
 
+@needs_proc
 @pytest.mark.parametrize("half_closes", [False, True], ids=["", "half-closed"])
 def test_an_early_acceptance_does_not_end_the_stream(runtime, half_closes):
     function = runtime(
@@ -218,6 +229,7 @@ def test_an_early_acceptance_does_not_end_the_stream(runtime, half_closes):
         """
     )
     function.expect_response(function.invoke())
+    wait_until_asleep(function)  # its send buffer is full
     function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     if half_closes:
         function.peer.socket.shutdown(socket.SHUT_WR)
@@ -373,7 +385,6 @@ def runtime_api_socket():
         except OSError:
             pass
 """
-needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="there is no /proc here")
 
 
 @needs_proc
@@ -460,9 +471,7 @@ def test_an_acceptance_that_a_signal_handler_interrupts_is_not_the_response_to_n
         """
     )
     function.read_response(function.invoke())
-    state = Path(f"/proc/{function.process.pid}/stat")
-    while state.read_text().rpartition(")")[2].split()[0] != "S":
-        pass  # it sleeps when it waits for the acceptance
+    wait_until_asleep(function)  # it waits for the acceptance
     os.kill(function.process.pid, signal.SIGUSR1)
     first, function.peer = function.peer, None  # stays open
     function.connect()
