@@ -10,6 +10,7 @@ tests compare codes.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import re
@@ -105,7 +106,7 @@ class StandIn:
     """The WSGI application. Its own state is kept by account, region and name."""
 
     def __init__(self) -> None:
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = _Dispatcher(create_backend_app)
         self._lock = threading.RLock()
         self.url = ""
         self.reset()
@@ -742,11 +743,29 @@ def serve() -> Iterator[StandIn]:
         application.reset()
 
 
+class _Dispatcher(DomainDispatcherApplication):  # type: ignore[misc]
+    """moto's applications, one for each service. moto looks for the one of a host in its folder at each request."""
+
+    get_backend_for_host = functools.cache(DomainDispatcherApplication.get_backend_for_host)
+
+
 class _Handler(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def run_wsgi(self) -> None:
+        """Answer one request and keep the connection, as AWS does. Werkzeug closes it and waits for unread bytes."""
+        begun: list[Any] = []
+        try:
+            body = b"".join(
+                self.server.app(self.make_environ(), lambda *status_and_headers: begun.extend(status_and_headers))
+            )
+        except ConnectionError:
+            self.close_connection = True  # a fault that the test wants
+            return
+        status, headers = begun
+        lines = [f"{self.protocol_version} {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        self.wfile.write("\r\n".join(lines).encode("latin-1") + body)
 
     def log(self, *args: Any) -> None:
         """Print nothing; the stand-in has its own list of calls."""
-
-    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
-        """Print nothing; the fault was requested."""
