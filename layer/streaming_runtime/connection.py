@@ -353,6 +353,7 @@ class Connection:
         return response
 
     def _receive(self, parser: ResponseParser) -> "Response":
+        # The parser is empty here: a connection with unread bytes of an earlier response is not used again.
         try:
             parser.received = self._read(HEAD_READ_BYTES)
         except OSError as error:

@@ -23,6 +23,7 @@ from support.emulator import (
     run,
     until,
 )
+from support.processes import state_of
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
@@ -209,14 +210,10 @@ def test_a_snapshot_contains_the_extensions(serving: Serving, make_layer: MakeLa
         """
     layer = make_layer(tmp_path / "a-function", watcher=source)
     server, function = serving(ECHO, "--snapstart", "--layer", layer)
-    status = Path(f"/proc/{int(function.receive())}/stat")
-
-    def state() -> str:
-        return status.read_text().rpartition(")")[2].split()[0]
-
-    until(lambda: state() == "T")
+    watcher = int(function.receive())
+    until(lambda: state_of(watcher) == "T")
     assert server.get().status == 200
-    until(lambda: state() != "T")
+    until(lambda: state_of(watcher) != "T")
 
 
 def test_the_runtime_starts_when_all_extensions_have_registered(

@@ -24,6 +24,7 @@ from support.emulator import (
     until,
 )
 from support.invocations import Caller
+from support.processes import state_of
 
 from tools.emulator.console import Console
 from tools.emulator.deployment.configuration import FunctionConfiguration
@@ -55,11 +56,6 @@ def fetch(token=None):
     with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": token})) as response:
         return json.load(response)
 """
-
-
-def state_of(pid: int) -> str:
-    """The state of a process (proc(5)): T for a stopped one."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def first_words(log: str) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.emulator import WAIT, until, wait_for_data
+from support.processes import state_of
 
 from tools.emulator.sandbox.supervisor_client import KILLED, Process, Supervisor
 
@@ -229,16 +230,13 @@ def test_an_environment_does_not_outlive_its_keeper(supervisor: Supervisor, log:
 
 @only_linux
 def test_suspend_stops_daemons_too(supervisor: Supervisor, log: Log) -> None:
-    def state(pid: int) -> str:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
     program = DAEMON.replace('print("daemon"', "print(os.getpid()")
     process = start(supervisor, log, program, "3600")
     daemon = int(log.line())
     process.suspend()
-    until(lambda: state(daemon) == state(process.pid) == "T")
+    until(lambda: state_of(daemon) == state_of(process.pid) == "T")
     process.resume()
-    until(lambda: state(daemon) != "T" and state(process.pid) != "T")
+    until(lambda: state_of(daemon) != "T" and state_of(process.pid) != "T")
     kill(process)
     log.wait_until_gone()
 

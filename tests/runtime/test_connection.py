@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 from support.function_process import TIMEOUT, Gate, invocation
+from support.processes import wait_until_asleep
 
 RESET = errno.ECONNRESET, os.strerror(errno.ECONNRESET)
 
@@ -43,13 +43,6 @@ def handler(event, context):
 
 
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="there is no /proc here")
-
-
-def wait_until_asleep(function):
-    """Wait until the process sleeps in a system call (proc(5), state S)."""
-    state = Path(f"/proc/{function.process.pid}/stat")
-    while state.read_text().rpartition(")")[2].split()[0] != "S":
-        pass
 
 
 def test_connection_close_is_honoured_after_each_response(runtime):
@@ -229,7 +222,7 @@ def test_an_early_acceptance_does_not_end_the_stream(runtime, half_closes):
         """
     )
     function.expect_response(function.invoke())
-    wait_until_asleep(function)  # its send buffer is full
+    wait_until_asleep(function.process.pid)  # its send buffer is full
     function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     if half_closes:
         function.peer.socket.shutdown(socket.SHUT_WR)
@@ -471,7 +464,7 @@ def test_an_acceptance_that_a_signal_handler_interrupts_is_not_the_response_to_n
         """
     )
     function.read_response(function.invoke())
-    wait_until_asleep(function)  # it waits for the acceptance
+    wait_until_asleep(function.process.pid)  # it waits for the acceptance
     os.kill(function.process.pid, signal.SIGUSR1)
     first, function.peer = function.peer, None  # stays open
     function.connect()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.function_process import Gate
+from support.processes import wait_until_asleep
 
 TERMINATED = 128 + signal.SIGTERM  # the exit status
 
@@ -137,12 +138,6 @@ def test_sigterm_within_a_send_ends_the_process_after_this_send(runtime, moment,
     if response.trailers:
         function.accept()  # the end of a response is not accepted here
     assert function.wait() == TERMINATED
-
-
-def wait_until_asleep(pid):
-    """Wait until the process sleeps in a system call (proc(5), state S)."""
-    while not Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("S"):
-        pass
 
 
 def test_sigterm_during_the_import_of_the_function_is_an_init_error(runtime, tmp_path):

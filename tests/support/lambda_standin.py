@@ -754,16 +754,18 @@ class _Handler(MotoRequestHandler):
     disable_nagle_algorithm = True
 
     def run_wsgi(self) -> None:
-        """Answer one request and keep the connection, as AWS does. Werkzeug closes it and waits for unread bytes."""
-        begun: list[Any] = []
+        """Respond to one request and keep the connection, as AWS does. Werkzeug closes it and drains the request."""
+        status, headers = "", []
+
+        def start_response(*begun: Any) -> None:
+            nonlocal status, headers
+            status, headers = begun
+
         try:
-            body = b"".join(
-                self.server.app(self.make_environ(), lambda *status_and_headers: begun.extend(status_and_headers))
-            )
+            body = b"".join(self.server.app(self.make_environ(), start_response))
         except ConnectionError:
-            self.close_connection = True  # a fault that the test wants
+            self.close_connection = True  # a fault that the test has requested
             return
-        status, headers = begun
         lines = [f"{self.protocol_version} {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
         self.wfile.write("\r\n".join(lines).encode("latin-1") + body)
 

@@ -1,0 +1,14 @@
+"""The states of processes, as proc(5) gives them: S while a process sleeps in a system call, T while it is stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def wait_until_asleep(pid: int) -> None:
+    while state_of(pid) != "S":
+        pass
