@@ -202,17 +202,40 @@ def test_the_error_about_a_response_dict_shows_two_lines_that_stream_it(runtime,
     assert b"".join(chunks) == body
 
 
-def test_a_coroutine_is_an_error_without_a_warning_of_python(runtime):
+@pytest.mark.parametrize("keyword", ["async def", "def"])
+def test_a_coroutine_is_an_error_without_a_warning_of_python(runtime, keyword):
     function = runtime(
-        """
-        async def handler(event, context):
-            return 1
+        f"""
+        import gc
+
+        async def work(): pass
+
+        {keyword} handler(event, context):
+            gc.collect()  # Python warns about the coroutine of the last invocation when it is collected
+            return work()
         """
     )
-    _, document = function.fail()
+    for _ in range(2):
+        assert function.fail()[1]["errorType"] == "Runtime.InvalidHandler"
     function.expect_next()
-    assert document["errorType"] == "Runtime.InvalidHandler"
     assert "never awaited" not in function.stderr
+
+
+@pytest.mark.parametrize("method", ["close", "__await__"])
+def test_an_object_that_is_no_coroutine_is_an_error_and_is_not_closed(runtime, method):
+    function = runtime(
+        f"""
+        class Result:
+            def {method}(self):
+                print("called")
+
+        def handler(event, context):
+            return Result()
+        """
+    )
+    assert function.fail()[1]["errorType"] == "Runtime.InvalidHandler"
+    function.expect_next()
+    assert "called" not in function.stdout
 
 
 @pytest.mark.parametrize("chunk", ["'text'", "5", "None", "[b'a']", "{'statusCode': 200}"])
@@ -348,6 +371,14 @@ def test_a_function_that_cannot_be_loaded_is_an_init_error(runtime, files, handl
     assert request.headers["lambda-runtime-function-error-type"] == expected
     assert function.wait() == 1
     assert f"[ERROR] {error_type}: " in function.stdout
+
+
+@pytest.mark.parametrize("module", ["os", "m"])
+def test_a_missing_name_in_a_module_that_exists_is_not_looked_for_in_the_zip(runtime, module):
+    function = runtime({"m.py": f"from {module} import nonesuch"}, variables={"_HANDLER": "m.handler"})
+    _, document = function.read_init_error()
+    assert "cannot import name 'nonesuch' from" in document["errorMessage"]
+    assert "zip" not in document["errorMessage"]
 
 
 @pytest.mark.parametrize("definition", ["def", "async def"])

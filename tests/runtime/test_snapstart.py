@@ -165,6 +165,33 @@ def test_async_hooks_run_on_the_loop_of_the_handler(runtime):
     assert function.respond().body == b"4 1"
 
 
+def test_a_generator_that_an_async_hook_abandons_is_closed_before_the_snapshot(runtime):
+    function = runtime(
+        """
+        from snapshot_restore_py import register_before_snapshot
+
+        async def connect():
+            try:
+                yield "a connection"
+            finally:
+                print("closed")
+
+        @register_before_snapshot
+        async def use():
+            async for _ in connect():
+                break
+
+        async def handler(event, context):
+            yield b"served"
+        """,
+        variables=SNAPSTART,
+    )
+    expect_restore_next(function)
+    assert "closed" in function.stdout
+    restore(function)
+    assert function.respond().body == b"served"
+
+
 def test_a_task_of_the_loop_continues_after_the_restore(runtime):
     code = """
         import asyncio
