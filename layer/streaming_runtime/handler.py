@@ -46,7 +46,6 @@ def set_up_site(is_wrapped: bool) -> None:
     signs = [f"{environment}/pyvenv.cfg", f"{library.rpartition('/')[0]}/python3/dist-packages"]
     signs += [f"{path}/sitecustomize.py" for path in (variable("PYTHONPATH") or "").split(":") if path]
     if is_wrapped or any(map(exists, signs)):
-        sys.path[:] = [path for path in sys.path if path]  # `site` would make "" the working folder of this moment
         import_standard("site").main()
     else:
         sys.path.append(f"{library}/site-packages")
@@ -58,7 +57,7 @@ def set_import_path() -> None:
 
     The folder of the layer itself is removed. A folder that occurs twice, because of PYTHONPATH, keeps its first place.
     """
-    interpreter = [path for path in sys.path if path and absolute(path) != LAYER_FOLDER]
+    interpreter = [path for path in sys.path if absolute(path) != LAYER_FOLDER]
     sys.path[:] = dict.fromkeys([task_root(), *dependency_folders(), *interpreter])
 
 
@@ -114,7 +113,7 @@ def load_handler(name: str) -> "Callable[[Any, LambdaContext], Any]":
         trace = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
         raise ContractError("UserCodeSyntaxError", f"Syntax error in module '{path}': {error}", trace) from error
     handler: Callable[[Any, LambdaContext], Any] | None = getattr(module, attribute, None)
-    if handler is None or not callable(handler):
+    if not callable(handler):
         found = "missing" if handler is None else f"a {type(handler).__name__}, not a function,"
         raise ContractError("HandlerNotFound", f"Handler '{attribute}' {found} on module '{path}'")
     return handler
@@ -122,9 +121,9 @@ def load_handler(name: str) -> "Callable[[Any, LambdaContext], Any]":
 
 def split_handler_name(name: str, variable: str = "_HANDLER") -> "tuple[str, str]":
     """Return the names of the module and of the callable in it. Raises ContractError (`MalformedHandlerName`)."""
-    path, dot, attribute = name.rpartition(".")
+    path, _, attribute = name.rpartition(".")
     module_name = path.replace("/", ".")
-    if not dot or not attribute or not all(module_name.split(".")):
+    if not attribute or not all(module_name.split(".")):
         raise ContractError("MalformedHandlerName", f"Bad handler '{name}': {variable} must be module.function")
     return module_name, attribute
 
@@ -289,9 +288,11 @@ class Handler:
             base.copy().run(function, *arguments)
 
     def new_context(self) -> "Any":
-        """Return a `contextvars` context for one of several invocations at once, as `in_context` does."""
-        base = self._base_context
-        return base.copy() if base is not None else import_standard("_contextvars").Context()
+        """Return a `contextvars` context for one of several invocations at once, as `in_context` does.
+
+        There, the log has imported `contextvars` before the function.
+        """
+        return self._base_context.copy()  # type: ignore[union-attr]
 
     def settle(self) -> None:
         """Let the event loop, if there is one, finish what a stream has left, before the environment is frozen."""

@@ -339,6 +339,14 @@ def test_the_variables_of_agents_are_used_if_the_handler_is_theirs(runtime, vari
     assert lines(other)[:2] == ["begin", "end"]
 
 
+def test_the_variable_of_this_layer_has_precedence_over_those_of_agents(runtime):
+    code = {"app.py": TWO_CHUNKS, "otel_wrapper.py": AGENT}
+    variables = INNER | {"_HANDLER": "otel_wrapper.handler", "ORIG_HANDLER": "nothing.handler"}
+    function = runtime(code, variables=variables)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN
+
+
 def test_a_handler_that_the_agent_imports_at_its_first_call_is_imported_at_init(runtime):
     agent = """
         def handler(event, context):
@@ -376,6 +384,20 @@ def test_an_agent_that_starts_with_sitecustomize_finds_the_replacement(runtime, 
     function = start(runtime, TWO_CHUNKS, variables=variables | {"PYTHONPATH": f"{tmp_path}:{task}"})
     assert function.respond().chunks == [b"one", b"two"]
     assert lines(function) == WITHIN[:-1]
+
+
+def test_an_agent_may_import_sentry(runtime):
+    code = {"app.py": TWO_CHUNKS, "agent.py": f"import sentry_sdk{AGENT}", "sentry_sdk.py": ""}
+    function = runtime(code, variables=INNER)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert lines(function) == WITHIN
+
+
+def test_sentry_may_start_with_sitecustomize(runtime, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sentry_sdk")
+    (tmp_path / "sentry_sdk.py").touch()
+    function = runtime(TWO_CHUNKS, variables={"PYTHONPATH": str(tmp_path)})
+    assert function.respond().chunks == [b"one", b"two"]
 
 
 @pytest.mark.parametrize(

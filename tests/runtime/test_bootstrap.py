@@ -101,6 +101,22 @@ def test_bootstrap_starts_the_wrapper_where_the_service_does_not(runtime, tmp_pa
     assert function.respond({}).chunks
 
 
+@pytest.mark.parametrize("option", ["", "-S"])
+def test_a_wrapper_may_start_python_in_another_folder(runtime, tmp_path, python_on_path, option):
+    (tmp_path / "elsewhere").mkdir()
+    text = f'#!/bin/sh\ncd {tmp_path}/elsewhere\npython=$1\nshift\nPYTHONPATH=:/x exec "$python" {option} "$@"\n'
+    path = wrapper(tmp_path / "wrapper", text)
+    code = """
+        import json, sys
+
+        def handler(event, context):
+            yield json.dumps(sys.path).encode()
+        """
+    function = runtime(code, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
+    import_path = json.loads(function.respond().body)
+    assert (import_path[0], import_path.count("/x"), import_path.count("")) == (str(function.task), 1, 0)
+
+
 def test_bootstrap_never_wraps_itself(runtime, layer, python_on_path, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(layer / "bootstrap")
@@ -346,6 +362,22 @@ def test_the_packages_of_a_virtual_environment_can_be_imported(runtime):
         """
     )
     assert function.respond().body == b"pytest"
+
+
+def test_path_files_of_a_virtual_environment_run_as_usual_if_a_wrapper_starts_it(runtime, tmp_path, python_on_path):
+    environment = tmp_path / "environment"
+    packages = environment / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "agent.pth").write_text("import sys; print('agent started')\n")
+    (environment / "bin").mkdir()
+    (environment / "bin/python3").symlink_to(plain_interpreter())
+    (environment / "pyvenv.cfg").write_text(f"home = {Path(plain_interpreter()).parent}\n")
+    path = wrapper(tmp_path / "wrapper", f'#!/bin/sh\nshift\nexec {environment}/bin/python3 "$@"\n')
+    variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path}
+    function = runtime(SITE, arguments=[""], variables=variables)
+    assert str(packages) in json.loads(function.respond().body)[0]
+    usual = subprocess.run([environment / "bin/python3", "-c", ""], capture_output=True, text=True, check=True).stdout
+    assert function.stdout == usual
 
 
 def test_a_sitecustomize_on_pythonpath_runs_once_before_the_function(runtime, tmp_path):

@@ -7,7 +7,7 @@ import os
 import sys
 
 import pytest
-from support.function_process import Gate
+from support.function_process import PEAK_MEMORY, Gate
 
 
 def test_a_chunk_arrives_before_the_handler_makes_the_next_one(runtime, tmp_path):
@@ -130,6 +130,8 @@ def test_any_iterator_of_bytes_is_streamed(runtime, code):
     function = runtime(code)
     assert function.respond().chunks == [b"a", b"b"]
     assert function.respond().chunks == [b"a", b"b"]
+    function.expect_next()
+    assert function.stdout == ""
 
 
 @pytest.mark.parametrize("keyword", ["def", "async def"])
@@ -221,8 +223,8 @@ def test_a_coroutine_is_an_error_without_a_warning_of_python(runtime, keyword):
     assert "never awaited" not in function.stderr
 
 
-@pytest.mark.parametrize("method", ["close", "__await__"])
-def test_an_object_that_is_no_coroutine_is_an_error_and_is_not_closed(runtime, method):
+@pytest.mark.parametrize("method", ["close", "__await__", "__iter__", "__next__", "__aiter__", "__anext__"])
+def test_an_object_with_half_of_an_interface_is_an_error_and_is_not_used(runtime, method):
     function = runtime(
         f"""
         class Result:
@@ -355,6 +357,8 @@ def test_the_import_path_is_in_the_order_of_the_managed_runtime(runtime, layer):
         ({"m.py": "handler = 1"}, "m.handler", "Runtime.HandlerNotFound", "not a function"),
         ({"m.py": ""}, "handler", "Runtime.MalformedHandlerName", "module.function"),
         ({"m.py": ""}, "", "Runtime.MalformedHandlerName", "module.function"),
+        ({"m.py": ""}, None, "Runtime.MalformedHandlerName", "module.function"),
+        ({"m.py": ""}, "m.", "Runtime.MalformedHandlerName", "module.function"),
         ({"m.py": ""}, ".handler", "Runtime.MalformedHandlerName", "module.function"),
         ({"m.py": ""}, "../m.handler", "Runtime.MalformedHandlerName", "module.function"),
         ({"m.py": ""}, "sys.exit", "Runtime.BuiltInModuleConflict", "built-in"),
@@ -383,19 +387,16 @@ def test_a_missing_name_in_a_module_that_exists_is_not_looked_for_in_the_zip(run
 
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_one_large_chunk_exists_at_a_time(runtime, definition):
-    size = 60 << 20
+    size = 16 << 20
     function = runtime(
         f"""
-        import resource
-
-        def peak():
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        {PEAK_MEMORY}
 
         {definition} handler(event, context):
-            before = peak()
+            before = peak_memory()
             for _ in range(4):
                 yield bytes([1]) * {size}
-            yield str(peak() - before).encode()
+            yield str(peak_memory() - before).encode()
         """
     )
     assert int(function.respond().chunks[-1]) < 1.3 * size

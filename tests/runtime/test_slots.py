@@ -498,6 +498,26 @@ def test_a_killed_process_is_replaced_while_its_connections_stay_open(concurrent
         assert slot.peer.reader.read() == b""
 
 
+def test_each_invocation_begins_with_the_context_variables_of_the_module(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        from contextvars import ContextVar
+
+        variable = ContextVar("variable")
+        variable.set("of the module")
+
+        async def handler(event, context):
+            yield variable.get().encode()
+            variable.set("of an invocation")
+        """,
+        2,
+    )
+    for slot in function.waiting_slots(2):
+        request_id = slot.send_invocation()
+        assert slot.read_response(request_id).body == b"of the module"
+
+
 def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
     function = one_process(
         concurrent,

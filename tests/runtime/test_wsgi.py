@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.function_process import Gate, source
+from support.function_process import PEAK_MEMORY, Gate, source
 from support.http_events import DOMAIN, REST_DOMAIN, function_url, rest_api
 from support.http_responses import parse
 
@@ -195,6 +195,23 @@ def test_each_item_leaves_at_once_and_empty_ones_are_skipped(start, tmp_path, bo
     gate.open()
     assert function.peer.read_chunk() == b"two"
     assert function.peer.read_chunk() == b""
+
+
+def test_one_large_item_exists_at_a_time(start):
+    size = 16 << 20
+    function = start(
+        f"""
+        {PEAK_MEMORY}
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            before = peak_memory()
+            for _ in range(4):
+                yield bytes([1]) * {size}
+            yield str(peak_memory() - before).encode()
+        """
+    )
+    assert int(function.respond(function_url()).chunks[-1]) < 1.3 * size
 
 
 def test_start_response_may_come_with_the_first_item_that_is_not_empty(start):

@@ -28,6 +28,13 @@ ARN = "arn:aws:lambda:eu-west-1:123456789012:function:f"
 # The runtime interface client of AWS's own Python runtimes. It does not stream: its handlers return a value.
 AWSLAMBDARIC = [sys.executable, "-m", "awslambdaric", "lambda_function.handler"]
 
+# For functions, with the indentation of a test. getrusage(2) would begin with the peak of the parent, before exec.
+PEAK_MEMORY = """
+        def peak_memory():
+            with open("/proc/self/status") as file:
+                return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+"""
+
 
 class Request:
     """A request: its head, and its body if that has a Content-Length."""
