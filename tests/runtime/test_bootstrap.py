@@ -364,15 +364,18 @@ def test_the_packages_of_a_virtual_environment_can_be_imported(runtime):
     assert function.respond().body == b"pytest"
 
 
-def test_path_files_of_a_virtual_environment_run_as_usual_if_a_wrapper_starts_it(runtime, tmp_path, python_on_path):
+@pytest.mark.parametrize("start", ['shift; exec "$python" "$@"', 'exec "$python" "${@: -1}"'], ids=["all", "script"])
+def test_path_files_of_a_virtual_environment_run_as_usual_if_a_wrapper_starts_it(
+    runtime, tmp_path, python_on_path, start
+):
     environment = tmp_path / "environment"
     packages = environment / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     packages.mkdir(parents=True)
-    (packages / "agent.pth").write_text("import sys; print('agent started')\n")
+    (packages / "agent.pth").write_text("import sys; print('agent started', flush=True)\n")
     (environment / "bin").mkdir()
     (environment / "bin/python3").symlink_to(plain_interpreter())
     (environment / "pyvenv.cfg").write_text(f"home = {Path(plain_interpreter()).parent}\n")
-    path = wrapper(tmp_path / "wrapper", f'#!/bin/sh\nshift\nexec {environment}/bin/python3 "$@"\n')
+    path = wrapper(tmp_path / "wrapper", f"#!/bin/bash\npython={environment}/bin/python3\n{start}\n")
     variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path}
     function = runtime(SITE, arguments=[""], variables=variables)
     assert str(packages) in json.loads(function.respond().body)[0]
