@@ -141,7 +141,9 @@ reserve = Reserve()
 
 # --- Describing errors ------------------------------------------------------------------------------------------------
 
+# A function can set a limit that is too low for a report. The stack is short here, so there is no recursion to stop.
 MIN_RECURSION_LIMIT = 500
+_recursion_limit, _set_recursion_limit = sys.getrecursionlimit, sys.setrecursionlimit
 
 
 def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport":
@@ -154,8 +156,8 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
     Args:
         culprit: what raised, as the subject of a sentence, such as "the handler".
     """
-    reserve.release()
     try:
+        reserve.release()
         report: ErrorReport = load("errors").report(error, culprit)
         return report
     except Terminated as shutdown:  # SIGTERM arrived in the meantime; it must not get lost
@@ -164,7 +166,8 @@ def describe(error: BaseException, culprit: str) -> "ErrorReport | MinimalReport
         cause = "" if text_of(error) == str(problem) else f"; the error was {summary(error)}"
         return MinimalReport(f"Runtime.{problem.reason}", f"{problem}{cause}", error)
     except BaseException:
-        _restore_recursion_limit()
+        if _recursion_limit() < MIN_RECURSION_LIMIT:  # a function in Python could not even be called
+            _set_recursion_limit(MIN_RECURSION_LIMIT)
         name = error.error_type if is_a(error, ContractError) else type_name(error)  # type: ignore[attr-defined]
         return MinimalReport(name, text_of(error), error)
 
@@ -176,15 +179,10 @@ def encode(report: "ErrorReport | MinimalReport", function: "Callable[[Any], Any
     except Terminated:
         raise
     except BaseException:
-        _restore_recursion_limit()
+        if _recursion_limit() < MIN_RECURSION_LIMIT:
+            _set_recursion_limit(MIN_RECURSION_LIMIT)
         minimal = MinimalReport(report.error_type, report.message, None)
         return function(minimal)
-
-
-def _restore_recursion_limit(get: "Any" = sys.getrecursionlimit, restore: "Any" = sys.setrecursionlimit) -> None:
-    """Undo a limit that is too low for a report. The stack is short here, so there is no recursion to stop."""
-    if get() < MIN_RECURSION_LIMIT:
-        restore(MIN_RECURSION_LIMIT)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------

@@ -400,6 +400,16 @@ def test_sentry_may_start_with_sitecustomize(runtime, tmp_path):
     assert function.respond().chunks == [b"one", b"two"]
 
 
+def test_a_namespace_package_of_the_function_may_have_the_name_of_an_agent(runtime):
+    code = """
+        from sentry_sdk.part import NAME
+
+        def handler(event, context):
+            yield NAME
+        """
+    assert runtime({"lambda_function.py": code, "sentry_sdk/part.py": "NAME = b'part'"}).respond().body == b"part"
+
+
 @pytest.mark.parametrize(
     "interference",
     [
@@ -411,6 +421,32 @@ def test_sentry_may_start_with_sitecustomize(runtime, tmp_path):
         class Finder:
             def find_spec(name, path=None, target=None):
                 return importlib.machinery.PathFinder.find_spec(name, path, target)
+
+        sys.meta_path.insert(0, Finder)
+        """,
+        # A finder whose loader makes the module
+        """
+        import importlib.machinery
+        import sys
+        import types
+
+        class Module(types.ModuleType):
+            pass
+
+        class Loader(importlib.machinery.SourceFileLoader):
+            def create_module(self, spec):
+                return Module(spec.name)
+
+            def exec_module(self, module):
+                assert type(module) is Module
+                super().exec_module(module)
+
+        class Finder:
+            def find_spec(name, path=None, target=None):
+                spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+                if name == "app":
+                    spec.loader = Loader(name, spec.origin)
+                return spec
 
         sys.meta_path.insert(0, Finder)
         """,
@@ -434,7 +470,7 @@ def test_sentry_may_start_with_sitecustomize(runtime, tmp_path):
         del sys.modules["app"]
         """,
     ],
-    ids=["finder", "proxy", "imported again"],
+    ids=["finder", "loader", "proxy", "imported again"],
 )
 def test_an_agent_that_interferes_with_imports_observes_the_stream(runtime, tmp_path, interference):
     (tmp_path / "sitecustomize.py").write_text(source(interference))

@@ -50,12 +50,16 @@ TROUBLE = {
         def fail():
             fail()
         """,
-    "a recursion limit that is too low": """
+    "the lowest recursion limit": """
         import sys
 
         def fail():
-            sys.setrecursionlimit(45)
-            raise ValueError("a message")
+            for limit in range(1, 100):
+                try:
+                    sys.setrecursionlimit(limit)
+                except RecursionError:  # the stack is deeper already
+                    continue
+                raise ValueError("a message")
         """,
     "broken standard modules": """
         import json
