@@ -245,16 +245,12 @@ class Log:
 
     def text(self, text: str) -> None:
         """Write the text of `context.log`: one event if events are framed, otherwise unchanged."""
-        if self._has_telemetry():
-            self._write_frame(text, 0, False)
-        else:
+        if not self._write_frame(text, 0, False):
             sys.stdout.write(text)
 
     def write_event(self, text: str, level: int, descriptor: int = 1) -> None:
         """Write one event with one system call, past `sys.stdout`, which the function may have replaced."""
-        if self._has_telemetry():
-            self._write_frame(text, level, self.is_json)
-        else:
+        if not self._write_frame(text, level, self.is_json):
             self.write_line(text, descriptor)
 
     def write_line(self, text: str, descriptor: int) -> None:
@@ -263,13 +259,12 @@ class Log:
         if number is not None:  # otherwise the function has closed both outputs
             write_all(number, line.encode("utf-8", "backslashreplace"))
 
-    def _has_telemetry(self) -> bool:
-        """Return whether events are framed. If the function has closed the descriptor, they become lines."""
-        return self._telemetry is not None and self._telemetry.is_valid()
-
-    def _write_frame(self, text: str, level: int, is_json: bool) -> None:
-        if self._telemetry is not None:
-            write_all(self._telemetry.number, load("log_records").telemetry_frame(text, level, is_json))
+    def _write_frame(self, text: str, level: int, is_json: bool) -> bool:
+        """Write an event to the telemetry descriptor. Return False if there is none, or the function has closed it."""
+        if self._telemetry is None or not self._telemetry.is_valid():
+            return False
+        write_all(self._telemetry.number, load("log_records").telemetry_frame(text, level, is_json))
+        return True
 
     def follow_logging(self) -> None:
         """Configure the root logger when `logging` is imported, so that a function without it does not pay for it."""
