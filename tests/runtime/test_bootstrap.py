@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.emulator import until
 from support.function_process import Gate
+from support.processes import is_running
 
 HANDLER = """
 import sys
@@ -78,6 +80,7 @@ WRAPPED=yes exec "${args[@]}"
 
 WRAPPED = """
 import json, os, sys
+import __main__
 
 def handler(event, context):
     yield json.dumps([os.environ.get("WRAPPED"), sys.path[0]]).encode()
@@ -91,7 +94,10 @@ def python_on_path(tmp_path):
     return f"{tmp_path}/bin:/usr/bin:/bin"
 
 
-@pytest.mark.parametrize("text", ['#!/bin/sh\nWRAPPED=yes exec "$@"\n', EXTRA_OPTION])
+SAFE_PATH = '#!/bin/sh\nPYTHONSAFEPATH=1 WRAPPED=yes exec "$@"\n'
+
+
+@pytest.mark.parametrize("text", ['#!/bin/sh\nWRAPPED=yes exec "$@"\n', SAFE_PATH, EXTRA_OPTION])
 def test_bootstrap_starts_the_wrapper_where_the_service_does_not(runtime, tmp_path, python_on_path, text):
     if "bash" in text and not Path("/bin/bash").exists():
         pytest.skip("bash is not installed")
@@ -245,6 +251,16 @@ def test_a_wrapper_that_calls_bootstrap_again_is_started_once(runtime, layer, tm
         function = runtime(WRAPPERS, arguments=arguments, variables=variables)
         wrappers, left, *_ = json.loads(function.respond().body)
         assert (set(wrappers), left) == ({agent}, [])
+
+
+def test_the_watch_over_a_wrapper_ends_when_the_runtime_starts(runtime, tmp_path, python_on_path):
+    agent = wrapper(
+        tmp_path / "agent", f'#!/bin/sh\nprintf %s "$_STREAMING_RUNTIME_WATCH" >{tmp_path}/watch\nexec "$@"\n'
+    )
+    variables = {"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": agent}
+    runtime(HANDLER, arguments=[""], variables=variables).expect_next()
+    watch = int((tmp_path / "watch").read_text())
+    until(lambda: not is_running(watch))
 
 
 @pytest.mark.parametrize("status", [0, 3])
