@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -207,6 +208,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     sys.dont_write_bytecode = True  # what a test imports is in a temporary folder
+    gc.collect()
+    gc.freeze()  # otherwise each full collection goes through all modules and tests
 
 
 @pytest.hookimpl(trylast=True)

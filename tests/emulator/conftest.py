@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.emulator import ECHO, WAIT, FunctionFolder, MakeFunction, MakeZip, Server
 
+from tools.emulator.console import Console
+
 
 @pytest.fixture
 def make_function(tmp_path: Path) -> Iterator[MakeFunction]:
@@ -42,6 +44,14 @@ def make_zip(tmp_path: Path) -> MakeZip:
         return path
 
     return make
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    """Writes no line after the test: a thread of an environment may still do that when a pool is closed."""
+    console = Console()
+    yield console
+    console.close()
 
 
 @pytest.fixture(autouse=True)

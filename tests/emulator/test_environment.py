@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Iterator[FunctionFolder]:
 
 
 @pytest.fixture
-def make_pool(tmp_path: Path, supervisor: Supervisor, folder: FunctionFolder) -> Iterator[MakePool]:
+def make_pool(tmp_path: Path, supervisor: Supervisor, console: Console, folder: FunctionFolder) -> Iterator[MakePool]:
     """Makes a function whose layer has the test's program as its `bootstrap`."""
     pools: list[EnvironmentPool] = []
 
@@ -82,7 +82,7 @@ def make_pool(tmp_path: Path, supervisor: Supervisor, folder: FunctionFolder) ->
         (layer / "bootstrap").write_text(f"#!{sys.executable}\n{RUNTIME}{source}")
         (layer / "bootstrap").chmod(0o755)
         configuration = FunctionConfiguration("a-function", layer, folder.path, timeout=timeout)
-        pools.append(EnvironmentPool(configuration, Console(), supervisor, **options))
+        pools.append(EnvironmentPool(configuration, console, supervisor, **options))
         return pools[-1]
 
     yield make
@@ -148,12 +148,12 @@ def test_a_process_that_stays_after_an_init_error_is_killed(make_pool: MakePool,
 
 @pytest.mark.parametrize(("mode", "hint"), [(0o644, "chmod +x"), (None, "bootstrap")])
 def test_the_error_for_a_bootstrap_that_cannot_be_started_names_the_next_step(
-    tmp_path: Path, supervisor: Supervisor, mode: int | None, hint: str
+    tmp_path: Path, supervisor: Supervisor, console: Console, mode: int | None, hint: str
 ) -> None:
     if mode is not None:
         (tmp_path / "bootstrap").write_text("#!/bin/sh\n")
         (tmp_path / "bootstrap").chmod(mode)
-    pool = EnvironmentPool(FunctionConfiguration("a-function", tmp_path, tmp_path), Console(), supervisor)
+    pool = EnvironmentPool(FunctionConfiguration("a-function", tmp_path, tmp_path), console, supervisor)
     with pytest.raises(InvocationFailed) as caught:
         pool.start_invocation(b"{}")
     assert hint in caught.value.document["errorMessage"]
@@ -257,7 +257,7 @@ call(NEXT, END)
 
 
 @pytest.fixture
-def pids(tmp_path: Path, supervisor: Supervisor) -> Iterator[EnvironmentPool]:
+def pids(tmp_path: Path, supervisor: Supervisor, console: Console) -> Iterator[EnvironmentPool]:
     """A function on the real layer that responds with the number of its process."""
     source = """
     def handler(event, context):
@@ -265,7 +265,7 @@ def pids(tmp_path: Path, supervisor: Supervisor) -> Iterator[EnvironmentPool]:
     """
     with FunctionFolder(tmp_path / "pids", source) as folder:
         configuration = FunctionConfiguration("pids", ROOT / "layer", folder.path)
-        pool = EnvironmentPool(configuration, Console(), supervisor)
+        pool = EnvironmentPool(configuration, console, supervisor)
         yield pool
         pool.close()
 

@@ -386,14 +386,14 @@ def test_the_failure_of_an_extension_fails_the_invocation(
 
 
 def test_an_extension_that_does_not_register_reaches_the_limit_of_the_init_phase(
-    make_function: MakeFunction, make_layer: MakeLayer, tmp_path: Path
+    make_function: MakeFunction, make_layer: MakeLayer, console: Console, tmp_path: Path
 ) -> None:
     function = make_function("")
     layer = make_layer(function.path, late="hold_lifeline()\nwait()")
     supervisor = Supervisor()
     try:
         configuration = FunctionConfiguration("a-function", layer, function.path)
-        pool = EnvironmentPool(configuration, Console(), supervisor, init_timeout=2)
+        pool = EnvironmentPool(configuration, console, supervisor, init_timeout=2)
         with pytest.raises(InvocationFailed, match="has not registered within"):
             pool.start_invocation(b"{}")
         function.wait_until_gone()

@@ -119,7 +119,7 @@ class ChangingPool(EnvironmentPool):
 
 
 def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation(
-    make_zip: MakeZip, tmp_path: Path
+    make_zip: MakeZip, console: Console, tmp_path: Path
 ) -> None:
     supervisor = Supervisor()
     numbers = itertools.count()
@@ -128,7 +128,7 @@ def test_an_environment_that_starts_while_the_code_changes_serves_one_invocation
         [ROOT / "layer"], path, ROOT / "layer", lambda: supervisor.make_folder(f"code-{next(numbers)}"), reload=True
     )
     configuration = FunctionConfiguration("a-function", code.layout.layer, code.layout.task_root)
-    pool = ChangingPool(configuration, Console(), supervisor, code=code)
+    pool = ChangingPool(configuration, console, supervisor, code=code)
     changed: list[str] = []
     code.watch(lambda source: (changed.append(source), pool.retire_environments()), pytest.fail)
 

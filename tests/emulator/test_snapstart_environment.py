@@ -323,7 +323,7 @@ def test_a_wrong_token_is_refused_and_the_environment_continues(make_function: M
 
 
 @pytest.fixture
-def make_pool(tmp_path: Path) -> Iterator[Callable[..., tuple[EnvironmentPool, FunctionFolder]]]:
+def make_pool(tmp_path: Path, console: Console) -> Iterator[Callable[..., tuple[EnvironmentPool, FunctionFolder]]]:
     """Makes a function with SnapStart, on the layer of the checkout."""
     supervisor = Supervisor()
     folders: list[FunctionFolder] = []
@@ -331,7 +331,7 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., tuple[EnvironmentPool, F
     def make(source: str, **options: Any) -> tuple[EnvironmentPool, FunctionFolder]:
         folders.append(FunctionFolder(tmp_path / "function", source))
         configuration = FunctionConfiguration("a-function", ROOT / "layer", folders[-1].path, snapstart=True)
-        return EnvironmentPool(configuration, Console(), supervisor, **options), folders[-1]
+        return EnvironmentPool(configuration, console, supervisor, **options), folders[-1]
 
     yield make
     supervisor.close()

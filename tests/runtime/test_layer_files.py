@@ -164,7 +164,7 @@ def test_the_type_and_message_of_an_error_arrive_with_any_damage(runtime, opt, d
             if {late}:
                 yield b"part"
             {DAMAGES[damage] or "pass"}
-            raise Ordered('a "quoted"\\nmessage \U0001f98a')
+            raise Ordered('a "quoted"\\nmessage \uffff\U00010000\U0010ffff')
         """,
         layer=opt,
     )
@@ -176,9 +176,30 @@ def test_the_type_and_message_of_an_error_arrive_with_any_damage(runtime, opt, d
         request, document = function.fail()
         reported = request.headers["lambda-runtime-function-error-type"]
     assert reported == "Function.Ordered"
-    assert (document["errorType"], document["errorMessage"]) == ("Ordered", 'a "quoted"\nmessage \U0001f98a')
+    assert (document["errorType"], document["errorMessage"]) == (
+        "Ordered",
+        'a "quoted"\nmessage \uffff\U00010000\U0010ffff',
+    )
     assert function.respond("good").body == b"good"
     assert "Ordered" in function.stdout + function.stderr
+
+
+def test_the_trailers_of_a_minimal_report_are_near_their_limit(runtime, opt):
+    (opt / "streaming_runtime" / "errors.py").unlink()
+    function = runtime(
+        """
+        def handler(event, context):
+            yield b"part"
+            raise ValueError("x" * event)
+        """,
+        layer=opt,
+    )
+    for length in (1_000, *range(2_300, 4_000, 100), 100_000):
+        response = function.respond(length)
+        assert sum(map(len, response.trailers.values())) <= 3_500
+        message = response.error["errorMessage"]
+        assert message == "x" * len(message)
+        assert len(message) == length or 1_000 < len(message) < length
 
 
 def test_an_init_error_arrives_without_the_module_that_makes_its_report(runtime, opt):
