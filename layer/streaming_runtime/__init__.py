@@ -248,7 +248,7 @@ def header_type(error_type: str) -> str:
     reason = error_type.removeprefix("Runtime.")
     if (reason != error_type and reason.isalpha() and _is_kept(reason)) or error_type == "Function.Timeout":
         return error_type
-    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in error_type)
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in error_type)
     return f"Function.{name}" if _is_kept(name) else f"Function.Exception_{name}"
 
 

@@ -264,6 +264,48 @@ def test_a_hostile_exception_is_reported_and_never_breaks_the_framing(runtime, k
     assert function.runtime_lines == ["an error of the function is in the log"]
 
 
+def test_the_service_gets_a_type_that_it_keeps(runtime):
+    """It keeps what contains `(Runtime|Function)\\.[A-Z][a-zA-Z]+`."""
+    function = runtime(
+        """
+        def handler(event, context):
+            raise type(event, (Exception,), {})("m")
+        """
+    )
+    expected = {
+        "Ab1": "Function.Ab1",
+        "A1b": "Function.Exception_A1b",
+        "lower": "Function.Exception_lower",
+        "Two_Words": "Function.Two_Words",
+        "Runtime.Reason": "Runtime.Reason",
+        "Runtime.reason": "Function.Runtime_reason",
+        "Runtime.Two.Reasons": "Function.Runtime_Two_Reasons",
+        "Runtime.\u00dcnicode": "Function.Runtime__nicode",
+        "Function.Timeout": "Function.Timeout",
+        "Function.Other": "Function.Function_Other",
+    }
+    sent = {name: function.fail(name)[0].headers["lambda-runtime-function-error-type"] for name in expected}
+    assert sent == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "status"),
+    [("sys.exit()", 0), ("sys.exit(4)", 4), ("sys.exit('a text')", 1), ("raise KeyboardInterrupt", 130)],
+)
+def test_an_exception_that_ends_a_process_ends_it_after_the_report(runtime, statement, status):
+    function = runtime(
+        f"""
+        import sys
+
+        def handler(event, context):
+            {statement}
+            yield
+        """
+    )
+    assert function.fail()[1]["errorType"] in ("Runtime.ExitError", "KeyboardInterrupt")
+    assert function.wait() == status
+
+
 def test_the_trace_of_a_long_recursion_is_short(runtime):
     function = runtime(
         """
