@@ -131,6 +131,25 @@ def test_a_job_has_no_permission_that_it_does_not_need() -> None:
     assert all(workflow["permissions"] == {"contents": "read"} for workflow in WORKFLOWS.values())
 
 
+def test_only_the_jobs_that_push_keep_the_token_in_the_checkout() -> None:
+    kept = [
+        name
+        for name, each in jobs().items()
+        for step in each["steps"]
+        if step.get("uses", "").startswith("actions/checkout@")
+        if step.get("with", {}).get("persist-credentials", True)
+    ]
+    assert kept == [name for name, each in jobs().items() if "git push" in str(each)]
+
+
+def test_the_documented_trust_policy_accepts_the_environment_of_the_publishing_job() -> None:
+    [policy] = (json.loads(block.text) for block in documents.blocks("json", ["docs/releasing.md"]))
+    [statement] = policy["Statement"]
+    subject = statement["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"]
+    assert subject == f"repo:OWNER/REPOSITORY:environment:{WORKFLOWS['release']['jobs']['publish']['environment']}"
+    assert WORKFLOWS["release"][True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the key `on` as True
+
+
 def test_no_expression_is_inside_a_shell_script() -> None:
     assert [name for name, step in SHELL_STEPS.items() if "${{" in step["run"]] == []
 
@@ -237,6 +256,14 @@ def test_builds_that_differ_are_not_released(runner: Runner, change: str) -> Non
     assert runner.run(*COMPARE).returncode == 1
 
 
+@pytest.mark.parametrize(("tag", "is_final"), [("v1.2.3", True), ("v1.2.3+b-1", True), ("v1.2.3-rc.1", False)])
+def test_a_version_that_is_not_final_is_a_prerelease(runner: Runner, tag: str, is_final: bool) -> None:
+    two_builds(runner)
+    runner.do("gh", 'if [ "$2" = view ]; then exit 1; fi')
+    runner.done("release", "attest", "Upload", TAG=tag)
+    assert ("--prerelease" in runner.calls()[1]) != is_final
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_release_is_created_once_and_then_completed(runner: Runner, exists: bool) -> None:
     two_builds(runner)
@@ -252,10 +279,12 @@ def test_a_release_is_created_once_and_then_completed(runner: Runner, exists: bo
 def test_every_variant_is_published_to_all_regions(runner: Runner, configured: bool) -> None:
     two_builds(runner)
     runner.write("dist/layer-python3.13-arm64.zip", "")
-    variables = {"BUCKET": "zips-{region}", "SSM_PREFIX": "layers/streaming"} if configured else {}
-    runner.done("release", "publish", "Publish", **{"BUCKET": "", "SSM_PREFIX": "", **variables})
+    values = {"BUCKET": "zips-{region}", "SSM_PREFIX": "layers/streaming", "SIGNING_PROFILE": "streaming"}
+    step = SHELL_STEPS["release", "publish", "Publish"]
+    assert step["env"] == {name: f"${{{{ vars.{name} }}}}" for name in values}
+    runner.done("release", "publish", "Publish", **(values if configured else dict.fromkeys(values, "")))
     runner.done("release", "publish", "Verify")
-    more = "--bucket zips-{region} --ssm layers/streaming " if configured else ""
+    more = "--bucket zips-{region} --ssm layers/streaming --signing-profile streaming " if configured else ""
     publish = f"build.sh publish --all-regions --public {more}--variant python3.13-arm64 slim"
     assert runner.calls() == [publish, "build.sh verify"]
 
@@ -277,11 +306,15 @@ def test_nothing_is_committed_if_nothing_new_is_published(runner: Runner) -> Non
         (PINS, "pins", ["layer-manifest.json"]),
     ],
 )
-def test_a_change_becomes_one_pull_request_also_if_the_step_runs_again(
+def test_a_change_becomes_one_open_pull_request_also_if_the_step_runs_again(
     runner: Runner, step: tuple[str, str, str], branch: str, changed: list[str]
 ) -> None:
-    runner.do("gh", f'if [ "$2" = view ]; then [ -f {runner.folder}/open ]; exit; fi; touch {runner.folder}/open')
-    for text in ("first", "second"):
+    # As `gh`: it finds the pull request of a branch, also one that was merged or closed.
+    state = runner.folder / "state"
+    runner.do("gh", f'if [ "$2" = view ]; then cat {state}; else echo OPEN >{state}; fi')
+    for number, text in enumerate(("first", "second", "third")):
+        if number == 2:
+            state.write_text("MERGED\n")
         git(runner.checkout, "checkout", "--quiet", "--force", "main")
         git(runner.checkout, "branch", "--list", branch) and git(runner.checkout, "branch", "-D", branch)
         for name in changed:
@@ -289,12 +322,10 @@ def test_a_change_becomes_one_pull_request_also_if_the_step_runs_again(
         runner.write("dist/layer-slim.zip", "foo")  # is not committed
         runner.done(*step)
         assert git(runner.folder / "origin", "show", f"{branch}:layer-manifest.json") == text
+        assert state.read_text() == "OPEN\n"
     assert git(runner.folder / "origin", "diff", "--name-only", f"{branch}~1", branch).split() == changed
-    assert [call.split()[:3] for call in runner.calls()] == [
-        ["gh", "pr", "view"],
-        ["gh", "pr", "create"],
-        ["gh", "pr", "view"],
-    ]
+    calls = [call.split()[2] for call in runner.calls()]
+    assert calls == ["view", "create", "view", "view", "create"]
 
 
 # pin.yml
@@ -314,14 +345,25 @@ def test_new_pins_are_built_for_every_variant(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(("days", "status"), [(0, 0), (44, 0), (46, 1), (None, 1)])
-def test_pins_that_are_too_old_fail_the_run(runner: Runner, days: int | None, status: int) -> None:
-    if days is not None:
-        date = subprocess.run(
-            ["date", "--utc", "--date", f"{days} days ago", "+%Y%m%d"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        releases = [{"release": "20200101"}, {"release": date}]
+def test_pins_of_the_main_branch_that_are_too_old_fail_the_run(runner: Runner, days: int | None, status: int) -> None:
+    def pins(*ages: int) -> None:
+        dates = [
+            subprocess.run(
+                ["date", "-u", "-d", f"{age} days ago", "+%Y%m%d"], capture_output=True, text=True, check=True
+            )
+            for age in ages
+        ]
+        releases = [{"release": date.stdout.strip()} for date in dates]
         runner.write("layer-manifest.json", json.dumps({"interpreters": releases}, indent=2))
-    done = runner.run("pin", "pin", "Check the age of the pins")
+
+    if days is not None:
+        pins(0, days, 0)
+        git(
+            runner.checkout, "-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet", "--all", "--message=pins"
+        )
+    commit = git(runner.checkout, "rev-parse", "HEAD").strip()
+    pins(0 if status else 100)  # of the pull request, which is not merged yet
+    done = runner.run("pin", "pin", "Check the age of the pins", GITHUB_SHA=commit)
     assert done.returncode == status
     assert ("::error::" in done.stdout) == bool(status)
 
