@@ -199,6 +199,10 @@ def test_a_signed_zip_with_other_files_is_not_published(signing: Cloud) -> None:
     done = signing.run(*WORDS)
     assert done.returncode == 1 and "contains other files than were signed" in done.stdout + done.stderr
     assert "PublishLayerVersion" not in signing.standin.counted()
+    signing.standin.signing.changes_files = False
+    signing.done(*WORDS)  # its object is still in the bucket, and is not used
+    assert signing.standin.counted()["StartSigningJob"] == 2
+    signing.done("verify")
 
 
 def test_a_zip_without_a_signature_is_not_published(signing: Cloud) -> None:

@@ -101,10 +101,11 @@ class Signer:
         self._bucket = bucket
         self._profile = profile
 
-    def signed_before(self, name: str, sha256: str) -> list[SignedZip]:
-        """Return the signed zips of the layer `name` whose hash before signing was `sha256`."""
-        keys = self._bucket.keys(self._prefix(name, sha256))
-        return [SignedZip(self._bucket.name, key, self._bucket.read(key)) for key in keys]
+    def signed_before(self, name: str, data: bytes) -> list[SignedZip]:
+        """Return the signed zips of `data`, a zip of the layer `name`, without those that `sign` would refuse."""
+        keys = self._bucket.keys(self._prefix(name, hashlib.sha256(data).hexdigest()))
+        found = [SignedZip(self._bucket.name, key, self._bucket.read(key)) for key in keys]
+        return [signed for signed in found if _is_valid(data, signed)]
 
     def sign(self, name: str, data: bytes) -> SignedZip:
         """Sign the zip `data` of the layer `name`.
@@ -141,6 +142,14 @@ class Signer:
                 raise ToolError(f"AWS Signer could not sign it: {response.get('statusReason') or 'no reason given'}")
             self._pace.sleep(self._pace.between_polls)
         raise ToolError(f"the signing job {job} is not complete after {SIGNING_TIMEOUT:g} s: repeat the command")
+
+
+def _is_valid(data: bytes, signed: SignedZip) -> bool:
+    try:
+        _check(data, signed)
+    except ToolError:
+        return False
+    return True
 
 
 def _check(data: bytes, signed: SignedZip) -> None:

@@ -240,7 +240,7 @@ class Publisher:
         info = self.find(layer, self._hashes(built, layer))
         upload = None
         if info is None and self._signer:
-            signed = self._signer.signed_before(layer.name, built.sha256)
+            signed = self._signer.signed_before(layer.name, built.data)
             info = self.find(layer, {code_sha256(each.data) for each in signed})
             upload = Upload.of(signed[0]) if signed else None
         if info is None and self._options.dry_run:
