@@ -8,7 +8,8 @@
 #        ./build.sh pin [-n] [--versions FILE]       update the Pythons for it in layer-manifest.json
 #        ./build.sh release VERSION [-n] [-o DIR]    build all zips of a version, with SBOMs and provenance
 #        ./build.sh verify-build ZIP [OPTIONS]       build a released zip again, and compare the two
-#        ./build.sh arn --region R [--variant NAME]  print the ARNs of the published layer versions
+#        ./build.sh arn --region R [--variant NAME] [--account ID]
+#                                                    print the ARNs of the published layer versions
 #        ./build.sh layers-page                      write docs/layers.md from layer-manifest.json
 #        ./build.sh test [--long] [PYTEST ARGUMENTS] run the tests; --long adds those that take
 #                                                    minutes; the first run creates .venv

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 from support.cloud import OURS, Cloud, zipped
+from support.fake_cpython import X86_64, elf
+
+from tools.packaging import manifest
+from tools.packaging.manifest import Published
+from tools.packaging.manifest_edit import with_published
+from tools.packaging.release import published
 
 VARIANT = "python3.13-arm64"
 RECORD = "layer-{}.zip  bundled  {}, sha256 0123\nlayer-{}.zip  deflated  zlib 1.3.1\n"
@@ -22,9 +29,9 @@ def pin(cloud: Cloud, version: str, release: str) -> None:
     path.write_text(json.dumps(manifest, indent=2))
 
 
-def publish(cloud: Cloud, bundled: str | None) -> None:
+def publish(cloud: Cloud, bundled: str | None, program: bytes = b"") -> None:
     """Publish a layer whose build has recorded what it contains, and attach it to a function."""
-    files = {"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n'}
+    files = {"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "cpython/bin/python3": program}
     (cloud.checkout.dist / f"layer-{VARIANT}.zip").write_bytes(zipped(files))
     record = "" if bundled is None else RECORD.format(VARIANT, bundled, VARIANT)
     (cloud.checkout.dist / "INTERPRETERS").write_text(f"layer-slim.zip  bytecode  CPython 3.13.0\n{record}")
@@ -70,3 +77,36 @@ def test_the_report_names_both_builds(cloud: Cloud) -> None:
     assert entry["bundled"] == BUILD
     problem = "outdated bundle (CPython 3.13.17 of 20261021, pinned: 3.13.18 of 20261110)"
     assert problem in cloud.done("report")
+
+
+def openssl(version: str) -> bytes:
+    """A program with the strings of an OpenSSL and of a zlib."""
+    return elf(X86_64, data=f"OpenSSL {version} 9 Jun 2026\0 deflate 1.3.2 Copyright 1995-2026 ".encode())
+
+
+def test_the_versions_of_the_libraries_are_recorded_and_shown(cloud: Cloud) -> None:
+    publish(cloud, BUILD, openssl("3.5.7"))
+    [entry] = cloud.manifest()["published"]
+    assert entry["libraries"] == "openssl 3.5.7, zlib 1.3.2"
+    page = published.page(manifest.load(cloud.checkout.root / manifest.FILE_NAME)).decode()
+    assert f"| eu-central-1 | {BUILD} | openssl 3.5.7, zlib 1.3.2 |\n" in page
+    pin(cloud, "3.13.18", "20261110")
+    assert "(CPython 3.13.17 of 20261021 with OpenSSL 3.5.7, pinned: 3.13.18 of 20261110)" in cloud.done("report")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_outdated"), [("3.5.10", True), ("3.5.9", False), ("3.5.8", False), ("3.6.1", False)]
+)
+def test_an_openssl_that_is_older_than_that_of_another_layer_is_outdated(
+    cloud: Cloud, version: str, is_outdated: bool
+) -> None:
+    publish(cloud, "CPython 3.13.17, /home/me/cpython.tar.gz", openssl("3.5.9"))
+    path = cloud.checkout.root / "layer-manifest.json"
+    [entry] = cloud.manifest()["published"]
+    other = {"region": "us-east-1", "arn": entry["arn"].replace("eu-central-1", "us-east-1")}
+    entries = [Published(**{**each, "sharedWith": ()}) for each in (entry, {**entry, **other})]
+    entries[1] = dataclasses.replace(entries[1], libraries=f"openssl {version}")
+    path.write_text(with_published(path.read_text(), entries))
+    assert row(cloud) == (["outdated bundle"] if is_outdated else [])
+    if is_outdated:
+        assert "outdated bundle (OpenSSL 3.5.9, in another published layer: 3.5.10)" in cloud.done("report")

@@ -74,6 +74,19 @@ def test_text_with_the_name_of_a_library_is_not_a_library() -> None:
     assert found({"lib/notes.txt": STRINGS["openssl"][0]}, is_standalone=False) == {}
 
 
+def test_a_library_that_is_not_known_is_listed_without_a_license() -> None:
+    note = b'{"type":"deb","os":"Debian","name":"libxcrypt","version":"1:4.4.38-1","architecture":"amd64"}'
+    files = {
+        "lib/libcrypt.so.1": module(X86_64, data=note),
+        "lib/libpython3.14.so.1.0": module(X86_64),
+        "lib/python3.14/lib-dynload/_ssl.cpython-314.so": module(X86_64),
+        "lib/ld-linux-x86-64.so.2": module(X86_64),
+    }
+    libraries = found(files, is_standalone=False)
+    assert set(libraries) == {"libcrypt", "glibc"}
+    assert (libraries["libcrypt"].version, libraries["libcrypt"].library.license) == ("4.4.38", "")
+
+
 @pytest.mark.skipif(not debian_stand_ins.is_prepared(), reason="the stand-ins are not prepared")
 def test_the_libraries_of_debian_are_files_with_their_versions() -> None:
     path = debian_stand_ins.interpreter(debian_stand_ins.X86_64)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import documents
 from support.built_zips import MANIFEST
 from support.checkout import ENVIRONMENT, ROOT, Checkout
 
@@ -65,11 +66,54 @@ def test_arns_are_one_json_object(checkout: Checkout) -> None:
     assert json.loads(text) == {"command": "arn", "arns": {"slim": SLIM, "python3.13-arm64": BUNDLED}}
 
 
+@pytest.fixture
+def shared(checkout: Checkout) -> Checkout:
+    """A checkout that has published the slim layer of one region in two accounts."""
+    other = entry("slim", "us-east-1", 2)
+    other |= {"account": "210987654321", "arn": other["arn"].replace("123456789012", "210987654321")}
+    path = checkout.root / "layer-manifest.json"
+    path.write_text(json.dumps(MANIFEST | {"published": [*ENTRIES, other]}))
+    return checkout
+
+
+def test_the_account_has_to_be_chosen_if_there_are_several(shared: Checkout) -> None:
+    for words in ([], ["--variant", "slim"]):
+        assert shared.refusal("arn", "--region", "us-east-1", *words) == (
+            "several accounts have published in us-east-1, choose one with --account: 123456789012, 210987654321"
+        )
+    assert shared.build("arn", "--region", "us-east-1", "--account", "210987654321").endswith(
+        f":210987654321:layer:{NAME}:2\n"
+    )
+    assert shared.build("arn", "--region", "eu-central-1", "--variant", "slim") == f"{SLIM}\n"
+
+
+def test_an_account_that_has_published_nothing_is_an_error(checkout: Checkout) -> None:
+    assert checkout.refusal("arn", "--region", "us-east-1", "--account", "210987654321") == (
+        "layer-manifest.json lists nothing published in us-east-1 for the layer by the account 210987654321: "
+        "publish it with ./build.sh publish"
+    )
+
+
 def test_a_region_without_the_layer_is_an_error_that_lists_the_others(checkout: Checkout) -> None:
     assert checkout.refusal("arn", "--region", "eu-west-1") == (
         "layer-manifest.json lists nothing published in eu-west-1 for the layer: "
         "it is published in eu-central-1, us-east-1"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "reason"),
+    [
+        (["--region", "eu-west-1"], 1, "nothing published in eu-west-1"),
+        (["--region", "eu-west-1", "--variant", "x"], 2, "--variant 'x' is unknown"),
+        ([], 2, "--region"),
+    ],
+)
+def test_an_error_is_one_json_object(checkout: Checkout, words: list[str], status: int, reason: str) -> None:
+    done = checkout.run("arn", *words, "--json")
+    value = json.loads(done.stdout)
+    assert (done.returncode, value["command"]) == (status, "arn")
+    assert reason in value["error"] and value["error"] in done.stderr
 
 
 def test_an_unknown_variant_is_wrong_usage(checkout: Checkout) -> None:
@@ -92,6 +136,10 @@ def test_a_region_is_required(checkout: Checkout) -> None:
 def test_the_committed_page_is_the_one_that_the_generator_writes() -> None:
     written = published.page(manifest.load(ROOT / manifest.FILE_NAME))
     assert (ROOT / published.PAGE).read_bytes() == written, "run ./build.sh layers-page"
+
+
+def test_the_prose_of_the_page_has_no_backslash() -> None:
+    assert "\\" not in documents.prose(published.PAGE)
 
 
 def test_the_command_writes_the_page(checkout: Checkout) -> None:

@@ -54,7 +54,7 @@ _PUBLISHED_KEYS: dict[str, type] = {
     "sharedWith": list,
 }
 _SIGNED_KEYS: dict[str, type] = {"signedSha256": str, "signedSize": int, "signingProfileVersion": str}
-_OPTIONAL_PUBLISHED_KEYS: dict[str, type] = {**_SIGNED_KEYS, "bundled": str}
+_OPTIONAL_PUBLISHED_KEYS: dict[str, type] = {**_SIGNED_KEYS, "bundled": str, "libraries": str}
 _JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string", int: "an integer"}
 
 # AWS Lambda API Reference, API_PublishLayerVersion: lengths in characters, and the number of CompatibleRuntimes.
@@ -115,6 +115,7 @@ class Published:
         signedSha256, signedSize: of the zip that AWS Signer has made of it; empty and 0 if the version is not signed.
         signingProfileVersion: the ARN of the version of the signing profile.
         bundled: the CPython in the zip and the name of its build, as in `INTERPRETERS`; empty if unknown.
+        libraries: the libraries in that CPython whose versions are known, such as `openssl 3.5.7, zlib 1.3.2`.
     """
 
     variant: str
@@ -130,6 +131,12 @@ class Published:
     signedSize: int = 0
     signingProfileVersion: str = ""
     bundled: str = ""
+    libraries: str = ""
+
+    @property
+    def library_versions(self) -> dict[str, str]:
+        """The versions of the libraries in its CPython, by name."""
+        return dict(pair for each in self.libraries.split(", ") if len(pair := each.split(" ")) == 2)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -217,6 +224,11 @@ class Manifest:
         """The Python versions of the compatible managed runtimes, such as 3.12."""
         matches = map(_MANAGED_PYTHON.fullmatch, self.compatible_runtimes)
         return tuple(match[1] for match in matches if match)
+
+
+def is_version(text: str) -> bool:
+    """Return whether `text` is a semantic version."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def load(path: Path) -> Manifest:
@@ -326,7 +338,7 @@ def _published(value: Any, where: str) -> Published:
     fields = _fields(value, _PUBLISHED_KEYS, where, _OPTIONAL_PUBLISHED_KEYS)
     entry = Published(**(fields | {"sharedWith": _strings(fields, "sharedWith")}))
     _check_entry(entry, where)
-    if not _VERSION.fullmatch(entry.version):
+    if not is_version(entry.version):
         _refuse(f"{where}version {entry.version!r} must be a semantic version, such as 1.2.3")
     return entry
 
@@ -355,7 +367,7 @@ def _check_entry(entry: Published, where: str) -> None:
 def _check_identity(manifest: Manifest) -> None:
     if not _NAME.fullmatch(manifest.name):
         _refuse(f"name {manifest.name!r} must be 1 to 140 of the characters a-z A-Z 0-9 - _")
-    if not _VERSION.fullmatch(manifest.version):
+    if not is_version(manifest.version):
         _refuse(f"version {manifest.version!r} must be a semantic version, such as 1.2.3")
     if len(manifest.description) > _MAX_DESCRIPTION:
         _refuse(f"description has {len(manifest.description)} characters, the limit is {_MAX_DESCRIPTION}")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tools.common.archives import open_zip
 from tools.common.errors import ToolError
 from tools.common.paths import read, shown
 from tools.fleet.commands.interface import Context
+from tools.packaging.interpreter.compatibility import PREFIX
 from tools.packaging.manifest import Manifest, Variant
+from tools.packaging.release.libraries import linked
 from tools.packaging.zips.output import INTERPRETERS_NAME
 
+_CPYTHON = f"{posixpath.basename(PREFIX)}/"
+_PROGRAM = re.compile(r"/bin/|\.so\b")
 _SMALL_BYTES = 1_000_000  # more than any file of the layer itself has
 
 
@@ -37,6 +44,19 @@ class BuiltLayer:
     def sha256(self) -> str:
         """SHA-256 in hexadecimal, as in `SHA256SUMS`."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def libraries(self) -> str:
+        """The libraries in the bundled CPython, as in `Published.libraries`; empty for the slim layer."""
+        with open_zip(self.data, "build it again with ./build.sh", self.variant.zip_name) as archive:
+            files = {
+                member.path.removeprefix(_CPYTHON): archive.read(member)
+                for member in archive.files
+                if member.path.startswith(_CPYTHON) and _PROGRAM.search(member.path)
+            }
+        python = self.variant.name.removeprefix("python").partition("-")[0]
+        found = linked(files, python, is_standalone=False) if files else ()
+        return ", ".join(f"{each.library.name} {each.version}" for each in found if each.version)
 
 
 def read_layer(context: Context, variant: Variant, folder: Path, dry_run: bool) -> BuiltLayer:

@@ -337,6 +337,7 @@ class Publisher:
             signedSize=info.size if is_signed else 0,
             signingProfileVersion=info.signing_profile if is_signed else "",
             bundled=built.bundled,
+            libraries=built.libraries,
         )
 
     def _share(self, version: LayerVersion, grantees: Sequence[str]) -> None:

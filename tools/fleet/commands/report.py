@@ -24,7 +24,7 @@ from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.summary import append_summary
 from tools.fleet.rollout.target_version import project_layers, published
-from tools.packaging.manifest import Manifest, Pin
+from tools.packaging.manifest import Manifest, Pin, Published
 
 PROBLEM_OF = {
     "behind": "outdated",
@@ -191,20 +191,38 @@ _BUNDLED = re.compile(r"CPython (?P<version>3\.\d+\.\d+), (python-build-standalo
 
 
 def outdated_bundles(manifest: Manifest) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Return the problem of each published version whose CPython is older than the pinned one, by ARN.
+    """Return the problem of each published version whose CPython is outdated, by ARN.
 
-    python-build-standalone links OpenSSL and the other libraries into its CPython. So an older build of the same
-    CPython is outdated too.
+    It is older than the pinned one; it is an older build of it, and python-build-standalone links OpenSSL and the other
+    libraries into its CPython; or its OpenSSL is older than that of another published version.
     """
     pins = {f"python{pin.python}-{pin.architecture}": pin for pin in manifest.pins}
+    newest: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for version in filter(None, map(_openssl, manifest.published)):
+        newest[version[:2]] = max(version, newest.get(version[:2], version))
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for entry in manifest.published:
-        pin, match = pins.get(entry.variant), _BUNDLED.fullmatch(entry.bundled)
+        pin, match, openssl = pins.get(entry.variant), _BUNDLED.fullmatch(entry.bundled), _openssl(entry)
+        has = f" with OpenSSL {_text(openssl)}" if openssl else ""
+        detail = ""
         if pin and match and _is_older(match["version"], match["release"], pin):
             built = f" of {match['release']}" if match["release"] else ""
-            detail = f"CPython {match['version']}{built}, pinned: {pin.version} of {pin.release}"
+            detail = f"CPython {match['version']}{built}{has}, pinned: {pin.version} of {pin.release}"
+        elif openssl and openssl < newest[openssl[:2]]:
+            detail = f"OpenSSL {_text(openssl)}, in another published layer: {_text(newest[openssl[:2]])}"
+        if detail:
             found[entry.arn] = (("outdated bundle", detail),)
     return found
+
+
+def _openssl(entry: Published) -> tuple[int, ...]:
+    """Return the version of the OpenSSL in a published version; empty if it is not known."""
+    text = entry.library_versions.get("openssl", "")
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)+", text) else ()
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _is_older(version: str, release: str | None, pin: Pin) -> bool:

@@ -3,10 +3,12 @@
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tools.common import cli
 from tools.common.cli import Parser
+from tools.common.errors import ToolError
 from tools.common.lambda_facts import LIMITS, Limits
 from tools.common.output import Output
 from tools.common.paths import ROOT, shown, write_atomically
@@ -29,12 +31,16 @@ def main(arguments: Sequence[str], root: Path = ROOT, limits: Limits = LIMITS) -
         root: the checkout.
         limits: those of AWS Lambda.
     """
-    options = _parser(root).parse_args(arguments)
+    output = Output("--json" in arguments)  # before the arguments are read, because they can be wrong
+    parser = _parser(root, output)
+    parser.on_error = partial(output.error, next(iter(arguments), ""))  # arguments that no command recognizes
+    options = parser.parse_args(arguments)
     command: Command = options.command
     return cli.run(_PROGRAM, lambda: command(options, root, limits))
 
 
-def _parser(root: Path) -> Parser:
+def _parser(root: Path, output: Output) -> Parser:
+    """Return the parser of all commands. Wrong usage goes to `output`, too."""
     parser = Parser(prog=_PROGRAM, add_help=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -42,15 +48,17 @@ def _parser(root: Path) -> Parser:
         name: str, command: Command, description: str, status: str = _EXIT_STATUS
     ) -> argparse.ArgumentParser:
         program = f"{_PROGRAM} {name}"
-        each: argparse.ArgumentParser = commands.add_parser(name, prog=program, description=description, epilog=status)
+        each: Parser = commands.add_parser(name, prog=program, description=description, epilog=status)
         each.set_defaults(command=command)
+        each.on_error = partial(output.error, name)
         return each
 
     _add_release(add_command, root)
     _add_verify_build(add_command)
-    arn = add_command("arn", _arn, "Print the ARN of the published layer versions of one region.")
+    arn = add_command("arn", _arn, "Print the ARN of the published layer version of each variant in one region.")
     arn.add_argument("--region", metavar="R", required=True, help="such as eu-central-1")
     arn.add_argument("--variant", metavar="NAME", help="print the ARN of this variant alone, such as slim")
+    arn.add_argument("--account", metavar="ID", help="the account that has published them, if there are several")
     arn.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     add_command("layers-page", _layers_page, f"Write {published.PAGE} from layer-manifest.json.")
     return parser
@@ -63,7 +71,7 @@ def _add_release(add_command: Callable[..., argparse.ArgumentParser], root: Path
         "for the version, and every supported Python and pinned archive must be available."
     )
     each = add_command("release", _release, text)
-    each.add_argument("version", metavar="VERSION", help="that of layer-manifest.json, such as 1.2.3")
+    each.add_argument("version", metavar="VERSION", type=_version, help="that of layer-manifest.json, such as 1.2.3")
     each.add_argument("-n", "--dry-run", action="store_true", help="check and build everything, and write nothing")
     each.add_argument(
         "-o", "--output", metavar="DIR", type=_folder, default=root / "dist", help="write to DIR (default: dist/)"
@@ -80,6 +88,12 @@ def _add_verify_build(add_command: Callable[..., argparse.ArgumentParser]) -> No
     each.add_argument("zip", metavar="ZIP", type=Path, help="the zip of a release, under its own name")
     default = f"{provenance.FILE_NAME} beside the zip"
     each.add_argument("--provenance", metavar="FILE", type=Path, help=f"the provenance (default: {default})")
+
+
+def _version(text: str) -> str:
+    if not manifests.is_version(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version, such as 1.2.3")
+    return text
 
 
 def _folder(text: str) -> Path:
@@ -117,8 +131,13 @@ def _verify_build(options: argparse.Namespace, root: Path, limits: Limits) -> in
 
 
 def _arn(options: argparse.Namespace, root: Path, limits: Limits) -> int:
-    entries = published.arns(_manifest(root), options.region, options.variant)
-    Output(options.json).result(
+    output = Output(options.json)
+    try:
+        entries = published.arns(_manifest(root), options.region, options.variant, options.account)
+    except ToolError as error:
+        output.error("arn", str(error))
+        raise
+    output.result(
         lambda: {"command": "arn", "arns": {entry.variant: entry.arn for entry in entries}},
         lambda: [entry.arn if options.variant else f"{entry.variant}  {entry.arn}" for entry in entries],
     )

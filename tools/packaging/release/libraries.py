@@ -5,7 +5,8 @@ versions are therefore read in the program, where a library has a string with it
 that python-build-standalone pins in `pythonbuild/downloads.py`. That file was last read at the commit of 2026-08-20;
 `PINNED_VERSIONS` has to follow it.
 
-Other builds of CPython contain their libraries as files below `lib/`, which are recognized by their names.
+Other builds of CPython contain their libraries as files in `lib/`. They are recognized by their names; one that is not
+is listed without a license.
 """
 
 import posixpath
@@ -22,13 +23,15 @@ PINNED_VERSIONS = {"libedit": "20240808-3.1", "libffi": "3.4.8", "libuuid": "1.0
 # library is that of the package without its epoch and revision.
 _PACKAGE_NOTE = re.compile(rb'\{"type":"[^{}]*?"version":"(?:\d+:)?([^"-]+)')
 
+_FILE_NAME = re.compile(r"lib(?!python3).+\.so(\..+)?")
+
 
 @dataclass(frozen=True)
 class Library:
     """A library that builds of CPython contain.
 
     Args:
-        license: an expression of SPDX identifiers.
+        license: an expression of SPDX identifiers; empty if it is not known.
         cpe: vendor and product in the CPE dictionary of NIST; empty if it has no entry.
         version: matches the version in a program into which the library is linked, or in its own file.
         file: matches the name of its file, where it is a file of its own.
@@ -52,7 +55,9 @@ LIBRARIES = (
     _library("bzip2", "bzip2-1.0.6", "bzip:bzip2", rb"\0(\d\.\d\.\d), \d+-[A-Z][a-z]{2}-\d{4}\0", r"libbz2\.so.*"),
     _library("expat", "MIT", "libexpat_project:libexpat", rb"expat_(\d+\.\d+\.\d+)\0", r"libexpat\.so.*"),
     _library(
-        "glibc", "LGPL-2.1-or-later", "gnu:glibc", rb"stable release version (\d+\.\d+)", r"libc\.so\.6", since=None
+        *("glibc", "LGPL-2.1-or-later", "gnu:glibc", rb"stable release version (\d+\.\d+)"),
+        r"lib(c|m|mvec|dl|pthread|rt|util|resolv|anl|nss_\w+)\.so\..*|ld-linux-.*",
+        since=None,
     ),
     _library("libedit", "BSD-3-Clause", "", b"", r"libedit\.so.*"),
     _library("libffi", "MIT", "libffi_project:libffi", b"", r"libffi\.so.*"),
@@ -60,7 +65,7 @@ LIBRARIES = (
     _library("libuuid", "BSD-3-Clause", "", b"", r"libuuid\.so.*"),
     _library("mpdecimal", "BSD-2-Clause", "", rb"\0((?:2\.5|4\.\d)\.\d)\0", r"libmpdec\.so.*"),
     _library("ncurses", "X11", "gnu:ncurses", rb"ncurses (\d\.\d\.\d{8})", r"libncursesw?\.so.*|libtinfow?\.so.*"),
-    _library("openssl", "Apache-2.0", "openssl:openssl", rb"OpenSSL (3\.\d+\.\d+) \d", r"lib(crypto|ssl)\.so.*"),
+    _library("openssl", "Apache-2.0", "openssl:openssl", rb"OpenSSL ([3-9]\.\d+\.\d+) \d", r"lib(crypto|ssl)\.so.*"),
     # Not below 3.40: the program contains the version of CPython in the same form.
     _library("sqlite", "blessing", "sqlite:sqlite", rb"\0(3\.[4-9]\d\.\d+)\0", r"libsqlite3\.so.*"),
     _library("xz", "0BSD", "tukaani:xz", rb"\0(5\.[2-9]\.\d+)\0", r"liblzma\.so.*"),
@@ -102,6 +107,19 @@ def linked(files: Mapping[str, bytes], python: str, is_standalone: bool) -> Iter
         elif is_standalone and library.since and library.since <= release:
             pinned = PINNED_VERSIONS.get(library.name)
             yield Linked(library, pinned, is_file=False, is_pinned=pinned is not None)
+    yield from _unknown(programs)
+
+
+def _unknown(programs: Mapping[str, bytes]) -> Iterator[Linked]:
+    """Yield the libraries that are none of `LIBRARIES`."""
+    others = {
+        name.partition(".so")[0]: data
+        for name, data in sorted(programs.items())
+        if _FILE_NAME.fullmatch(name) and not any(library.file.fullmatch(name) for library in LIBRARIES)
+    }
+    for name, data in others.items():
+        library = Library(name, "", "", None, _FILE_NAME)
+        yield Linked(library, _version_of_package({name: data}), is_file=True)
 
 
 def _version(library: Library, programs: Mapping[str, bytes]) -> str | None:

@@ -9,28 +9,36 @@ from tools.packaging.manifest import PUBLIC, Manifest, Published
 PAGE = "docs/layers.md"
 
 
-def arns(manifest: Manifest, region: str, variant: str | None) -> list[Published]:
-    """Return the published versions in `region`, in the order of the variants.
+def arns(manifest: Manifest, region: str, variant: str | None, account: str | None = None) -> list[Published]:
+    """Return the published version of each variant in `region`, in the order of the variants.
 
     Args:
         variant: the name of one variant (None: all of them).
+        account: that has published them (None: any).
 
     Raises:
         UsageError: there is no such variant.
-        PackagingError: nothing is published there.
+        PackagingError: nothing is published there, or several accounts have published a variant there.
     """
     names = [each.name for each in manifest.variants]
     known = [*names, *sorted({entry.variant for entry in manifest.published} - set(names))]
     if variant is not None and variant not in known:
         raise UsageError(f"--variant {variant!r} is unknown, use one of {', '.join(known)}")
-    entries = [entry for entry in manifest.published if entry.region == region]
-    found = [entry for entry in entries if variant in (None, entry.variant)]
+    entries = [
+        entry for entry in manifest.published if variant in (None, entry.variant) and account in (None, entry.account)
+    ]
+    found = [entry for entry in entries if entry.region == region]
     if not found:
-        regions = sorted({entry.region for entry in manifest.published if variant in (None, entry.variant)})
+        regions = sorted({entry.region for entry in entries})
         where = f"it is published in {', '.join(regions)}" if regions else "publish it with ./build.sh publish"
-        what = f"the variant {variant}" if variant else "the layer"
+        what = (f"the variant {variant}" if variant else "the layer") + (
+            f" by the account {account}" if account else ""
+        )
         raise PackagingError(f"layer-manifest.json lists nothing published in {region} for {what}: {where}")
-    return sorted(found, key=lambda entry: (known.index(entry.variant), entry.account))
+    if len({entry.variant for entry in found}) < len(found):
+        accounts = ", ".join(sorted({entry.account for entry in found}))
+        raise PackagingError(f"several accounts have published in {region}, choose one with --account: {accounts}")
+    return sorted(found, key=lambda entry: known.index(entry.variant))
 
 
 def page(manifest: Manifest) -> bytes:
@@ -53,7 +61,10 @@ _ARNS = """\
 
 ```sh
 ./build.sh arn --region eu-central-1 --variant slim
-```"""
+```
+
+The tables contain the newest published version of each variant. Older versions remain, unless `prune` deletes them;
+their ARNs are in the history of this page."""
 
 _PARAMETERS = """\
 ## The latest version
@@ -69,14 +80,14 @@ aws ssm get-parameter --name /layers/streaming/slim/latest --query Parameter.Val
 In a template of CloudFormation, `{{resolve:ssm:/layers/streaming/slim/latest}}` is the same ARN, read at each
 deployment. Other accounts cannot read these parameters unless they are shared; use the ARN of a version there."""
 
-_CHECKS = r"""\
+_CHECKS = r"""
 ## How to verify a layer
 
 The SHA-256 in the tables is that of the zip of a release. Lambda reports that of its copy, in base64:
 
 ```sh
 LAYER=$(./build.sh arn --region eu-central-1 --variant slim)
-aws lambda get-layer-version --layer-name "${LAYER%:*}" --version-number "${LAYER##*:}" \
+aws lambda get-layer-version --region eu-central-1 --layer-name "${LAYER%:*}" --version-number "${LAYER##*:}" \
   --query Content.CodeSha256 --output text | base64 -d | od -An -v -tx1 | tr -d ' \n'
 ```
 
@@ -107,11 +118,20 @@ def _tables(manifest: Manifest) -> Iterator[str]:
         entries = [entry for entry in manifest.published if entry.variant == variant]
         rows = map(_row, sorted(entries, key=lambda entry: entry.place))
         head = ["| region | version | ARN | shared with | SHA-256 of the zip |", "|---|---|---|---|---|"]
-        yield "\n".join([f"### {variant}", "", *head, *rows, *_signed(entries)])
+        yield "\n".join([f"### {variant}", "", *head, *rows, *_bundled(entries), *_signed(entries)])
+
+
+def _bundled(entries: Sequence[Published]) -> Iterator[str]:
+    """Yield a second table, about what a self-contained layer contains."""
+    known = [entry for entry in entries if entry.bundled or entry.libraries]
+    if known:
+        yield from ("", "| region | interpreter | libraries |", "|---|---|---|")
+    for entry in sorted(known, key=lambda entry: entry.place):
+        yield f"| {entry.region} | {entry.bundled or '-'} | {entry.libraries or '-'} |"
 
 
 def _signed(entries: Sequence[Published]) -> Iterator[str]:
-    """Yield a second table, about the versions that are signed."""
+    """Yield another table, about the versions that are signed."""
     signed = [entry for entry in entries if entry.signedSha256]
     if signed:
         yield from ("", "| region | signed by | SHA-256 after signing |", "|---|---|---|")
