@@ -30,9 +30,10 @@ def raising(error: BaseException) -> Callable[[], int]:
         (PermissionError(13, "Permission denied", "dist"), 1, "build.sh: error: dist: Permission denied\n"),
         (OSError(28, "No space left on device"), 1, "build.sh: error: No space left on device\n"),
         (ToolError("no https://u:p@h/a?X-Amz-Signature=1 here"), 1, "build.sh: error: no https://h/a here\n"),
+        (ToolError("no \x1b[2J and \u202e here"), 1, "build.sh: error: no \\x1b[2J and \\u202e here\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
-    ids=["error", "lines", "usage", "file", "system", "secrets", "interrupt"],
+    ids=["error", "lines", "usage", "file", "system", "secrets", "terminal", "interrupt"],
 )
 def test_each_error_is_one_line_and_a_status(
     capsys: pytest.CaptureFixture[str], error: BaseException, status: int, line: str

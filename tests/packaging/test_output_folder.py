@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from support.checkout import ENVIRONMENT, Checkout
 
+from tools.common.errors import ToolError
+from tools.packaging.zips import output
+
 
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
@@ -96,3 +99,9 @@ def test_a_full_disk_leaves_the_last_build(checkout: Checkout, folder: Path) -> 
 
 def test_an_output_folder_that_cannot_be_created_is_one_line(checkout: Checkout) -> None:
     assert checkout.refusal("-o", "/proc/out").startswith("cannot create the folder /proc/out: ")
+
+
+def test_a_failure_leaves_no_new_folder(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="File name too long"):
+        output.write_files(tmp_path / "new", {"a": b"", "b" * 300: b""})
+    assert list(tmp_path.iterdir()) == []

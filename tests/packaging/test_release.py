@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import io
 import json
@@ -15,14 +16,16 @@ from typing import Any
 
 import pytest
 from support import debian_stand_ins
-from support.built_zips import FILES, Pythons, contents, pycs
+from support.built_zips import FILES, THIS_VERSION, Pythons, contents, pycs
+from support.checkout import ROOT
 from support.fake_cpython import ELSEWHERE, HERE, NAMES, PATCH, VERSION
 from support.package_environments import SBOM
 from support.release_checkout import CHANGES, NAME, RELEASED, Release
 
 from tools.common.errors import ToolError
 from tools.packaging import PackagingError
-from tools.packaging.release import changelog, comparison
+from tools.packaging import manifest as manifests
+from tools.packaging.release import changelog, comparison, notes
 
 LAYERS = ["layer-slim.zip", *(f"layer-python{VERSION}-{NAMES[machine]}.zip" for machine in (HERE, ELSEWHERE))]
 ZIPS = [*LAYERS, "function.zip"]
@@ -119,6 +122,31 @@ def test_a_dry_run_builds_everything_and_writes_nothing(ready: Release) -> None:
     assert ready.checkout.files() == before
 
 
+def test_files_that_git_ignores_are_in_no_zip(ready: Release, release: Release) -> None:
+    ready.write(".git/info/exclude", "*.log\n")
+    ready.write("function/debug.log", "secret")
+    ready.edit_manifest(
+        compatibleRuntimes=[f"python{THIS_VERSION}"],
+        selfContained={"compatibleRuntimes": ["provided.al2023"], "interpreters": []},
+    )
+    ready.commit()
+    done = ready.run("release", RELEASED, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sha256(release.dist / "function.zip") in done.stdout
+
+
+def test_links_of_the_changelog_lead_to_the_files_of_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "See [a](docs/a.md#b), [c](https://example.com/c) and [d](#e)."
+    section = changelog.Section("1.2.3", datetime.date(2026, 11, 28), text)
+    manifest = manifests.load(ROOT / manifests.FILE_NAME)
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    assert text in notes.notes(manifest, section, {}, {}).decode()
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
+    linked = text.replace("(docs", "(https://github.com/owner/name/blob/v1.2.3/docs")
+    assert linked in notes.notes(manifest, section, {}, {}).decode()
+
+
 # What is refused
 
 
@@ -149,6 +177,19 @@ def test_another_version_than_that_of_the_manifest_is_refused(ready: Release) ->
         first == f"layer-manifest.json has the version {RELEASED}: set the version of the release there and in layer/"
     )
     assert second == "CHANGELOG.md has no section 9.9.9: add the heading '## 9.9.9 - YYYY-MM-DD'"
+
+
+@pytest.mark.parametrize("version", ["", "v0.1.0", "0.1"])
+def test_what_is_no_version_is_wrong_usage(ready: Release, version: str) -> None:
+    done = ready.run("release", version)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{version!r} is not a version, such as 1.2.3" in done.stderr
+
+
+def test_a_function_that_cannot_be_packed_is_refused(ready: Release) -> None:
+    ready.write("function/script.sh", "#!/bin/sh\r\n")
+    ready.commit()
+    assert refusal(ready) == ["function/script.sh is a script with CRLF line ends: save it with LF"]
 
 
 def test_a_file_of_the_layer_with_another_version_is_refused(ready: Release) -> None:
@@ -196,6 +237,11 @@ def test_pages_that_name_another_version_or_lack_what_is_published_are_refused(r
         f"docs/page.md names {NAME} 0.0.9: replace it by {RELEASED}",
         "docs/layers.md differs from layer-manifest.json: run ./build.sh layers-page",
     ]
+
+
+def test_an_output_folder_in_the_function_is_refused(ready: Release) -> None:
+    [problem] = refusal(ready, RELEASED, "-o", "function/dist")
+    assert problem.startswith("function and the output function/dist overlap")
 
 
 def test_a_tag_of_the_version_at_another_commit_is_refused(ready: Release) -> None:
@@ -289,6 +335,19 @@ def test_our_files_have_our_license_and_those_of_the_interpreter_none(release: R
     for path in ("runtime.py", "cpython/VARIANT"):
         assert (concluded[path], stated[path]) == ("Apache-2.0", [{"license": {"id": "Apache-2.0"}}])
     assert (concluded["cpython/bin/python3"], stated["cpython/bin/python3"]) == ("NOASSERTION", None)
+
+
+def test_spdx_distinguishes_programs_and_bytecode_from_sources_and_text(release: Release) -> None:
+    files = document(release, BUNDLED.replace(".zip", ".spdx.json"))["files"]
+    types = {file["fileName"].removeprefix("./"): file["fileTypes"] for file in files}
+    expected = {
+        "cpython/bin/python3": "BINARY",
+        "bootstrap": "SOURCE",
+        "runtime.py": "SOURCE",
+        "cpython/VARIANT": "TEXT",
+    }
+    assert {path: types[path] for path in expected} == {path: [kind] for path, kind in expected.items()}
+    assert {types[path][0] for path in types if path.endswith((".pyc", ".so.3"))} == {"BINARY"}
 
 
 def test_identifiers_and_times_come_from_the_commit_and_the_zip(release: Release) -> None:
@@ -475,9 +534,28 @@ def test_bytes_that_another_zlib_has_compressed_are_equal_files(release: Release
 @pytest.mark.long
 def test_other_compressed_bytes_of_the_same_zlib_are_a_difference(release: Release, published: Path) -> None:
     recompressed(published / BUNDLED)
-    assert "the files are equal, but not their order, times, attributes or compression" in report(
-        release, published / BUNDLED
-    )
+    text = report(release, published / BUNDLED)
+    assert "the files and their headers are equal, but other bytes of the zips are not" in text
+
+
+def test_nothing_in_a_zip_controls_the_terminal(release: Release, published: Path) -> None:
+    path = published / "function.zip"
+    changed(path, **{"\x1b[2J.py": b"", "lambda_function.py": b"\x1b]0;title\x07\n\xe2\x80\xae\n"})
+    text = report(release, path)
+    assert r"additional \x1b[2J.py" in text and r"-\x1b]0;title\x07" in text and r"-\u202e" in text
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_another_order_is_described(release: Release, published: Path) -> None:
+    path = published / "layer-slim.zip"
+    with zipfile.ZipFile(path) as archive:
+        entries = [(info, archive.read(info)) for info in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, data in reversed(entries):
+            archive.writestr(info, data)
+    text = report(release, path)
+    first, last = entries[0][0].filename, entries[-1][0].filename
+    assert f"the files are equal, but the zips are not:\n  order: {last} is in the place of {first}\n" in text
 
 
 def in_memory(entries: dict[str, bytes], *when: int) -> bytes:
@@ -491,10 +569,11 @@ def in_memory(entries: dict[str, bytes], *when: int) -> bytes:
     return buffer.getvalue()
 
 
-def compared(given: bytes, rebuilt: bytes) -> tuple[list[str], bool]:
-    """The differences between two zips, and whether everything besides the compressed bytes is equal."""
-    one, other = comparison.files("a.zip", given), comparison.files("b.zip", rebuilt)
-    return comparison.differences(one, other), comparison.has_equal_headers(one, other)
+def compared(given: bytes, rebuilt: bytes) -> tuple[list[str], list[str]]:
+    """The differences between the files of two zips, and those between their headers."""
+    one, other = comparison.parse("a.zip", given), comparison.parse("b.zip", rebuilt)
+    different = comparison.differences(one, other)
+    return different, [] if different else comparison.other_differences(one, other)
 
 
 def test_missing_additional_and_binary_files_are_listed() -> None:
@@ -521,27 +600,67 @@ def test_long_differences_are_shortened() -> None:
     assert len(lines) < 600
 
 
+@pytest.mark.parametrize(("given", "rebuilt"), [(b"a\r\nb\r\n", b"a\nb\n"), (b"a\nb", b"a\nb\n")])
+def test_a_difference_of_the_line_ends_alone_has_a_position(given: bytes, rebuilt: bytes) -> None:
+    lines, _ = compared(in_memory({"a.py": given}), in_memory({"a.py": rebuilt}))
+    position = next(place for place in range(4) if given[: place + 1] != rebuilt[: place + 1])
+    assert lines[3:] == [f"  the first different byte is at position {position}"]
+
+
+SAME = {"a.py": b"", "b.py": b""}
+
+
 @pytest.mark.parametrize(
-    "other",
-    [in_memory({"b.py": b"", "a.py": b""}), in_memory({"a.py": b"", "b.py": b""}, 2026, 11, 28)],
-    ids=["order", "time"],
+    ("given", "line"),
+    [
+        (in_memory({"b.py": b"", "a.py": b""}), "order: b.py is in the place of a.py"),
+        (in_memory(SAME, 2026, 11, 28), "time of a.py: 2026-11-28 00:00:00, rebuilt: 1980-01-01 00:00:00"),
+        (b"#!/bin/sh\n" + in_memory(SAME), "bytes that belong to no file: 200, rebuilt: 190"),
+        (in_memory(SAME)[:-2] + b"\1\0!", "bytes that belong to no file: 191, rebuilt: 190"),
+    ],
+    ids=["order", "time", "bytes before", "comment"],
 )
-def test_another_order_and_another_time_are_a_difference_of_the_zips(other: bytes) -> None:
-    assert compared(in_memory({"a.py": b"", "b.py": b""}), other) == ([], False)
+def test_what_is_not_a_file_is_a_difference_of_the_zips(given: bytes, line: str) -> None:
+    lines, others = compared(given, in_memory(SAME))
+    assert lines == [] and line in others
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("compress_type", zipfile.ZIP_DEFLATED), ("extra", b"\1\2\0\0"), ("comment", b"x")]
+)
+def test_every_field_of_a_header_is_compared(field: str, value: object) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        info = zipfile.ZipInfo("a.py")
+        info.external_attr = 0o100644 << 16
+        setattr(info, field, value)
+        archive.writestr(info, b"")
+    _, others = compared(buffer.getvalue(), in_memory({"a.py": b""}))
+    assert any(" of a.py: " in line for line in others)
 
 
 def test_a_path_that_a_zip_contains_twice_is_an_error() -> None:
     twice = in_memory({"a.py": b"1", "b.py": b"2"}).replace(b"b.py", b"a.py")
     with pytest.raises(ToolError, match=r"a\.zip contains a\.py twice"):
-        comparison.files("a.zip", twice)
+        comparison.parse("a.zip", twice)
+
+
+def with_interpreters(path: Path, value: Any) -> None:
+    """Write the provenance again with another value for the interpreters."""
+    text = json.loads(path.read_bytes())
+    text["predicate"]["buildDefinition"]["internalParameters"]["interpreters"] = value
+    path.write_text(json.dumps(text))
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda path: path.unlink(), "cannot read "),
+        (lambda path: path.unlink(), "; put the provenance.json of the release there, or use --provenance"),
         (lambda path: path.write_text("[]"), " is not the provenance of a release "),
         (lambda path: path.write_text("{"), " is not the provenance of a release "),
+        (lambda path: with_interpreters(path, []), " is not the provenance of a release "),
+        (lambda path: with_interpreters(path, {"layer-slim.zip": ["cpython-313"]}), " is not the provenance of a rel"),
+        (lambda path: with_interpreters(path, {"layer-slim.zip": {"cpython-313": 1}}), " is not the provenance of a r"),
         (
             lambda path: path.write_text(path.read_text().replace("layer-slim.zip", "x.zip")),
             " does not list layer-slim",
@@ -562,6 +681,16 @@ def test_a_commit_that_the_clone_does_not_have_is_an_error(release: Release, pub
     done = release.run("verify-build", published / "layer-slim.zip")
     assert done.returncode == 1
     assert f"this repository has no commit {'0' * 40}: fetch it with git" in done.stderr
+
+
+def test_a_checkout_without_git_cannot_build_again(ready: Release, published: Path) -> None:
+    (ready.root / ".git").rename(ready.root.parent / "git")
+    try:
+        done = ready.run("verify-build", published / "function.zip")
+    finally:
+        (ready.root.parent / "git").rename(ready.root / ".git")
+    assert done.returncode == 1
+    assert "not a git repository" in done.stderr and "has no commit" not in done.stderr
 
 
 @pytest.mark.long

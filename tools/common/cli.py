@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
-from tools.common.output import discard
+from tools.common.output import discard, escaped
 from tools.common.signals import INTERRUPTED
 from tools.common.urls import redact
 
@@ -65,4 +65,4 @@ def describe(error: ToolError | OSError) -> str:
 
 def _line(program: str, message: str) -> str:
     name = os.path.basename(program.split(" ")[0])
-    return f"{name}: error: {redact(' '.join(message.splitlines()))}\n"
+    return f"{name}: error: {escaped(redact(' '.join(message.splitlines())))}\n"

@@ -36,6 +36,14 @@ def shortened(names: Sequence[str], limit: int) -> str:
     return f"{', '.join(names[:limit])}{more}"
 
 
+def escaped(text: str) -> str:
+    """Return `text` without characters that move the cursor of a terminal or change the order of others."""
+    return "".join(
+        character if character.isprintable() or character == "\t" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def duration_text(seconds: float) -> str:
     """Return a duration such as `1 h 30 min`."""
     minutes, rest = divmod(round(seconds), 60)

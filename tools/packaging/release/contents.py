@@ -29,11 +29,7 @@ class FileHashes:
     sha1: str
     sha256: str
     is_ours: bool  # not of the bundled CPython
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether it is bytecode or a library; everything else in a layer is text."""
-        return self.path.endswith(".pyc") or ".so" in self.path
+    type: str  # SPDX 2.3, clause 8.3: BINARY, SOURCE or TEXT
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Component:
 
     Args:
         version: None if it is not known.
-        license: an expression of SPDX identifiers.
+        license: an expression of SPDX identifiers; empty if it is not known.
         url: from where it was downloaded, if that is known.
         sha256: of the download.
         is_static: a library that is linked into the program, and not a file of its own.
@@ -142,7 +138,13 @@ def function_contents(manifest: Manifest, zip_name: str, data: bytes, created: d
 def _hashed(path: str, data: bytes) -> FileHashes:
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     is_ours = path == VARIANT_FILE or not path.startswith(f"{FOLDER}/")
-    return FileHashes(path, sha1, hashlib.sha256(data).hexdigest(), is_ours)
+    return FileHashes(path, sha1, hashlib.sha256(data).hexdigest(), is_ours, _type(path, data))
+
+
+def _type(path: str, data: bytes) -> str:
+    if b"\0" in data:
+        return "BINARY"
+    return "SOURCE" if path.endswith(".py") or data.startswith(b"#!") else "TEXT"
 
 
 # --- The bundled CPython ----------------------------------------------------------------------------------------------

@@ -51,9 +51,10 @@ def _component(component: Component) -> dict[str, Any]:
         "bom-ref": component.name,
         "name": component.name,
         "description": component.comment,
-        "licenses": _licenses(component.license),
         "purl": component.purl,
     }
+    if component.license:
+        value["licenses"] = _licenses(component.license)
     if component.version:
         value["version"] = component.version
     if component.cpe:

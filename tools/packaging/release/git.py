@@ -2,10 +2,11 @@
 
 import io
 import os
+import re
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ from pathlib import Path
 from tools.common.paths import shown
 from tools.common.urls import without_secrets
 from tools.packaging import PackagingError
+
+# As in git@example.com:owner/name.git (git-clone(1), "GIT URLS").
+_SCP_ADDRESS = re.compile(r"([^/@:]+@)?(?P<host>[^/@:]+):(?!/)(?P<path>.+)")
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,20 @@ def head(root: Path) -> Commit:
     Raises:
         PackagingError: `root` is not the top folder of a git repository, or git fails.
     """
-    top = _git(root, "rev-parse", "--show-toplevel").decode().strip()
-    if Path(top).resolve() != root.resolve():
-        raise PackagingError(f"{shown(root)} is not the top folder of a git repository: clone the repository")
-    name, seconds = _git(root, "show", "--no-patch", "--format=%H %ct", "HEAD").decode().split()
+    _check_top(root)
+    name, seconds = _git(root, "show", "--no-patch", "--no-show-signature", "--format=%H %ct", "HEAD").decode().split()
     return Commit(name, datetime.fromtimestamp(int(seconds), UTC))
+
+
+def _check_top(root: Path) -> None:
+    try:
+        top = _git(root, "rev-parse", "--show-toplevel").decode().removesuffix("\n")
+    except PackagingError as error:
+        if "not a git repository" not in str(error):
+            raise
+        raise PackagingError(f"{root} is not a git repository: clone the repository") from error
+    if Path(top).resolve() != root.resolve():
+        raise PackagingError(f"{root} is not the top folder of a git repository: clone the repository")
 
 
 def changes(root: Path) -> list[str]:
@@ -51,11 +64,13 @@ def commit_of_tag(root: Path, tag: str) -> str | None:
 
 
 def remote_url(root: Path) -> str | None:
-    """Return the URL of the remote `origin`, without credentials; None if there is none."""
+    """Return the URL of the remote `origin`, without credentials; None if there is none, or it is a folder."""
     if b"origin" not in _git(root, "remote").split():
         return None
     url = _git(root, "remote", "get-url", "origin").decode().strip()
-    return without_secrets(url) if "://" in url else None
+    if scp := _SCP_ADDRESS.fullmatch(url):
+        url = f"ssh://{scp['host']}/{scp['path']}"
+    return without_secrets(url) if "://" in url and not url.startswith("file:") else None
 
 
 @contextmanager
@@ -63,27 +78,33 @@ def exported(root: Path, commit: str) -> Iterator[Path]:
     """Yield a temporary folder with the files of `commit`.
 
     Raises:
-        PackagingError: the repository does not contain it.
+        PackagingError: `root` is not the top folder of a git repository, or the repository does not contain the commit.
     """
+    _check_top(root)
     try:
         _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     except PackagingError as error:
         raise PackagingError(f"this repository has no commit {commit}: fetch it with git, then try again") from error
-    archived = _git(root, "archive", "--format=tar", commit)
-    with tempfile.TemporaryDirectory(prefix="rebuild-") as name, tarfile.open(fileobj=io.BytesIO(archived)) as archive:
+    # The line ends of the repository, where the user has chosen others for checkouts.
+    settings = ("core.autocrlf=false", "core.eol=lf", "tar.umask=0022")
+    archived = _git(root, "archive", "--format=tar", commit, settings=settings)
+    with tempfile.TemporaryDirectory(prefix="commit-") as name, tarfile.open(fileobj=io.BytesIO(archived)) as archive:
         # Python 3.11.3 and earlier have no filters.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(name)
         yield Path(name)
 
 
-def _git(root: Path, *arguments: str) -> bytes:
-    """Run git at `root`. GIT_DIR and its kin are removed: a hook of another repository sets them."""
+def _git(root: Path, *arguments: str, settings: Iterable[str] = ()) -> bytes:
+    """Run git at `root`. GIT_DIR and its kin are removed: a hook of another repository sets them.
+
+    Objects that `git replace` puts in place of others are not used: a hash then stands for other content.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", root, *arguments],
-            env=environment | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+            ["git", "-C", root, *(word for each in settings for word in ("-c", each)), *arguments],
+            env=environment | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
         )

@@ -1,5 +1,7 @@
 """The release notes: the section of the changelog, and how to use and check the zips."""
 
+import os
+import re
 from collections.abc import Mapping
 
 from tools.packaging.manifest import Manifest
@@ -11,7 +13,7 @@ _VERIFY = """\
 ## Verify
 
 ```sh
-sha256sum --check SHA256SUMS
+sha256sum --check --ignore-missing SHA256SUMS
 ./build.sh verify-build layer-slim.zip
 ```
 
@@ -19,6 +21,7 @@ sha256sum --check SHA256SUMS
 `provenance.json` names, and compares every file. Each zip has an SBOM in SPDX 2.3 (`.spdx.json`) and in CycloneDX 1.6
 (`.cdx.json`).
 """
+_RELATIVE_LINK = re.compile(r"\]\((?![a-z]+:|#)")
 
 
 def notes(manifest: Manifest, section: Section, sizes: Mapping[str, int], sha256: Mapping[str, str]) -> bytes:
@@ -30,8 +33,19 @@ def notes(manifest: Manifest, section: Section, sizes: Mapping[str, int], sha256
     """
     rows = [f"| `{name}` | {_use(manifest, name)} | {sizes[name]:,} | `{sha256[name]}` |" for name in sorted(sizes)]
     table = ["| zip | for | bytes | SHA-256 |", "|---|---|--:|---|", *rows]
-    parts = [f"# {manifest.name} {manifest.version}", section.text, "## Zips", "\n".join(table), _VERIFY]
+    parts = [f"# {manifest.name} {manifest.version}", _linked(section), "## Zips", "\n".join(table), _VERIFY]
     return "\n\n".join(parts).encode()
+
+
+def _linked(section: Section) -> str:
+    """Return the changes with links that lead from the page of the release to the files of its tag.
+
+    In a workflow, that is: GitHub Actions, "Variables reference".
+    """
+    server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
+    if not (server and repository):
+        return section.text
+    return _RELATIVE_LINK.sub(f"]({server}/{repository}/blob/v{section.version}/", section.text)
 
 
 def _use(manifest: Manifest, zip_name: str) -> str:

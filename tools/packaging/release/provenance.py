@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.common.errors import ToolError
 from tools.common.paths import read, shown
 from tools.packaging import PackagingError
 from tools.packaging.manifest import Manifest, Pin
@@ -116,11 +117,14 @@ def load(path: Path) -> Provenance:
     """Read the statement at `path`.
 
     Raises:
-        ToolError: it cannot be read.
-        PackagingError: it is not a statement about a release.
+        PackagingError: it cannot be read, or is not a statement about a release.
     """
     try:
-        return _parsed(json.loads(read(path)))
+        text = read(path)
+    except ToolError as error:
+        raise PackagingError(f"{error}; put the {FILE_NAME} of the release there, or use --provenance") from error
+    try:
+        return _parsed(json.loads(text))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise PackagingError(
             f"{shown(path)} is not the provenance of a release ({error!r}): use the {FILE_NAME} that was published "
@@ -135,13 +139,20 @@ def _parsed(value: Any) -> Provenance:
     commit = _commit(definition["resolvedDependencies"])
     if not _COMMIT.fullmatch(commit):  # it becomes an argument of git
         raise ValueError(commit)
+    internal = definition["internalParameters"]
     return Provenance(
-        version=definition["externalParameters"]["version"],
+        version=str(definition["externalParameters"]["version"]),
         commit=commit,
-        sha256={subject["name"]: subject["digest"]["sha256"] for subject in value["subject"]},
-        interpreters=definition["internalParameters"]["interpreters"],
-        zlib=definition["internalParameters"]["zlib"],
+        sha256=_texts({subject["name"]: subject["digest"]["sha256"] for subject in value["subject"]}),
+        interpreters={name: _texts(values) for name, values in internal["interpreters"].items()},
+        zlib=str(internal["zlib"]),
     )
+
+
+def _texts(values: Any) -> dict[str, str]:
+    if not all(isinstance(text, str) for item in values.items() for text in item):
+        raise TypeError(values)
+    return dict(values)
 
 
 def _commit(dependencies: Sequence[Any]) -> str:

@@ -10,7 +10,7 @@ from tools.common.errors import ToolError
 from tools.common.lambda_facts import ARCHITECTURE_OF_MACHINE
 from tools.common.output import shortened
 from tools.common.paths import read, shown
-from tools.packaging import PackagingError
+from tools.packaging import PackagingError, builds
 from tools.packaging.builds import Sources
 from tools.packaging.interpreter import download
 from tools.packaging.manifest import FILE_NAME, Manifest, Pin
@@ -56,6 +56,7 @@ def check(sources: Sources, version: str) -> Release:
 
     problems += _version_problems(sources.manifest, version)
     collected(sources.layer_entries)  # each file of the layer has the version of the manifest
+    collected(lambda: builds.function_zip(sources.root / "function", sources.output, sources.limits))
     found: list[Section] = []
     collected(lambda: found.append(changelog.section(_changelog(sources.root), version)))
     commits: list[Commit] = []

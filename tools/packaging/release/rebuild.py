@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tools.common.output import escaped
 from tools.common.paths import read, shown
 from tools.packaging import PackagingError
 from tools.packaging.manifest import Manifest
@@ -22,6 +23,7 @@ from tools.packaging.release.provenance import Provenance
 from tools.packaging.zips import archive, output
 
 _CACHE_TAG = re.compile(r"cpython-(3)(\d+)")
+_OPTIONS_OF_BUILDS = (", or remove it from --bytecode", ", or fetch it another way and use --interpreter")
 _SELF_CONTAINED = re.compile(r"layer-python(3\.\d+)-(x86_64|arm64)\.zip")
 
 
@@ -52,7 +54,8 @@ def verify_build(root: Path, manifest: Manifest, path: Path, statement: Path) ->
     lines += _unlisted(path.name, data, made)
     lines += _other_inputs(made.interpreters.get(path.name, {}), here.get(path.name, {}))
     compared, is_equal = _compare(path.name, data, rebuilt, made)
-    return lines + compared, is_equal and hashlib.sha256(data).hexdigest() == made.sha256[path.name]
+    # Zip and statement can come from anywhere, so nothing in them may control the terminal.
+    return list(map(escaped, lines + compared)), is_equal and hashlib.sha256(data).hexdigest() == made.sha256[path.name]
 
 
 def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None:
@@ -63,7 +66,8 @@ def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2].removeprefix("build.sh: error: ")
-        reason = reason.removesuffix(", or remove it from --bytecode")  # an option of the build, not of this command
+        for advice in _OPTIONS_OF_BUILDS:
+            reason = reason.removesuffix(advice)
         raise PackagingError(f"{zip_name} cannot be built again: {reason or f'status {done.returncode}'}")
     if not (folder / zip_name).is_file():
         raise PackagingError(f"the build of commit {made.commit} writes no {zip_name}: check the provenance")
@@ -97,9 +101,13 @@ def _other_inputs(released: Mapping[str, str], here: Mapping[str, str]) -> Itera
 def _compare(zip_name: str, data: bytes, rebuilt: bytes, made: Provenance) -> tuple[list[str], bool]:
     if data == rebuilt:
         return [f"equal: both have the sha256 {hashlib.sha256(data).hexdigest()}"], True
-    given, again = comparison.files(zip_name, data), comparison.files(f"the rebuilt {zip_name}", rebuilt)
+    given, again = comparison.parse(zip_name, data), comparison.parse(f"the rebuilt {zip_name}", rebuilt)
     if different := comparison.differences(given, again):
         return different, False
-    if comparison.has_equal_headers(given, again) and made.zlib != archive.deflater():
+    if different := comparison.other_differences(given, again):
+        return ["the files are equal, but the zips are not:", *(f"  {line}" for line in different)], False
+    if again.is_deflated and made.zlib != archive.deflater():
         return [f"equal files: {made.zlib} compressed them to other bytes than {archive.deflater()} here"], True
-    return ["the files are equal, but not their order, times, attributes or compression in the zip"], False
+    return [
+        "the files and their headers are equal, but other bytes of the zips are not, such as the compressed ones"
+    ], False

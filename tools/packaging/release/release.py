@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from tools.common.lambda_facts import GLIBC
-from tools.common.paths import shown, write_all_atomically
-from tools.packaging import PackagingError, builds, self_contained
+from tools.common.paths import shown
+from tools.packaging import builds, self_contained
+from tools.packaging import manifest as manifests
 from tools.packaging.builds import Build, Sources
 from tools.packaging.manifest import Manifest
 from tools.packaging.release import cyclonedx, git, notes, provenance, readiness, spdx
@@ -40,13 +40,18 @@ def release(sources: Sources, version: str, dry_run: bool) -> list[str]:
         ToolError: something is missing, cannot be packed, or cannot be written.
     """
     checked = readiness.check(sources, version)
-    files = _files(sources, checked)
+    repository = git.remote_url(sources.root)
+    # From an export: a checkout can contain files that git ignores, and a build would pack them.
+    with git.exported(sources.root, checked.commit.hash) as root:
+        manifest = manifests.load(root / manifests.FILE_NAME)
+        exported = replace(sources, root=root, manifest=manifest, output=root / "dist")
+        files = _files(exported, checked, repository)
     if not dry_run:
-        _write(sources.output, files.all())
+        output.write_files(sources.output, files.all())
     return list(_report(sources, checked, files, "would write " if dry_run else ""))
 
 
-def _files(sources: Sources, release: Release) -> Files:
+def _files(sources: Sources, release: Release, repository: str | None) -> Files:
     zips: dict[str, bytes] = {}
     record = b""
     for build in _builds(sources):
@@ -65,7 +70,7 @@ def _files(sources: Sources, release: Release) -> Files:
         zlib=archive.deflater(),
     )
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sboms.items()}
-    statement = provenance.statement(sources.manifest, made, git.remote_url(sources.root), hashes)
+    statement = provenance.statement(sources.manifest, made, repository, hashes)
     text = notes.notes(sources.manifest, release.section, {name: len(data) for name, data in zips.items()}, sha256)
     lines = b"".join(sorted(record.splitlines(keepends=True)))
     return Files(zips, {**sboms, provenance.FILE_NAME: statement, notes.FILE_NAME: text}, lines)
@@ -92,14 +97,6 @@ def _contents(manifest: Manifest, zips: Mapping[str, bytes], release: Release) -
 
 def _sums(files: Mapping[str, bytes]) -> bytes:
     return "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())).encode()
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PackagingError(f"cannot create the folder {shown(folder)}: {error.strerror}") from error
-    write_all_atomically({folder / name: data for name, data in files.items()})
 
 
 def _report(sources: Sources, release: Release, files: Files, verb: str) -> Iterator[str]:

@@ -73,8 +73,8 @@ def _component(component: Component) -> dict[str, Any]:
         "primaryPackagePurpose": "LIBRARY",
         "downloadLocation": component.url or _NO_ASSERTION,
         "filesAnalyzed": False,
-        "licenseConcluded": component.license,
-        "licenseDeclared": component.license,
+        "licenseConcluded": component.license or _NO_ASSERTION,
+        "licenseDeclared": component.license or _NO_ASSERTION,
         "copyrightText": _NO_ASSERTION,
         "comment": component.comment,
         "externalRefs": references,
@@ -94,7 +94,7 @@ def _file(number: int, file: FileHashes, license: str) -> dict[str, Any]:
     return {
         "SPDXID": _file_id(number),
         "fileName": f"./{file.path}",
-        "fileTypes": ["BINARY" if file.is_binary else "TEXT"],
+        "fileTypes": [file.type],
         "checksums": [
             {"algorithm": "SHA1", "checksumValue": file.sha1},
             {"algorithm": "SHA256", "checksumValue": file.sha256},

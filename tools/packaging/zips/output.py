@@ -40,15 +40,20 @@ def write(folder: Path, zips: Mapping[str, bytes], record: bytes) -> None:
     """
     made_with = interpreters(folder, zips, record)
     files = {**zips, INTERPRETERS_NAME: made_with, SUMS_NAME: checksums(folder, zips)}
+    write_files(folder, {name: data for name, data in files.items() if data})
+    if not made_with:
+        (folder / INTERPRETERS_NAME).unlink(missing_ok=True)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files`, by name, into `folder`, in their order; raises as `write`, and then leaves no new folder."""
     exists = folder.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PackagingError(f"cannot create the folder {shown(folder)}: {error.strerror}") from error
     try:
-        write_all_atomically({folder / name: data for name, data in files.items() if data})
-        if not made_with:
-            (folder / INTERPRETERS_NAME).unlink(missing_ok=True)
+        write_all_atomically({folder / name: data for name, data in files.items()})
     finally:
         if not exists and not any(folder.iterdir()):
             folder.rmdir()
