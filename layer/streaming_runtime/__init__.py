@@ -69,6 +69,11 @@ class Terminated(SystemExit):
     """The environment is shutting down after a signal; `code` is 128 plus its number, like a shell's exit status."""
 
 
+# Of one system call. A signal that arrives just before it does not interrupt it, and the signal handler would not run
+# before the wait is over. The service kills the process half a second after SIGTERM.
+WAIT_MILLISECONDS = 200
+
+
 class RuntimeApiError(Exception):
     """The Runtime API is unusable; the environment has to end."""
 
@@ -282,7 +287,7 @@ class MinimalReport:
             message = message[: len(message) // 2]
 
     def trailer_body(self, request_id: str, limit: int) -> bytes:
-        return _base64(self.body(request_id, limit * 3 // 4))
+        return _base64(self.body(request_id, limit // 4 * 3))
 
     def xray_cause(self) -> bytes:
         return b""

@@ -9,12 +9,13 @@ What can go wrong:
   to other files by now.
 - asyncio closes an abandoned async generator in a task of the loop, which stands still between invocations. A proxy
   would keep its upstream open until the next one. So the loop runs on after each stream until these are closed.
+- A signal can arrive just before the loop waits in the kernel, which would not notice it. So no such wait is long.
 - The end of a loop can take forever. A task can refuse to be cancelled, and a thread of the default executor cannot be
   stopped at all; `asyncio.Runner.close` waits for both. The service would wait too, and then kill the process before
   `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
-from streaming_runtime import import_standard, load, summary_of_report
+from streaming_runtime import WAIT_MILLISECONDS, import_standard, load, summary_of_report
 from streaming_runtime.log import Descriptor, describe, duplicate_high
 
 TYPE_CHECKING = False
@@ -200,7 +201,16 @@ class EventLoop:
             move_descriptors(loop)
             self._loop = loop
             self._waker = Descriptor(loop._csock.fileno()) if hasattr(loop, "_csock") else None
+            self._wake(loop)
         return self._loop
+
+    def _wake(self, loop: "Any") -> None:
+        """Limit the time that the loop waits in one system call, so that signal handlers run.
+
+        The context is an empty one: a copy of the current one would keep the objects of an invocation.
+        """
+        context = import_standard("contextvars").Context()
+        loop.call_later(WAIT_MILLISECONDS / 1000, self._wake, loop, context=context)
 
     def _current(self) -> "Any":
         """Return the current loop of this thread. Some versions of asyncio make one if there is none."""

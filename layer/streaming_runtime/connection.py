@@ -4,6 +4,8 @@ What can go wrong here, and how each case is handled:
 
 - The service freezes the process while it waits, for minutes or hours. So no wait for a response has
   a time limit.
+- A signal can arrive between the last instruction of Python and the system call that waits. The call would not notice
+  it, and the signal handler would not run before the wait is over. So each wait is divided into short ones.
 - The other side may close an idle connection. A request that can be repeated (`next`) finds out and uses a new one. A
   response must not be sent twice, so its connection is checked before it begins, and a failure later is final.
 - A server may answer before it has read the whole request (413 for a large response, 410 after the deadline). A client
@@ -20,7 +22,7 @@ What can go wrong here, and how each case is handled:
 
 import sys
 
-from streaming_runtime import NotDelivered, RuntimeApiError, Terminated, import_standard
+from streaming_runtime import WAIT_MILLISECONDS, NotDelivered, RuntimeApiError, Terminated, import_standard
 from streaming_runtime.http1 import HEAD_READ_BYTES, ProtocolError, ResponseParser
 from streaming_runtime.log import Descriptor, duplicate_high
 
@@ -65,6 +67,7 @@ class _NotConnected:
     recv: "Any" = send
     getsockopt: "Any" = send
     sendmsg: "Any" = send
+    setblocking: "Any" = send
 
     def close(self) -> None:
         pass
@@ -94,6 +97,11 @@ def _set_options(sock: "socket.socket") -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def timeval(milliseconds: int) -> bytes:
+    """Return a time in the form of SO_RCVTIMEO (socket(7))."""
+    return b"".join(part.to_bytes(8, sys.byteorder) for part in (milliseconds // 1000, milliseconds % 1000 * 1000))
+
+
 def cookie(sock: "socket.socket") -> bytes:
     """Return the number that the kernel gives to one socket only; empty on other systems than Linux."""
     try:
@@ -121,6 +129,8 @@ class Connection:
         exit_request: set by SIGTERM; whoever sends a response raises it as soon as the current send is complete.
         disowned: this process is a fork of the one that opened the connection.
     """
+
+    receive_timeout = timeval(WAIT_MILLISECONDS)
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
@@ -218,6 +228,7 @@ class Connection:
                 sock = _at_high_number(socket.socket(family, kind, protocol), family, kind, protocol)
                 sock.settimeout(None)  # the function may have set another default
                 _set_options(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, self.receive_timeout)
                 try:
                     sock.connect(address)
                     self.sock, self._descriptor, self.bytes_read = sock, Descriptor(sock.fileno()), 0
@@ -292,7 +303,7 @@ class Connection:
         poller = select.poll()
         poller.register(sock, select.POLLOUT | (0 if self.early_response else select.POLLIN))
         while rest:
-            for _, events in poller.poll():
+            for _, events in poller.poll(WAIT_MILLISECONDS):
                 if events & select.POLLIN:
                     self._take_early_response()
                     poller.modify(sock, select.POLLOUT)
@@ -376,6 +387,11 @@ class Connection:
             return response
 
     def _read(self, size: int) -> bytes:
-        data: bytes = self.sock.recv(size)
-        self.bytes_read += len(data)
-        return data
+        while True:
+            try:
+                data: bytes = self.sock.recv(size)
+            except BlockingIOError:  # nothing has arrived within SO_RCVTIMEO
+                self.sock.setblocking(True)  # or the function has changed that, and this loop would not wait
+            else:
+                self.bytes_read += len(data)
+                return data

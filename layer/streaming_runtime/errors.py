@@ -89,7 +89,7 @@ class ErrorReport:
 
     def trailer_body(self, request_id: str, limit: int) -> bytes:
         """Return the error document in base64, on one line, in at most `limit` bytes."""
-        document = self.body(request_id, limit * 3 // 4)
+        document = self.body(request_id, limit // 4 * 3)
         encoded: bytes = binascii.b2a_base64(document, newline=False)
         return encoded
 

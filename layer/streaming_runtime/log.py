@@ -13,6 +13,7 @@ import sys
 from _thread import allocate_lock
 
 from streaming_runtime import (
+    WAIT_MILLISECONDS,
     ContractError,
     MinimalReport,
     Terminated,
@@ -316,7 +317,7 @@ def write_all(descriptor: int, data: bytes) -> "OSError | None":
             select = import_standard("select")
             poller = select.poll()
             poller.register(descriptor, select.POLLOUT)
-            poller.poll()
+            poller.poll(WAIT_MILLISECONDS)
         except OSError as error:  # nothing reads the log
             return error
     return None

@@ -29,7 +29,7 @@ from streaming_runtime.api import (
     RuntimeApi,
     is_path_segment,
 )
-from streaming_runtime.connection import Connection
+from streaming_runtime.connection import Connection, timeval
 from streaming_runtime.http1 import HEAD_READ_BYTES, ResponseHead
 from streaming_runtime.invocation import Invocation
 from streaming_runtime.log import Descriptor, describe, duplicate_high
@@ -73,6 +73,10 @@ class WorkerConnection(Connection):
     Args:
         on_open: called with the descriptor of a new connection.
     """
+
+    # `record_invocation` waits for the rest of a head. A signal that a wait does not notice is repeated: the service
+    # signals each process, and the parent forwards the signal.
+    receive_timeout = timeval(0)
 
     def __init__(self, host: str, port: int, slot: "Slot", on_open: "Any") -> None:
         super().__init__(host, port)

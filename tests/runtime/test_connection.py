@@ -557,3 +557,22 @@ def test_after_an_error_of_a_signal_handler_within_a_send_nothing_more_is_sent(r
         "TimeoutError": "the response was not delivered: of a signal handler",
     }
     assert function.runtime_lines[-1] == lost[error]
+
+
+def test_a_connection_that_the_function_makes_non_blocking_serves_the_next_invocations(runtime):
+    function = runtime(
+        """
+        import contextlib
+        import os
+
+        def handler(event, context):
+            for number in map(int, os.listdir("/proc/self/fd")):
+                with contextlib.suppress(OSError):
+                    os.set_blocking(number, False)
+            yield b"served"
+        """
+    )
+    for _ in range(3):
+        assert function.respond().body == b"served"
+    function.expect_next()
+    wait_until_asleep(function.process.pid)

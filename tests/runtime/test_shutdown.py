@@ -50,6 +50,50 @@ def test_sigterm_between_invocations_runs_atexit_functions(runtime):
     assert (function.stdout, function.stderr) == ("atexit\n", "")
 
 
+# The thread receives SIGTERM, so no system call of the main thread is interrupted. The same happens if a signal arrives
+# just before such a call.
+UNNOTICED = """
+import asyncio, signal, threading
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+"""
+
+
+def test_a_signal_that_the_wait_for_an_invocation_does_not_notice_ends_the_process(runtime):
+    function = runtime(UNNOTICED + "def handler(event, context):\n    yield b''\n")
+    function.respond()
+    function.expect_next()
+    wait_until_asleep(function.process.pid)
+    function.process.terminate()
+    assert function.wait() == TERMINATED
+
+
+def test_a_signal_that_a_full_send_buffer_does_not_notice_ends_the_process(runtime):
+    function = runtime(UNNOTICED + "def handler(event, context):\n    yield bytes(50_000_000)\n")
+    function.expect_response(function.invoke())
+    wait_until_asleep(function.process.pid)
+    function.process.terminate()
+    assert function.wait() == TERMINATED
+
+
+def test_a_signal_that_the_event_loop_does_not_notice_ends_the_process(runtime):
+    code = """
+async def handler(event, context):
+    yield b"part"
+    await asyncio.sleep(1000)
+"""
+    function = runtime(UNNOTICED + code)
+    function.expect_response(function.invoke())
+    assert function.peer.read_chunk() == b"part"
+    wait_until_asleep(function.process.pid)
+    function.process.terminate()
+    assert function.peer.read_chunk() == b""
+    assert function.peer.read_trailers()["Lambda-Runtime-Function-Error-Type"] == "Runtime.ExitError"
+    function.accept()
+    assert function.wait() == TERMINATED
+
+
 @pytest.mark.parametrize(
     ("keyword", "wait"),
     [("def", "wait_for(event)"), ("async def", "await asyncio.sleep(1000)"), ("async def", "wait_for(event)")],

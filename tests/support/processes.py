@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 
@@ -17,6 +18,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_asleep(pid: int) -> None:
+def wait_until_asleep(pid: int, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
     while state_of(pid) != "S":
-        pass
+        assert time.monotonic() < end, "the process does not wait"
