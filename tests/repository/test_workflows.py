@@ -131,6 +131,13 @@ def test_a_job_has_no_permission_that_it_does_not_need() -> None:
     assert all(workflow["permissions"] == {"contents": "read"} for workflow in WORKFLOWS.values())
 
 
+def test_releases_wait_for_each_other_only_to_publish() -> None:
+    workflow = WORKFLOWS["release"]
+    assert workflow["concurrency"] == {"group": "release-${{ github.ref }}", "cancel-in-progress": False}
+    waiting = {name: each["concurrency"] for name, each in workflow["jobs"].items() if "concurrency" in each}
+    assert waiting == {"publish": {"group": "publish", "cancel-in-progress": False}}
+
+
 def test_only_the_jobs_that_push_keep_the_token_in_the_checkout() -> None:
     kept = [
         name

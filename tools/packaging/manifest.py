@@ -136,7 +136,7 @@ class Published:
     @property
     def library_versions(self) -> dict[str, str]:
         """The versions of the libraries in its CPython, by name."""
-        return dict(pair for each in self.libraries.split(", ") if len(pair := each.split(" ")) == 2)
+        return library_versions(self.libraries)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -162,6 +162,11 @@ class Published:
     def layer_name(self) -> str:
         """The layer name in the ARN."""
         return self.arn.split(":")[6]
+
+
+def library_versions(libraries: str) -> dict[str, str]:
+    """Return the versions of libraries by name, of a text as in `Published.libraries`."""
+    return dict(pair for each in libraries.split(", ") if len(pair := each.split(" ")) == 2)
 
 
 @dataclass(frozen=True)

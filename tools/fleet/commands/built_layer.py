@@ -17,9 +17,10 @@ from pathlib import Path
 from tools.common.archives import open_zip
 from tools.common.errors import ToolError
 from tools.common.paths import read, shown
+from tools.fleet.checks.bundles import Bundle
 from tools.fleet.commands.interface import Context
 from tools.packaging.interpreter.compatibility import PREFIX
-from tools.packaging.manifest import Manifest, Variant
+from tools.packaging.manifest import Manifest, Variant, library_versions
 from tools.packaging.release.libraries import linked
 from tools.packaging.zips.output import INTERPRETERS_NAME
 
@@ -57,6 +58,11 @@ class BuiltLayer:
         python = self.variant.name.removeprefix("python").partition("-")[0]
         found = linked(files, python, is_standalone=False) if files else ()
         return ", ".join(f"{each.library.name} {each.version}" for each in found if each.version)
+
+    @property
+    def description(self) -> str:
+        """What the description of the layer version states about the bundle; empty if that is not known."""
+        return str(Bundle.recorded(self.bundled, library_versions(self.libraries)) or "")
 
 
 def read_layer(context: Context, variant: Variant, folder: Path, dry_run: bool) -> BuiltLayer:

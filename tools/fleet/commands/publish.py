@@ -36,7 +36,7 @@ from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.scope import variants
 from tools.fleet.rollout.target_version import description, project_layers, published
 from tools.packaging import manifest as manifests
-from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published, Variant
+from tools.packaging.manifest import GRANTEE, PUBLIC, Manifest, Published
 from tools.packaging.manifest_edit import with_published
 from tools.packaging.release import published as pages
 
@@ -245,7 +245,7 @@ class Publisher:
             upload = Upload.of(signed[0]) if signed else None
         if info is None and self._options.dry_run:
             return Row(self.region, variant.name, tuple(self._planned(is_signed=upload is not None)))
-        entry = self._entry(built, info or self._create(variant, layer, upload or self._upload(built, layer)))
+        entry = self._entry(built, info or self._create(built, layer, upload or self._upload(built, layer)))
         self._share(LayerVersion.parse(entry.arn), entry.sharedWith)
         if self._options.ssm:
             self._write_parameters(self._options.ssm, entry)
@@ -284,14 +284,14 @@ class Publisher:
                 return info
         return None
 
-    def _create(self, variant: Variant, layer: Layer, upload: Upload) -> LayerInfo:
+    def _create(self, built: BuiltLayer, layer: Layer, upload: Upload) -> LayerInfo:
         """Create a version; after an unclear outcome, look for it before the next attempt."""
-        text = description(self._manifest.name, self._manifest.version)
+        text = description(self._manifest.name, self._manifest.version, built.description)
         patience = Patience(self._aws.retries(self.region), "PublishLayerVersion")
         info: LayerInfo | None = None
         while info is None:
             try:
-                info = self._layers.publish(variant, text, self._manifest.license, upload.content)
+                info = self._layers.publish(built.variant, text, self._manifest.license, upload.content)
             except OutcomeUnknown as error:
                 may_continue = patience.pause(error.code or "no response")
                 info = self.find(layer, {upload.sha256})

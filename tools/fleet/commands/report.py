@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from tools.fleet.aws.errors import AwsError, CredentialsError
 from tools.fleet.aws.functions import Functions
 from tools.fleet.aws.layers import Layers
 from tools.fleet.aws.models import LATEST, Alias, Function, LayerInfo, Unavailable
+from tools.fleet.checks.bundles import outdated
 from tools.fleet.checks.capacity_provider import is_offered
 from tools.fleet.commands import arguments
 from tools.fleet.commands.interface import Command, Context
 from tools.fleet.commands.summary import append_summary
+from tools.fleet.rollout import target_version
 from tools.fleet.rollout.target_version import project_layers, published
-from tools.packaging.manifest import Manifest, Pin, Published
 
 PROBLEM_OF = {
     "behind": "outdated",
@@ -150,7 +150,8 @@ class Region:
             read = pool.map(lambda version: self._layers.get(version, self._place.account), versions)
             infos = dict(zip(versions, read, strict=True))
         expected = self._expected_numbers()
-        bundles = outdated_bundles(self._manifest)
+        texts = {str(version): target_version.bundle(_description(info)) for version, info in infos.items()}
+        bundles = outdated(self._manifest, texts)
         first_of = _first_of_bytes(infos)
         for function in functions:
             for version in self._versions_of(function):
@@ -165,7 +166,7 @@ class Region:
                     _release(self._manifest.name, infos[version]),
                     (
                         *_problems(function, version, infos[version], expected),
-                        *bundles.get(str(version), ()),
+                        *_outdated_bundle(bundles.get(str(version))),
                         *_duplicate(version, first_of),
                     ),
                 )
@@ -187,49 +188,6 @@ class Region:
         return expected
 
 
-_BUNDLED = re.compile(r"CPython (?P<version>3\.\d+\.\d+), (python-build-standalone (?P<release>\d{8}) )?.*")
-
-
-def outdated_bundles(manifest: Manifest) -> dict[str, tuple[tuple[str, str], ...]]:
-    """Return the problem of each published version whose CPython is outdated, by ARN.
-
-    It is older than the pinned one; it is an older build of it, and python-build-standalone links OpenSSL and the other
-    libraries into its CPython; or its OpenSSL is older than that of another published version.
-    """
-    pins = {f"python{pin.python}-{pin.architecture}": pin for pin in manifest.pins}
-    newest: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for version in filter(None, map(_openssl, manifest.published)):
-        newest[version[:2]] = max(version, newest.get(version[:2], version))
-    found: dict[str, tuple[tuple[str, str], ...]] = {}
-    for entry in manifest.published:
-        pin, match, openssl = pins.get(entry.variant), _BUNDLED.fullmatch(entry.bundled), _openssl(entry)
-        has = f" with OpenSSL {_text(openssl)}" if openssl else ""
-        detail = ""
-        if pin and match and _is_older(match["version"], match["release"], pin):
-            built = f" of {match['release']}" if match["release"] else ""
-            detail = f"CPython {match['version']}{built}{has}, pinned: {pin.version} of {pin.release}"
-        elif openssl and openssl < newest[openssl[:2]]:
-            detail = f"OpenSSL {_text(openssl)}, in another published layer: {_text(newest[openssl[:2]])}"
-        if detail:
-            found[entry.arn] = (("outdated bundle", detail),)
-    return found
-
-
-def _openssl(entry: Published) -> tuple[int, ...]:
-    """Return the version of the OpenSSL in a published version; empty if it is not known."""
-    text = entry.library_versions.get("openssl", "")
-    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)+", text) else ()
-
-
-def _text(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
-def _is_older(version: str, release: str | None, pin: Pin) -> bool:
-    own, pinned = (tuple(map(int, each.split("."))) for each in (version, pin.version))
-    return own < pinned or (own == pinned and release is not None and release < pin.release)
-
-
 def _first_of_bytes(infos: Mapping[LayerVersion, LayerInfo | Unavailable]) -> dict[LayerVersion, LayerVersion]:
     """Return the oldest version with the same bytes for each version of a layer."""
     oldest: dict[tuple[Layer, str], LayerVersion] = {}
@@ -245,6 +203,11 @@ def _duplicate(version: LayerVersion, first_of: Mapping[LayerVersion, LayerVersi
     first = first_of.get(version, version)
     if first != version:
         yield "same bytes", f"as version {first.number}"
+
+
+def _outdated_bundle(detail: str | None) -> Iterator[tuple[str, str]]:
+    if detail:
+        yield "outdated bundle", detail
 
 
 def _order(function: Function) -> tuple[str, bool, int]:
@@ -265,8 +228,12 @@ def _aliases_to(version: str, aliases: Sequence[Alias]) -> tuple[str, ...]:
 
 def _release(name: str, info: LayerInfo | Unavailable) -> str:
     """Return the version of the project, which the description contains; see `target_version.description`."""
-    text = info.description if isinstance(info, LayerInfo) else ""
+    text = _description(info).partition(" (")[0]
     return text.removeprefix(f"{name} ") if text.startswith(f"{name} ") else "-"
+
+
+def _description(info: LayerInfo | Unavailable) -> str:
+    return info.description if isinstance(info, LayerInfo) else ""
 
 
 def _problems(

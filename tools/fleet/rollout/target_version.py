@@ -146,7 +146,7 @@ def _of_project_version(text: str, manifest: Manifest, layer: Layer, api: Layers
     if entry and entry.version == text:
         return LayerVersion.parse(entry.arn)
     expected = description(manifest.name, text)
-    numbers = [number for number, each in api.numbers(layer) if each == expected]
+    numbers = [number for number, each in api.numbers(layer) if each.partition(" (")[0] == expected]
     if not numbers:
         raise VersionMissing(f"{layer.name} has no version {text!r} in {layer.region}: use a version number or an ARN")
     if len(numbers) > 1:
@@ -155,6 +155,15 @@ def _of_project_version(text: str, manifest: Manifest, layer: Layer, api: Layers
     return layer.version(numbers[0])
 
 
-def description(name: str, version: str) -> str:
-    """Return the description of a layer version, which contains the version of the project."""
-    return f"{name} {version}"
+def description(name: str, version: str, bundle: str = "") -> str:
+    """Return the description of a layer version: the version of the project, and what a self-contained layer bundles.
+
+    Args:
+        bundle: such as `CPython 3.13.5 of 20261021`.
+    """
+    return f"{name} {version}" + (f" ({bundle})" if bundle else "")
+
+
+def bundle(text: str) -> str:
+    """Return what the description `text` states about the bundle; empty if it states nothing."""
+    return text.partition(" (")[2].removesuffix(")")
