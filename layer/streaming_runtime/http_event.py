@@ -16,8 +16,6 @@ The two formats lose different parts of a request. What can go wrong:
 - Every value comes from outside, and anyone who may invoke the function can send any JSON. So each type is checked.
 """
 
-from binascii import a2b_base64
-
 from streaming_runtime import ContractError, describe_type, import_standard
 
 TYPE_CHECKING = False
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from streaming_runtime.log import Log
 
 VERSION = "0.1.0"
+
+a2b_base64: "Any" = import_standard("binascii").a2b_base64
 
 COOKIE = b"cookie"
 DEFAULT_STAGE = "$default"
@@ -264,7 +264,8 @@ def body_of(event: "dict[str, Any]") -> bytes:
         raise not_http(f"body is {describe_type(body)}")
     try:
         # Strict: characters that are not base64 would be skipped otherwise, and the application would get other bytes.
-        return a2b_base64(body, strict_mode=True) if event.get("isBase64Encoded") else body.encode()
+        decoded: bytes = a2b_base64(body, strict_mode=True) if event.get("isBase64Encoded") else body.encode()
+        return decoded
     except ValueError as error:
         raise not_http(f"body cannot be decoded: {error}") from None
 

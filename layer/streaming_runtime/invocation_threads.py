@@ -14,6 +14,7 @@ A function that a pool calls with the context of its invocation, as `asyncio.to_
 import sys
 from _thread import get_ident
 
+from streaming_runtime import import_standard, is_standard, standard_library
 from streaming_runtime.log import ImportHook
 
 TYPE_CHECKING = False
@@ -35,9 +36,9 @@ class InvocationThreads:
     def __init__(self, log: "ConcurrentLog") -> None:
         self._log = log
         self._serving_thread = get_ident()
-        threading = sys.modules.get("threading")
-        if threading is not None:
-            self._follow_starts(threading)
+        self._threading: Any = None  # until it is imported
+        if "threading" in sys.modules:
+            self._follow_starts(import_standard("threading"))
         else:
             sys.meta_path.insert(0, ImportHook("threading", self._follow_starts))
 
@@ -45,12 +46,14 @@ class InvocationThreads:
         """Return whether the calling thread serves the invocation, or was started by it."""
         if get_ident() == self._serving_thread:
             return True
-        threading: Any = sys.modules.get("threading")
-        if threading is None:
+        if self._threading is None:
             return False
-        return bool(vars(threading.current_thread()).get(ATTRIBUTE) == invocation.request_id)
+        return bool(vars(self._threading.current_thread()).get(ATTRIBUTE) == invocation.request_id)
 
     def _follow_starts(self, threading: "ModuleType") -> None:
+        if not is_standard(threading, standard_library()):  # a module of the function; the standard one can follow
+            return
+        self._threading = threading
         start = threading.Thread.start
         log = self._log
 

@@ -76,7 +76,7 @@ def is_async(loaded: "Handler") -> bool:
 
 def is_async_generator_function(function: "Callable[..., Any]") -> bool:
     """Return what `inspect.isasyncgenfunction` returns, also for an object with an async `__call__`."""
-    partial: Any = getattr(sys.modules.get("functools"), "partial", ())
+    partial: Any = getattr(sys.modules.get("_functools"), "partial", ())
     while isinstance(function, partial):
         function = function.func
     function = getattr(function, "__func__", function)

@@ -208,6 +208,32 @@ def test_the_layer_imports_only_what_its_first_response_needs_at_the_top() -> No
     assert [each for each in all_imports() if each.file.startswith("layer/") and each.is_late] == []
 
 
+# Parts of the interpreter, and what it has loaded before it runs any code: no module of a function takes their place.
+PARTS_OF_THE_INTERPRETER = {
+    *("_collections", "_imp", "_io", "_thread", "builtins", "gc", "marshal", "os", "posix", "sys", "time"),
+    "_json",  # not always; `invocation` loads it before the function
+}
+# Executed before the folder of the function is on `sys.path`.
+BEFORE_THE_FUNCTION = {
+    *("__init__", "api", "connection", "handler", "http1", "invocation", "log"),
+    *("concurrent_log", "lost_invocations", "slot_kinds", "timeouts", "worker", "worker_state", "workers"),
+    "wrapper_watch",
+}
+
+
+def test_what_the_layer_imports_by_name_is_never_a_module_of_the_function() -> None:
+    """A function can have a `queue.py`. Other modules of the standard library are imported with `import_standard`."""
+    wrong = [
+        f"{each.file}:{each.line} imports {each.module}"
+        for each in all_imports()
+        if each.file.startswith("layer/streaming_runtime/")
+        and Path(each.file).stem not in BEFORE_THE_FUNCTION
+        and not each.is_for_types
+        and each.module.partition(".")[0] not in {"streaming_runtime", *PARTS_OF_THE_INTERPRETER}
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("file", [file for file in FILES if file != "main.py"])
 def test_no_file_is_too_long(file: str) -> None:
     assert len((ROOT / file).read_bytes().splitlines()) <= MAX_LINES

@@ -180,6 +180,7 @@ def test_a_record_that_is_passed_on_later_has_the_id_of_the_invocation_that_made
         assert slot.read_response(ids[name]).body == b""
         slot.accept()
         slot.expect_next()
+    function.shut_down()
     expected = {(f"{kind} by {name}", request_id) for kind in ("queued", "kept") for name, request_id in ids.items()}
     assert {(record["message"], record.get("requestId")) for record in function.records} == expected
 

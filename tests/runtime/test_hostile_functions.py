@@ -142,6 +142,81 @@ def test_a_function_can_have_a_module_named_like_one_of_the_standard_library(run
         ]
 
 
+APPLICATIONS = {
+    "wsgi": """
+        {imported}
+
+        def handler(environ, start_response):
+            start_response("200 OK", [])
+            yield {name}.mine + environ["wsgi.input"].read()
+        """,
+    "asgi": """
+        {imported}
+
+        async def handler(scope, receive, send):
+            if scope["type"] == "lifespan":
+                return
+            body = {name}.mine + (await receive())["body"]
+            await send({{"type": "http.response.start", "status": 200, "headers": []}})
+            await send({{"type": "http.response.body", "body": body}})
+        """,
+}
+HTTP_EVENT = {
+    "version": "2.0",
+    "rawPath": "/caf%C3%A9 ü",
+    "headers": {"host": "localhost"},
+    "body": "IGJvZHk=",
+    "isBase64Encoded": True,
+    "requestContext": {"http": {"method": "POST"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("wsgi", name) for name in ("binascii", "urllib")),
+        *(("asgi", name) for name in ("binascii", "weakref", "ast")),
+    ],
+)
+def test_a_web_application_can_have_a_module_named_like_one_of_the_standard_library(runtime, kind, name):
+    if name in sys.builtin_module_names:
+        pytest.skip(f"{name} is built into this Python, which finds no other")
+    code = APPLICATIONS[kind].format(imported=f"import {name}", name=name)
+    function = runtime({"lambda_function.py": code, f"{name}.py": "mine = b'my own'\n"})
+    for _ in range(2):
+        assert function.respond(HTTP_EVENT).chunks[2:] == [b"my own body"]
+
+
+@pytest.mark.parametrize("keyword", ["def", "async def"])
+@pytest.mark.parametrize("name", ["threading", "queue", "inspect"])
+def test_a_function_with_several_slots_can_have_such_a_module(concurrent, keyword, name):
+    function = concurrent(
+        {
+            "lambda_function.py": f"""
+                import _thread
+                import {name}
+
+                {keyword} handler(event, context):
+                    left = _thread.allocate_lock()
+                    left.acquire()
+                    _thread.start_new_thread(lambda: (print("a thread"), left.release()), ())
+                    left.acquire()
+                    yield {name}.mine
+                    print("the handler")
+                """,
+            f"{name}.py": "mine = b'my own'\n",
+        }
+    )
+    slot = function.slot()
+    request_id = slot.invoke()
+    assert slot.read_response(request_id).chunks == [b"my own"]
+    slot.accept()
+    slot.expect_next()
+    function.shut_down()
+    lines = {record["message"]: record.get("requestId") for record in function.records}
+    assert lines == {"a thread": None, "the handler": request_id}
+
+
 def test_a_module_of_the_standard_library_is_loaded_once_beside_one_of_the_function(runtime):
     function = runtime(
         {

@@ -238,6 +238,7 @@ def test_each_record_has_the_id_of_its_own_invocation_or_none(concurrent):
         slot.accept()
     for slot in slots:
         slot.expect_next()
+    function.shut_down()
     for request_id, (name, _) in names.items():
         records = function.records_of(request_id)
         texts = [record["message"] for record in records]
@@ -544,6 +545,7 @@ def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
         assert slot.read_response(request_id).body == b"x"
         slot.accept()
         slot.expect_next()
+    function.shut_down()
     for number, request_id in enumerate(ids):
         assert [record["message"] for record in function.records_of(request_id)] == [f"after {number} {number}"]
 

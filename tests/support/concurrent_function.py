@@ -66,6 +66,11 @@ class ConcurrentFunction(FunctionProcess):
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
         return [int(line) for line in found.stdout.split()]
 
+    def shut_down(self) -> None:
+        """End the environment as the service does. Its log is complete then: on an event loop, a thread writes it."""
+        self.process.terminate()
+        self.wait()
+
     def end(self) -> None:
         for pid in [self.process.pid, *self.workers()]:
             with contextlib.suppress(ProcessLookupError):
