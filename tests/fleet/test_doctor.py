@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,42 @@ ZIPS: dict[str, tuple[Entries, list[str], str]] = {
     "module in a folder": (
         {"hello/lambda_function.py": (0o644, SOURCE)},
         ["--handler", "lambda_function.handler"],
-        "the zip has hello/lambda_function.py, one folder too deep",
+        "the zip has hello/lambda_function.py, 1 folder too deep",
+    ),
+    "module in a folder of a folder": (
+        {"a/b/pkg/app.py": (0o644, SOURCE), "a/b/c/pkg/app.py": (0o644, SOURCE), "x.py": (0o644, "")},
+        ["--handler", "pkg/app.handler"],
+        "has no pkg/app.py for the handler pkg/app.handler; the zip has a/b/pkg/app.py, 2 folders too deep",
+    ),
+    "folder in place of its files": (
+        {"hello/lambda_function.py": (0o644, SOURCE), "hello/pkg/__init__.py": (0o644, "")},
+        [],
+        "contains the folder hello, and lambda_function.py in it",
+    ),
+    "folder that the Finder has compressed": (
+        {"hello/lambda_function.py": (0o644, SOURCE), "__MACOSX/hello/._lambda_function.py": (0o644, "")},
+        [],
+        "contains the folder hello, and lambda_function.py in it",
+    ),
+    "syntax error": (
+        {"app.py": (0o644, SOURCE + "def second(:\n")},
+        ["--handler", "app.handler", "--runtime", "python3.11"],
+        "app.py has a syntax error on python3.11: invalid syntax (line 3)",
+    ),
+    "syntax error that only the compiler finds": (
+        {"app.py": (0o644, SOURCE + "return\n")},
+        ["--handler", "app.handler", "--runtime", "python3.11"],
+        "app.py has a syntax error on python3.11: 'return' outside function (line 3)",
+    ),
+    "NUL": (
+        {"app.py": (0o644, SOURCE + "\0")},
+        ["--handler", "app.handler", "--runtime", "python3.11"],
+        "app.py has a syntax error on python3.11: source code string cannot contain null bytes",
+    ),
+    "syntax of a newer Python than the function's": (
+        {"app.py": (0o644, "type Name = int\n" + SOURCE)},
+        ["--handler", "app.handler", "--runtime", "python3.11"],
+        "app.py has a syntax error on python3.11: ",
     ),
     "no function": (
         {"lambda_function.py": (0o644, "def main(event, context): ...\n")},
@@ -126,6 +162,17 @@ ZIPS: dict[str, tuple[Entries, list[str], str]] = {
         "bin/tool has CRLF line ends",
     ),
     "no dot": ({"app.py": (0o644, SOURCE)}, ["--handler", "app"], "the handler is 'app'"),
+    "two dots": ({"app.py": (0o644, SOURCE)}, ["--handler", "app..handler"], "the handler is 'app..handler'"),
+    "package of the same name": (
+        {"app.py": (0o644, SOURCE), "app/__init__.py": (0o644, "")},
+        ["--handler", "app.handler"],
+        "app/__init__.py does not define handler",
+    ),
+    "imported under another name": (
+        {"app.py": (0o644, "from x import handler as other\n")},
+        ["--handler", "app.handler"],
+        "app.py does not define handler",
+    ),
 }
 
 
@@ -168,7 +215,36 @@ VALID: dict[str, tuple[Entries, list[str]]] = {
         },
         ["--handler", "app.handler", "--runtime", "python3.13"],
     ),
+    "imported package": ({"app.py": (0o644, "import handler.x\n")}, ["--handler", "app.handler"]),
+    "captured handler": (
+        {"app.py": (0o644, "match x:\n    case [handler]:\n        pass\n")},
+        ["--handler", "app.handler"],
+    ),
+    "attributes made by a function": (
+        {"app.py": (0o644, "def __getattr__(name): ...\n")},
+        ["--handler", "app.handler"],
+    ),
+    "names set at run time": (
+        {"app.py": (0o644, "globals().update(handler=1)\n")},
+        ["--handler", "app.handler"],
+    ),
+    "module replaced by an object": (
+        {"app.py": (0o644, "import sys\nsys.modules[__name__] = object()\n")},
+        ["--handler", "app.handler"],
+    ),
     "newer syntax": ({"app.py": (0o644, "type new syntax\n" + SOURCE)}, ["--handler", "app.handler"]),
+    "newer syntax on a newer Python": (
+        {"app.py": (0o644, "type new syntax\n" + SOURCE)},
+        ["--handler", "app.handler", "--runtime", f"python3.{sys.version_info.minor + 1}"],
+    ),
+    "nested too deep to be parsed": (
+        {"app.py": (0o644, f"x = {'1+' * 20_000}1\n{SOURCE}")},
+        ["--handler", "app.handler", "--runtime", "python3.11"],
+    ),
+    "bytecode without a handler": ({"app.pyc": (0o644, b"\0")}, []),
+    "package": ({"app/__init__.py": (0o644, ""), "app/lambda_function.py": (0o644, SOURCE)}, []),
+    "folder without a package": ({"src/app.py": (0o644, SOURCE)}, []),
+    "module beside a folder": ({"x.py": (0o644, ""), "hello/lambda_function.py": (0o644, SOURCE)}, []),
     "CRLF that is not executed": (
         {"app.py": (0o644, "#!/usr/bin/env python3\r\n" + SOURCE)},
         ["--handler", "app.handler"],
@@ -466,3 +542,7 @@ def test_the_total_size_with_all_layers_is_checked(streaming: Cloud) -> None:
 def test_bad_input_is_one_line(cloud: Cloud) -> None:
     assert cloud.refusal("doctor", "a b", status=2).startswith("'a b' is neither the name nor the ARN of a function")
     assert cloud.refusal("doctor", status=2).startswith("the following arguments are required: ZIP|FUNCTION")
+    function = cloud.refusal("doctor", "hello", "--handler", "app.handler", status=2)
+    assert function.startswith("--handler is for a zip; hello is the name of a function")
+    for runtime in ("nodejs22.x", "python3", "3.13", "python3.13 "):
+        assert "is no runtime for Python" in cloud.refusal("doctor", "some.zip", "--runtime", runtime, status=2)

@@ -3,6 +3,7 @@
 Reading order:
     finding            what a check returns
     capacity_provider  functions on Lambda Managed Instances
+    handler_module     the handler in a function's zip
     zip_file           a layer's or a function's zip; needs no AWS
     deployed_function  a function on AWS Lambda, with its zips
 

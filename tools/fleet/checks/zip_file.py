@@ -6,12 +6,10 @@ be right.
 
 from __future__ import annotations
 
-import ast
 import posixpath
 import re
 import struct
-import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tools.common.archives import Member, open_zip
 from tools.common.lambda_facts import MANAGED_PYTHON, MAX_UNPACKED_BYTES, MAX_ZIP_BYTES, OS_ONLY
 from tools.common.output import shortened
 from tools.fleet.checks.finding import Finding
+from tools.fleet.checks.handler_module import check_handler
 from tools.packaging.interpreter import elf
 from tools.packaging.zips.function import RESERVED_MODULE, replaces_bootstrap, reserved_path
 
@@ -117,7 +116,7 @@ def check_function(contents: Contents, settings: FunctionSettings) -> Iterator[F
     yield from _names(contents, fix)
     yield from _conflicting_bootstrap(contents, settings.runtime)
     yield from _reserved_module(contents)
-    yield from _handler(contents, settings.handler, settings.importable)
+    yield from check_handler(contents.name, contents.files, settings.handler, settings.runtime, settings.importable)
     yield from _modes(contents, fix)
     yield from _scripts(contents, fix)
     install = _install_command(settings)
@@ -312,113 +311,12 @@ def _reserved_module(contents: Contents) -> Iterator[Finding]:
         )
 
 
-def _handler(contents: Contents, handler: str | None, importable: frozenset[str]) -> Iterator[Finding]:
-    if handler is None:
-        if not any(path.endswith(".py") for path in contents.files):
-            yield Finding(
-                f"{contents.name} contains no .py file",
-                "the runtime has no handler to import",
-                "./build.sh function FOLDER, with the folder of the handler",
-            )
-        return
-    module, dot, name = handler.rpartition(".")
-    if not dot or not module or not name:
-        yield Finding(
-            f"the handler is {handler!r}",
-            "it must be MODULE.NAME; the function fails with Runtime.MalformedHandlerName",
-            "aws lambda update-function-configuration --function-name … --handler lambda_function.handler",
-        )
-        return
-    path = module.replace(".", "/")
-    found = [each for each in (f"{path}.py", f"{path}/__init__.py") if each in contents.files]
-    if not found and (_has_compiled(contents.files, path) or _has_module(importable, path)):
-        return  # it cannot be read here
-    if not found:
-        below = [each for each in contents.files if each.endswith((f"/{path}.py", f"/{path}/__init__.py"))]
-        hint = f"; the zip has {below[0]}, one folder too deep" if below else ""
-        yield Finding(
-            f"{contents.name} has no {path}.py for the handler {handler}{hint}",
-            "every invocation fails with Runtime.ImportModuleError",
-            "./build.sh function FOLDER, with the folder of the module, or correct the handler",
-        )
-    elif not _defines(contents.files[found[0]], name):
-        yield Finding(
-            f"{found[0]} does not define {name} for the handler {handler}",
-            "every invocation fails with Runtime.HandlerNotFound",
-            "aws lambda update-function-configuration --function-name … --handler MODULE.FUNCTION",
-        )
-    elif adapted := _adapted_application(contents.files[found[0]], name):
-        adapter, application = adapted
-        yield Finding(
-            f"the handler {handler} is {adapter}({application})",
-            "it returns the whole response, so every invocation fails with Runtime.InvalidHandler",
-            f"aws lambda update-function-configuration --function-name … --handler {module}.{application}",
-        )
-
-
 def importable_paths(contents: Contents) -> set[str]:
     """Return the paths of a layer's files, relative to the folders from which Python imports: AWS Lambda Developer
     Guide, packaging-layers.
     """
     folder = re.compile(r"python/(lib/python3\.[0-9]+/site-packages/)?")
     return {each[match.end() :] for each in contents.modes if (match := folder.match(each))}
-
-
-def _has_module(paths: Collection[str], path: str) -> bool:
-    return f"{path}.py" in paths or f"{path}/__init__.py" in paths or _has_compiled(paths, path)
-
-
-def _has_compiled(paths: Collection[str], path: str) -> bool:
-    """Whether the module is bytecode or an extension module: `a.pyc`, `a.so` or `a.cpython-313-x86_64-linux-gnu.so`."""
-    name = re.escape(path)
-    pattern = re.compile(rf"{name}(/__init__)?(\.pyc|(\.[^/]+)?\.so)")
-    return any(pattern.fullmatch(each) for each in paths)
-
-
-# Functions that make a handler of a web application, which the runtime calls itself: Mangum, and apig-wsgi.
-_ADAPTERS = ("Mangum", "make_lambda_handler")
-
-
-def _statements(source: bytes) -> list[ast.stmt] | None:
-    """Parse a module of the function. Return None if this Python cannot."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the function's code, such as an invalid escape sequence
-            return ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep
-        return None
-
-
-def _adapted_application(source: bytes, name: str) -> tuple[str, str] | None:
-    """Return adapter and application if the module's statement `name = adapter(application)` makes the handler."""
-    for node in _statements(source) or []:
-        match node:
-            case ast.Assign(
-                targets=[ast.Name(id=target)],
-                value=ast.Call(
-                    func=ast.Name(id=adapter) | ast.Attribute(attr=adapter), args=[ast.Name(id=application), *_]
-                ),
-            ) if target == name and adapter in _ADAPTERS:
-                return adapter, application
-    return None
-
-
-def _defines(source: bytes, name: str) -> bool:
-    """Whether a module may have `name`; True in doubt, as for `from x import *`, or for syntax that is newer than the
-    Python that runs this check.
-    """
-    statements = _statements(source)
-    if statements is None:
-        return True
-    for node in ast.walk(ast.Module(statements, [])):
-        match node:
-            case ast.FunctionDef(name=each) | ast.AsyncFunctionDef(name=each) | ast.ClassDef(name=each) if each == name:
-                return True
-            case ast.Name(id=each, ctx=ast.Store()) if each == name:
-                return True
-            case ast.alias(name=each, asname=renamed) if "*" in each or name in (each, renamed):
-                return True
-    return False
 
 
 def check_total_size(parts: Sequence[tuple[str, int]]) -> Iterator[Finding]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tools.common.archives import InvalidZip
 from tools.common.cli import Parser
-from tools.common.errors import ToolError
-from tools.common.lambda_facts import ARCHITECTURES
+from tools.common.errors import ToolError, UsageError
+from tools.common.lambda_facts import ARCHITECTURES, MANAGED_PYTHON, OS_ONLY
 from tools.common.output import Output, count
 from tools.common.paths import shown
 from tools.fleet.aws.account import Account, find_accesses
@@ -28,7 +29,15 @@ def _add_arguments(parser: Parser) -> None:
     zips = parser.add_argument_group("for a zip", "settings of the function that will use it")
     zips.add_argument("--architecture", choices=ARCHITECTURES)
     zips.add_argument("--handler", metavar="NAME", help="such as lambda_function.handler")
-    zips.add_argument("--runtime", metavar="NAME", help="such as python3.13")
+    zips.add_argument("--runtime", metavar="NAME", type=_runtime, help="such as python3.13")
+
+
+def _runtime(text: str) -> str:
+    if not re.fullmatch(rf"{re.escape(MANAGED_PYTHON)}[0-9]{{1,2}}|{OS_ONLY}(\.[a-z0-9]+)?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no runtime for Python: use one such as python3.13, provided.al2023"
+        )
+    return text
 
 
 def _run(namespace: argparse.Namespace, context: Context) -> int:
@@ -37,6 +46,11 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
         settings = FunctionSettings(namespace.architecture, namespace.handler, namespace.runtime)
         name, findings = shown(path), list(_zip_findings(path, settings))
     else:
+        for option in ("architecture", "handler", "runtime"):
+            if getattr(namespace, option):
+                raise UsageError(
+                    f"--{option} is for a zip; {namespace.target} is the name of a function, which has one"
+                )
         name, findings = _function_findings(context, namespace.target, namespace.region)
     _print(context.output, name, findings)
     return 1 if findings else 0
@@ -48,6 +62,7 @@ COMMAND = Command(
     _add_arguments,
     _run,
     EXIT_STATUS_OF_CHECKS,
+    lambda namespace: not _is_zip(namespace.target),
 )
 
 
