@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,3 +88,51 @@ def test_a_reader_that_has_gone_causes_no_traceback(status: int) -> None:
     result = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (result.returncode, result.stderr) == (status, b"")
+
+
+# Runs a program as `python3 -m` does, and interrupts it when it imports `argparse`, which each of them needs.
+INTERRUPTED_IMPORT = """
+import os, runpy, signal, sys
+
+class Interruption:
+    def find_spec(self, name, path=None, target=None):
+        if name == "argparse":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interruption())
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("program", ["packaging", "packaging.release", "fleet", "mutation", "bench"])
+def test_an_interrupt_while_a_program_is_imported_causes_no_traceback(program: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, f"tools.{program}", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+# The command waits for an interrupt that nobody sends twice, so the second line shows that it was raised there.
+INTERRUPTED_COMMAND = """
+import sys
+import tools.common.early_interrupt
+from tools.common.cli import run
+
+def command():
+    try:
+        print("started", flush=True)
+        sys.stdin.read()
+    finally:
+        print("cleaned up")
+
+sys.exit(run("./build.sh", command))
+"""
+
+
+def test_an_interrupt_of_a_command_cleans_up() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_COMMAND]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout is not None and process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == ("cleaned up\n", "")
+    assert process.returncode == 130

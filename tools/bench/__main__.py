@@ -2,6 +2,7 @@
 
 import sys
 
+import tools.common.early_interrupt  # noqa: F401 - its handler
 from tools.bench.cli import main
 
 sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 Reading order:
     errors            ToolError and UsageError, the base of every error that a command reports in one line
     paths             ROOT, the checkout; reading and walking files; atomic writes
+    early_interrupt   Ctrl-C before a command runs
     signals           SIGINT and SIGTERM: an orderly end on the first one, an immediate end on the second one
     cli               the parser, the exit statuses, and what every command does with an error
     operating_system  what differs between Linux and macOS

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -42,6 +44,8 @@ def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> in
         program: the first word of the command line, such as `./build.sh`.
         closed_pipe: the exit status where the reader of stdout has gone, as in `./build.sh | head -1`.
     """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, an interruption cleans up
     try:
         status = command()
         sys.stdout.flush()  # here, where a closed pipe can still be handled

@@ -2,6 +2,7 @@
 
 import sys
 
+import tools.common.early_interrupt  # noqa: F401 - its handler
 from tools.fleet.cli import run
 from tools.fleet.commands.interface import Environment
 
