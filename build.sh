@@ -29,7 +29,8 @@
 #        ./build.sh status JOURNAL [OPTIONS]         show how far a roll-out came
 #        ./build.sh prune --keep N [OPTIONS]         delete layer versions that nothing uses
 #        ./build.sh doctor ZIP|FUNCTION [OPTIONS]    find what prevents streaming, and how to fix it
-#                                                    (each has a --help; they install boto3 into .venv-fleet)
+#                                                    (each has a --help; the first that calls AWS
+#                                                    installs boto3 into .venv-fleet)
 #
 #   -n, --dry-run     show what would be built, write nothing
 #   -o, --output DIR  write to DIR (default: dist beside build.sh)
@@ -44,7 +45,7 @@
 #
 # Needs Python 3.11 or later on PATH. The same sources and the same Pythons give the same bytes
 # everywhere: DIR/INTERPRETERS lists the Pythons, DIR/SHA256SUMS all zips, for sha256sum -c.
-# Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+# Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted; for test, that of pytest.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -146,13 +147,9 @@ finish_preparation() {
   trap - EXIT INT TERM
 }
 
-# Set fleet_venv to the environment for the commands for AWS. It is created under another name and renamed when it is
-# complete, because two commands can start at the same time.
-find_fleet_venv() {
-  boto3=$(sed -n '/^boto3==/p' "$root/tests/requirements.txt")
-  version=$("$python" --version)
-  fleet_venv=$root/.venv-fleet/python-${version#Python }-boto3-${boto3#boto3==}
-  "$fleet_venv/bin/python" -c 'import boto3' 2>/dev/null && return
+# The environment for the commands for AWS. It is created under another name and renamed when it is complete, because two
+# commands can start at the same time.
+make_fleet_venv() {
   trap 'rm -rf "$fleet_venv.$$"' EXIT
   new_venv "$fleet_venv.$$" boto3 .venv-fleet
   pip_install "$fleet_venv.$$" boto3 "$root/.venv-fleet/pip.log" "$boto3"
@@ -161,15 +158,27 @@ find_fleet_venv() {
   trap - EXIT
 }
 
-needs_boto3() { # not for a help text, nor for the doctor of a zip
-  ! asks_for_help "$@" && ! { [ "$1" = doctor ] && [ -f "${2-}" ]; }
+reads_standard_input() {
+  for word; do
+    case $word in - | @/dev/*) return 0 ;; esac
+  done
+  return 1
 }
 
 # -P: a module in the caller's folder cannot shadow boto3.
 run_fleet() {
-  needs_boto3 "$@" || run_tool tools.fleet "$@"
   python=$(find_python)
-  find_fleet_venv
+  boto3=$(sed -n '/^boto3==/p' "$root/tests/requirements.txt")
+  version=$("$python" --version)
+  fleet_venv=$root/.venv-fleet/python-${version#Python }-boto3-${boto3#boto3==}
+  if ! "$fleet_venv/bin/python" -c 'import boto3' 2>/dev/null; then
+    # Help, wrong usage, and what reads local files only, such as the doctor of a zip, need no boto3 and no network. Run
+    # it without; 3 means that the command needs boto3 and has done nothing.
+    status=3
+    reads_standard_input "$@" || { status=0 && (run_tool tools.fleet "$@") || status=$?; }
+    [ "$status" -eq 3 ] || exit "$status"
+    make_fleet_venv
+  fi
   export PYTHONPATH="$root"
   exec "$fleet_venv/bin/python" -P -X utf8 -m tools.fleet "$@"
 }

@@ -22,6 +22,7 @@ case "$1 ${2-}" in
   "-m venv") [ -z "${VENV_FAILS-}" ] || exit 1; mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
   "-m pip") [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
   "-m pytest") exit 5 ;;
+  "-P -S") exit "${FAKE_STATUS-3}" ;; # 3: the command needs boto3
 esac
 """
 
@@ -293,24 +294,59 @@ def boto3_requirement(checkout: Checkout) -> str:
     return boto3
 
 
+WITHOUT_BOTO3 = "python3 -P -S -X utf8 -m tools.fleet"
+WITH_BOTO3 = "python -P -X utf8 -m tools.fleet"
+
+
 def test_a_command_for_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_path: Path) -> None:
     boto3 = boto3_requirement(sandbox.checkout)
-    tool = "python -P -X utf8 -m tools.fleet publish --dry-run"
-    result = sandbox.run("publish", "--dry-run", cwd=tmp_path)  # from elsewhere
+    words = "publish --dry-run"
+    result = sandbox.run(*words.split(), cwd=tmp_path)  # from elsewhere
     assert (result.returncode, result.stderr) == (0, "build.sh: installing boto3 into .venv-fleet (once)\n")
-    create, *others = sandbox.calls()
+    first, create, *others = sandbox.calls()
+    assert first == f"{WITHOUT_BOTO3} {words}"
     assert create.startswith(f"python3 -m venv --clear {sandbox.checkout.root}/.venv-fleet/python-3.11.9-boto3-")
-    assert others == [f"{INSTALL}{boto3}", tool]
-    result = sandbox.run("publish", "--dry-run", cwd=tmp_path)
-    assert (result.returncode, result.stderr, sandbox.calls()) == (0, "", [tool])
+    assert others == [f"{INSTALL}{boto3}", f"{WITH_BOTO3} {words}"]
+    result = sandbox.run(*words.split(), cwd=tmp_path)
+    assert (result.returncode, result.stderr, sandbox.calls()) == (0, "", [f"{WITH_BOTO3} {words}"])
 
 
-def test_help_and_the_doctor_of_a_zip_need_no_boto3(sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "layer.zip").touch()
-    for words in (["rollout", "--help"], ["doctor", "layer.zip", "--json"]):
-        result = sandbox.run(*words, cwd=tmp_path)
-        assert (result.returncode, result.stderr) == (0, "")
-        assert sandbox.calls() == [f"python3 -P -S -X utf8 -m tools.fleet {' '.join(words)}"]
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_what_needs_no_boto3_does_not_install_it(sandbox: Sandbox, status: int) -> None:
+    result = sandbox.run("doctor", "--json", "layer.zip", FAKE_STATUS=str(status))
+    assert (result.returncode, result.stderr) == (status, "")
+    assert sandbox.calls() == [f"{WITHOUT_BOTO3} doctor --json layer.zip"]
+
+
+@pytest.mark.parametrize("words", ["rollout --all-using --probe -", "rollout @/dev/stdin"])
+def test_standard_input_is_read_once(sandbox: Sandbox, words: str) -> None:
+    sandbox.run(*words.split())
+    assert sandbox.calls()[-1] == f"{WITH_BOTO3} {words}"
+    assert f"{WITHOUT_BOTO3} {words}" not in sandbox.calls()
+
+
+LOCAL_COMMANDS = {
+    "rollout --help": (0, "usage: ./build.sh rollout "),
+    "rollout --frobnicate": (2, "build.sh: error: unrecognized arguments: --frobnicate (see ./build.sh"),
+    "publish --variant": (2, "build.sh: error: argument --variant: expected at least one argument"),
+    "doctor": (2, "build.sh: error: the following arguments are required: ZIP|FUNCTION"),
+    "doctor --handler a.b missing.zip": (1, "build.sh: error: cannot read missing.zip: No such file or directory"),
+    "status missing.jsonl": (1, "build.sh: error: "),
+    "report": (3, ""),
+    "doctor function-name": (3, ""),
+    "status s3://bucket/journals/": (3, ""),
+}
+
+
+@pytest.mark.parametrize("words", LOCAL_COMMANDS)
+def test_a_command_without_boto3_does_its_work_or_nothing(words: str, tmp_path: Path) -> None:
+    status, output = LOCAL_COMMANDS[words]
+    command = [sys.executable, "-P", "-S", "-m", "tools.fleet", *words.split()]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == status, result.stderr
+    assert (result.stdout + result.stderr).startswith(output)
+    assert bool(result.stdout + result.stderr) == bool(output)
 
 
 @pytest.mark.usefixtures("on_linux")

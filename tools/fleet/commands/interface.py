@@ -80,6 +80,7 @@ class Command:
 
     Args:
         run: does the work and returns the exit status; raises `ToolError` for a failure in one line.
+        needs_aws: whether it calls AWS with these arguments; if not, it works without boto3.
     """
 
     name: str
@@ -87,3 +88,4 @@ class Command:
     add_arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace, Context], int]
     exit_status: str = EXIT_STATUS
+    needs_aws: Callable[[argparse.Namespace], bool] = lambda namespace: True

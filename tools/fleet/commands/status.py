@@ -35,6 +35,7 @@ COMMAND = Command(
     _add_arguments,
     _run,
     "Exit status: 0 shown, 1 the journal cannot be read, 2 wrong usage, 130 interrupted.",
+    lambda namespace: not isinstance(namespace.journal, Path),
 )
 
 
