@@ -94,10 +94,12 @@ def python_on_path(tmp_path):
     return f"{tmp_path}/bin:/usr/bin:/bin"
 
 
+# As one that starts Python with an environment of its own
+WITHOUT_WATCH = '#!/bin/sh\nunset _STREAMING_RUNTIME_WATCH\nWRAPPED=yes exec "$@"\n'
 SAFE_PATH = '#!/bin/sh\nPYTHONSAFEPATH=1 WRAPPED=yes exec "$@"\n'
 
 
-@pytest.mark.parametrize("text", ['#!/bin/sh\nWRAPPED=yes exec "$@"\n', SAFE_PATH, EXTRA_OPTION])
+@pytest.mark.parametrize("text", ['#!/bin/sh\nWRAPPED=yes exec "$@"\n', SAFE_PATH, WITHOUT_WATCH, EXTRA_OPTION])
 def test_bootstrap_starts_the_wrapper_where_the_service_does_not(runtime, tmp_path, python_on_path, text):
     if "bash" in text and not Path("/bin/bash").exists():
         pytest.skip("bash is not installed")
@@ -121,6 +123,19 @@ def test_a_wrapper_may_start_python_in_another_folder(runtime, tmp_path, python_
     function = runtime(code, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
     import_path = json.loads(function.respond().body)
     assert (import_path[0], import_path.count("/x"), import_path.count("")) == (str(function.task), 1, 0)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_an_error_is_in_the_log_if_a_wrapper_closes_an_output(runtime, tmp_path, python_on_path, closed):
+    path = wrapper(tmp_path / "wrapper", f'#!/bin/sh\nexec "$@" {dict(stdout=1, stderr=2)[closed]}>&-\n')
+    code = """
+        def handler(event, context):
+            raise ValueError("in the log")
+        """
+    function = runtime(code, arguments=[""], variables={"PATH": python_on_path, "AWS_LAMBDA_EXEC_WRAPPER": path})
+    function.fail()
+    function.expect_next()
+    assert "ValueError: in the log" in function.stdout + function.stderr
 
 
 def test_bootstrap_never_wraps_itself(runtime, layer, python_on_path, tmp_path):

@@ -202,6 +202,34 @@ def test_the_trailers_of_a_minimal_report_are_near_their_limit(runtime, opt):
         assert len(message) == length or 1_000 < len(message) < length
 
 
+def test_a_module_is_executed_once_also_if_sys_modules_was_emptied(runtime):
+    function = runtime(
+        """
+        import sys
+
+        own = {name: module for name, module in sys.modules.items() if name.startswith("streaming_runtime")}
+
+        def handler(event, context):
+            others = [name for name, module in own.items() if sys.modules.get(name, module) is not module]
+            sys.modules.clear()
+            raise ValueError(others)
+        """
+    )
+    for _ in range(2):
+        _, document = function.fail()
+        assert (document["errorMessage"], len(document["stackTrace"])) == ("[]", 1)
+
+
+def test_bytecode_that_is_not_for_this_python_is_not_used(runtime, layer, tmp_path):
+    opt = Path(shutil.copytree(layer, tmp_path / "opt"))
+    files = list(opt.glob("streaming_runtime/__pycache__/*.pyc"))
+    for file in files:
+        file.write_bytes(bytes(32))
+    function = runtime(FAILS, layer=opt)
+    assert files and function.fail()[1]["errorMessage"] == "boom"
+    assert function.respond("good").body == b"good"
+
+
 def test_an_init_error_arrives_without_the_module_that_makes_its_report(runtime, opt):
     (opt / "streaming_runtime" / "errors.py").unlink()
     function = runtime("raise ValueError('at import')\n", layer=opt)

@@ -122,6 +122,18 @@ def test_what_the_function_has_buffered_is_in_the_log_when_the_process_ends(runt
     assert function.stdout.endswith("\nbuffered\n")
 
 
+def test_garbage_is_collected(runtime):
+    function = runtime(
+        """
+        import gc
+
+        def handler(event, context):
+            yield str(gc.isenabled()).encode()
+        """
+    )
+    assert function.respond().body == b"True"
+
+
 def test_sys_argv_is_the_path_of_the_runtime(runtime):
     function = runtime(
         """
