@@ -111,7 +111,10 @@ def test_a_later_module_of_another_version_is_reported_as_a_layer_conflict(runti
         request, document = function.fail("early")
         assert request.headers["lambda-runtime-function-error-type"] == "Runtime.LayerConflict"
         assert document["errorType"] == "Runtime.LayerConflict"
-        assert f"streaming_runtime/{file} does not belong to version {VERSION}" in document["errorMessage"]
+        message = document["errorMessage"]
+        assert message.startswith(f"streaming_runtime/{file} does not belong to version {VERSION}")
+        assert message.endswith("; the error was ValueError: boom") == (file == "errors.py")
+        assert message.count("does not belong") == 1
     function.expect_next()
 
 
