@@ -7,6 +7,8 @@ import struct
 import sys
 
 import pytest
+from support.emulator import until
+from support.processes import wait_until_asleep
 
 LOW, ALL = "os.closerange(3, 64)", "os.closerange(3, 4096)"
 
@@ -62,6 +64,39 @@ def test_later_events_are_logged_after_all_descriptors_of_the_runtime_are_closed
     assert function.respond("next").chunks == [b"a", b"b"]
     assert [line.split("\t")[-1] for line in function.stdout.splitlines()] == ["event close", "event next"]
     assert "the function closed the descriptor of the connection" in function.stderr
+
+
+def test_an_event_waits_for_a_full_pipe_that_the_function_has_made_non_blocking(runtime, tmp_path):
+    output, full = tmp_path / "function0" / "stdout", tmp_path / "full"
+    output.parent.mkdir()
+    os.mkfifo(output)
+    reader = os.open(output, os.O_RDONLY | os.O_NONBLOCK)
+    function = runtime(
+        f"""
+        import os
+        import pathlib
+
+        os.set_blocking(1, False)
+
+        def handler(event, context):
+            try:
+                while True:
+                    os.write(1, bytes(4096))
+            except BlockingIOError:
+                pathlib.Path({str(full)!r}).touch()
+            raise ValueError("an event")
+        """
+    )
+    request_id = function.invoke()
+    until(full.exists)
+    wait_until_asleep(function.process.pid)
+    os.set_blocking(reader, True)
+    written = b""
+    while not written.endswith(b"\n"):
+        written += os.read(reader, 1 << 20)
+    os.close(reader)
+    assert b"[ERROR] ValueError: an event" in written
+    assert function.read_error(request_id)[1]["errorMessage"] == "an event"
 
 
 def test_an_event_is_dropped_if_both_outputs_belong_to_other_files(runtime, tmp_path):

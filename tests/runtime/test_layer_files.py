@@ -136,6 +136,16 @@ def test_without_log_records_an_error_is_still_in_the_log(runtime, opt, change):
     assert "ValueError: boom" in function.stdout + function.stderr
 
 
+def test_without_log_records_the_end_of_a_response_is_still_in_the_log(runtime, opt):
+    (opt / "streaming_runtime" / "log_records.py").unlink()
+    function = runtime(FAILS, layer=opt)
+    function.expect_response(function.invoke("good"))
+    function.peer.close()
+    function.connect()
+    function.expect_next()
+    assert f"python-streaming-runtime {VERSION}: the response was not delivered: " in function.stderr
+
+
 # A report never depends on the modules that make it complete
 
 DAMAGES = {
