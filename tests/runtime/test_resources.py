@@ -160,6 +160,23 @@ def test_an_error_before_the_first_byte_is_reported(runtime, trouble, definition
     assert_continues_or_ends(function)
 
 
+def test_a_second_error_is_reported(runtime, trouble):
+    """The modules that make reports are loaded by then."""
+    handler = """
+        from trouble import fail
+
+        def handler(event, context):
+            if event == "first":
+                raise KeyError("first")
+            fail()
+            yield b"never"
+        """
+    function = start(runtime, trouble, handler)
+    assert function.fail("first")[1]["errorType"] == "KeyError"
+    assert_error(function.fail()[1], trouble)
+    assert_continues_or_ends(function)
+
+
 @pytest.mark.parametrize("definition", ["def", "async def"])
 def test_an_error_within_a_stream_is_in_the_trailers(runtime, trouble, definition):
     handler = f"""
