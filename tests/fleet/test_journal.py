@@ -387,3 +387,15 @@ def test_a_resumed_journal_of_format_1_continues_in_format_2(tmp_path: Path) -> 
     assert after[: len(lines)] == [json.loads(line) for line in lines]
     assert after[len(lines)]["upgrade"] == 2
     assert {line["event"] for line in after[len(lines) + 1 :]} <= {event.value for event in Event}
+
+
+@pytest.mark.parametrize(
+    "text", [b"notes without a line end", b'{"functions": {}}', b"\0"], ids=["text", "JSON", "NUL"]
+)
+def test_a_file_that_is_no_journal_is_refused_and_not_cut(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "notes"
+    path.write_bytes(text)
+    for use in (journal.read, lambda each: Journal.resume(FileLocation(each, Disk()))):
+        with pytest.raises(ToolError, match="line 1 is not an event of a journal"):
+            use(path)
+        assert path.read_bytes() == text

@@ -146,6 +146,8 @@ def replay(text: bytes, name: str) -> History:
 
 def _events(text: bytes, name: str, history: History) -> Iterator[tuple[int, Mapping[str, Any]]]:
     *lines, end = text.split(b"\n")
+    if end and not _is_torn(end):  # another file, which `resume` must not cut
+        raise _not_an_event(name, len(lines) + 1)
     if end:
         history.torn = len(lines) + 1
     for number, line in enumerate(lines, start=1):

@@ -319,7 +319,7 @@ def result_lines(history: History, old_aliases: OldAliases | None = None) -> Ite
         yield f"stopped: {history.stopped}"
     counts = Counter(outcome(history, record) for record in history.records.values())
     listed = ", ".join(f"{number} {'changed' if words == 'done' else words}" for words, number in counts.items())
-    yield f"{output.count(len(history.records), 'function')}: {listed}"
+    yield f"{output.count(len(history.records), 'function')}{listed and f': {listed}'}"
 
 
 def _old_alias_lines(old_aliases: OldAliases) -> Iterator[str]:
