@@ -184,10 +184,12 @@ run_fleet() {
 }
 
 run_mutations() {
-  if asks_for_help "$@"; then run_tool tools.mutation "$@"; fi
   cd -- "$root"
   python=$(find_python)
   if ! test_stamp | venv_is_ready .venv 'boto3, moto, pytest'; then
+    status=0 # of help or wrong usage; otherwise 3, see run_fleet
+    (run_tool tools.mutation "$@") || status=$?
+    [ "$status" -eq 3 ] || exit "$status"
     new_venv .venv "the test requirements" .venv
     install_test_requirements
   fi

@@ -34,6 +34,7 @@ from support.emulator import NEW_INTERPRETER, ROOT, FunctionFolder, assert_usage
         (["--serve", "-e", "{}"], "--event"),
         (["--port", "0"], "--serve"),
         (["--host", "127.0.0.1"], "--serve"),
+        (["--serve", "--host", ""], "the address is empty"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: list[str], word: str) -> None:

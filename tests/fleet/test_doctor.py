@@ -546,3 +546,10 @@ def test_bad_input_is_one_line(cloud: Cloud) -> None:
     assert function.startswith("--handler is for a zip; hello is the name of a function")
     for runtime in ("nodejs22.x", "python3", "3.13", "python3.13 "):
         assert "is no runtime for Python" in cloud.refusal("doctor", "some.zip", "--runtime", runtime, status=2)
+
+
+def test_a_folder_is_refused_with_the_command_that_builds_its_zip(cloud: Cloud, tmp_path: Path) -> None:
+    folder = tmp_path / "greeting"
+    folder.mkdir()
+    refusal = cloud.refusal("doctor", f"{folder}/")
+    assert refusal == f"{folder} is a folder: check its zip, which ./build.sh function {folder} builds"

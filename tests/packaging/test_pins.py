@@ -553,7 +553,7 @@ INVALID_LISTINGS = {
 @pytest.mark.parametrize("kind", INVALID_LISTINGS)
 def test_a_file_that_is_not_a_listing_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.json").write_bytes(INVALID_LISTINGS[kind])
-    with pytest.raises(PackagingError, match=r"^versions\.json is not the file of pbs-installer: "):
+    with pytest.raises(PackagingError, match=r"a\.json is not the versions\.json of pbs-installer: "):
         pinning.refresh(ROOT / "layer-manifest.json", tmp_path / "a.json", dry_run=True)
 
 

@@ -90,6 +90,10 @@ def test_help_needs_no_python(checkout: Checkout, bare_path: Path) -> None:
         (["-o"], "argument -o/--output: expected one argument"),
         (["-o", ""], "argument -o/--output: the name of a folder is empty"),
         (["-n", "function"], "the following arguments are required: FOLDER"),
+        (
+            ["layer", "--python", "3.13", "--arch", "arm64", "--interpreter", ""],
+            "argument --interpreter: it is empty",
+        ),
         (["--bytecode"], "argument --bytecode: expected one argument"),
         *sample(
             [
@@ -318,6 +322,15 @@ def test_what_needs_no_boto3_does_not_install_it(sandbox: Sandbox, status: int) 
     assert sandbox.calls() == [f"{WITHOUT_BOTO3} doctor --json layer.zip"]
 
 
+@pytest.mark.usefixtures("on_linux")
+def test_a_search_for_missing_tests_installs_them_unless_the_usage_is_wrong(sandbox: Sandbox) -> None:
+    without = "python3 -P -S -X utf8 -m tools.mutation --lines"
+    assert sandbox.run("mutate", "--lines", FAKE_STATUS="2").returncode == 2
+    assert sandbox.calls() == [without]
+    sandbox.run("mutate", "--lines")
+    assert sandbox.calls() == [without, *FIRST_RUN[:3], "python -P -X utf8 -m tools.mutation --lines"]
+
+
 @pytest.mark.parametrize("words", ["rollout --all-using --probe -", "rollout @/dev/stdin"])
 def test_standard_input_is_read_once(sandbox: Sandbox, words: str) -> None:
     sandbox.run(*words.split())
@@ -327,7 +340,10 @@ def test_standard_input_is_read_once(sandbox: Sandbox, words: str) -> None:
 
 LOCAL_COMMANDS = {
     "rollout --help": (0, "usage: ./build.sh rollout "),
-    "rollout --frobnicate": (2, "build.sh: error: unrecognized arguments: --frobnicate (see ./build.sh"),
+    "rollout --frobnicate": (
+        2,
+        "build.sh: error: unrecognized arguments: --frobnicate (see ./build.sh rollout --help)\n",
+    ),
     "publish --variant": (2, "build.sh: error: argument --variant: expected at least one argument"),
     "doctor": (2, "build.sh: error: the following arguments are required: ZIP|FUNCTION"),
     "doctor --handler a.b missing.zip": (1, "build.sh: error: cannot read missing.zip: No such file or directory"),

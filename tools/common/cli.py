@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
@@ -31,10 +31,27 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})  # type: ignore[arg-type]
 
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """As argparse does, but the error about an unknown argument refers to the help of its command."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser: Parser = getattr(options, "parser_of_command", self)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+
     def error(self, message: str) -> NoReturn:
         text = f"{message} (see {self.prog} --help)"
         self.on_error(redact(text))
         self.exit(WRONG_USAGE, _line(self.prog, text))
+
+
+def not_empty(text: str) -> str:
+    """Return a text, for `type=`. An empty one is a variable of a script that is not set."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> int:

@@ -131,6 +131,12 @@ def stage(text: str) -> str:
     raise argparse.ArgumentTypeError("the name of a stage has 1 to 128 letters, digits, hyphens and underscores")
 
 
+def host(text: str) -> str:
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("the address is empty; 0.0.0.0 stands for all addresses of this machine")
+
+
 def debug_port(text: str) -> int:
     return whole_number(text, 1, 65535)
 

@@ -18,6 +18,7 @@ from tools.emulator.arguments import (
     debug_port,
     env_file,
     function_source,
+    host,
     max_concurrency,
     megabytes,
     port_number,
@@ -310,7 +311,7 @@ def add_function_options(add: Callable[..., object]) -> None:
 
 def add_serving_options(add: Callable[..., object]) -> None:
     add("--serve", action="store_true", help="serve Function URLs and the Lambda API instead of one invocation")
-    add("--host", help="address for --serve (default: 127.0.0.1)")
+    add("--host", type=host, help="address for --serve (default: 127.0.0.1)")
     add("-p", "--port", type=port_number, help="port for --serve, 0 for any free one (default: 9000)")
     add(
         "--concurrency",

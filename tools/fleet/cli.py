@@ -87,6 +87,6 @@ def parser(output: Output) -> Parser:
         )
         each.add_argument("--json", action="store_true", help="print one JSON object on stdout")
         command.add_arguments(each)
-        each.set_defaults(command=command)
+        each.set_defaults(command=command, parser_of_command=each)
         each.on_error = partial(output.error, command.name)
     return parser

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "./build.sh mutate"
 MINUTES = 10.0
+PYTEST_NEEDED = 3  # an exit status for build.sh, which then installs it and runs the command again
 EPILOG = """\
 MODULE is a file of the layer without .py, such as http1, runtime or __init__. Prints each change that no test notices
 (a survivor) as soon as that is known. docs/testing.md explains the survivors of the start modules.
@@ -65,6 +67,8 @@ def _minutes(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if find_spec("pytest") is None:
+        return PYTEST_NEEDED
     start = time.monotonic()
     from tools.mutation.session import Session
 

@@ -55,7 +55,7 @@ def _parse(arguments: Sequence[str], root: Path) -> argparse.Namespace:
     layer = add_command("layer")
     layer.add_argument("--python", metavar="VERSION", required=True, type=_version(root))
     layer.add_argument("--arch", required=True, choices=ARCHITECTURES)
-    layer.add_argument("--interpreter", metavar="FILE|DIR|URL")
+    layer.add_argument("--interpreter", metavar="FILE|DIR|URL", type=cli.not_empty)
     layer.add_argument("--sha256", metavar="HASH", type=_hash)
     layer.add_argument("--target", choices=tuple(GLIBC), default=next(iter(GLIBC)))
     # Not in add_argument: the defaults of a sub-command would replace options that are given before its name.

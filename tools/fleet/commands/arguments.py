@@ -7,7 +7,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
-from tools.common.cli import Parser
+from tools.common.cli import Parser, not_empty
 from tools.common.errors import UsageError
 from tools.fleet.aws.arns import Role, is_account
 from tools.fleet.aws.pace import DEFAULT_RATE, MAX_RATE
@@ -115,13 +115,6 @@ def workers(text: str) -> int:
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_WORKERS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 to {MAX_WORKERS}")
     return int(text)
-
-
-def not_empty(text: str) -> str:
-    """Return a text, for `type=`. An empty one is a variable of a script that is not set."""
-    if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError("it is empty")
-    return text
 
 
 def account(text: str) -> str:

@@ -71,6 +71,8 @@ def _is_zip(target: str) -> bool:
 
 
 def _zip_findings(path: Path, settings: FunctionSettings) -> Iterator[Finding]:
+    if path.is_dir():
+        raise ToolError(f"{shown(path)} is a folder: check its zip, which ./build.sh function {shown(path)} builds")
     try:
         contents = read_zip(shown(path), path)
     except InvalidZip as error:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tools.common.cli import Parser
+from tools.common.cli import Parser, not_empty
 from tools.common.event_argument import event_bytes
 from tools.fleet.commands import arguments, journals
 from tools.fleet.rollout.options import GATE_TIMEOUT, MIN_INVOCATIONS, Options
@@ -150,7 +150,7 @@ def _add_gates(parser: Parser) -> None:
         "--alarm",
         dest="alarms",
         metavar="NAME",
-        type=arguments.not_empty,
+        type=not_empty,
         action="append",
         help="stop between waves if this CloudWatch alarm is in the state ALARM; repeatable",
     )
@@ -158,7 +158,7 @@ def _add_gates(parser: Parser) -> None:
         "--gate",
         dest="gates",
         metavar="COMMAND",
-        type=arguments.not_empty,
+        type=not_empty,
         action="append",
         help="stop between waves if this command fails; repeatable",
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from tools.common.archives import open_zip
 from tools.common.lambda_facts import ARCHITECTURE_OF_MACHINE
-from tools.common.paths import read, write_atomically
+from tools.common.paths import read, shown, write_atomically
 from tools.common.urls import redact
 from tools.packaging import PackagingError
 from tools.packaging.manifest import FILE_NAME, Pin, parse
@@ -43,7 +43,8 @@ def refresh(path: Path, listing: Path | None, dry_run: bool) -> list[str]:
     """
     text = read(path)
     manifest = parse(text)
-    newest = _newest(_parsed(read(listing) if listing else _fetched()))
+    name, data = (shown(listing), read(listing)) if listing else (_LISTING, _fetched())
+    newest = _newest(_parsed(name, data))
     pins = [_renewed(pin, newest) for pin in manifest.pins]
     changed = with_pins(text.decode(), pins).encode()
     if not dry_run and changed != text:
@@ -70,14 +71,14 @@ def _fetched() -> bytes:
         return listing
 
 
-def _parsed(listing: bytes) -> Iterator[Pin]:
+def _parsed(name: str, listing: bytes) -> Iterator[Pin]:
     """Yield every archive in the listing that a layer can contain; raises `PackagingError` if it is not a listing."""
     try:
         for entry in json.loads(listing):
             if not entry["python_version"]["freethreaded"]:
                 yield from _archives(entry["files"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise PackagingError(f"versions.json is not the file of pbs-installer: {error!r}") from error
+        raise PackagingError(f"{name} is not the versions.json of pbs-installer: {error!r}") from error
 
 
 def _archives(files: list[dict[str, Any]]) -> Iterator[Pin]:

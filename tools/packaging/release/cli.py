@@ -49,14 +49,14 @@ def _parser(root: Path, output: Output) -> Parser:
     ) -> argparse.ArgumentParser:
         program = f"{_PROGRAM} {name}"
         each: Parser = commands.add_parser(name, prog=program, description=description, epilog=status)
-        each.set_defaults(command=command)
+        each.set_defaults(command=command, parser_of_command=each)
         each.on_error = partial(output.error, name)
         return each
 
     _add_release(add_command, root)
     _add_verify_build(add_command)
     arn = add_command("arn", _arn, "Print the ARN of the published layer version of each variant in one region.")
-    arn.add_argument("--region", metavar="R", required=True, help="such as eu-central-1")
+    arn.add_argument("--region", metavar="R", required=True, type=cli.not_empty, help="such as eu-central-1")
     arn.add_argument("--variant", metavar="NAME", help="print the ARN of this variant alone, such as slim")
     arn.add_argument("--account", metavar="ID", help="the account that has published them, if there are several")
     arn.add_argument("--json", action="store_true", help="print one JSON object on stdout")
