@@ -391,7 +391,9 @@ class Connection:
             try:
                 data: bytes = self.sock.recv(size)
             except BlockingIOError:  # nothing has arrived within SO_RCVTIMEO
-                self.sock.setblocking(True)  # or the function has changed that, and this loop would not wait
+                if not self.is_ours():
+                    raise OSError("the function closed the descriptor of the connection") from None
+                self.sock.setblocking(True)  # the function may have changed that, and this loop would not wait
             else:
                 self.bytes_read += len(data)
                 return data

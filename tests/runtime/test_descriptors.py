@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from support.emulator import until
+from support.function_process import Gate
 from support.processes import wait_until_asleep
 
 LOW, ALL = "os.closerange(3, 64)", "os.closerange(3, 4096)"
@@ -268,44 +269,52 @@ def test_a_lower_limit_of_open_files_changes_where_the_descriptors_are_and_nothi
     assert function.stdout.count("an event") == 2
 
 
+REPLACES_SOCKETS = """
+import os
+import socket
+import threading
+
+ours, theirs = socket.socketpair()
+theirs.setblocking(False)
+replaced = []
+
+def replace_sockets():
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            is_socket = os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+        except FileNotFoundError:  # of the list itself
+            continue
+        if is_socket and number not in (ours.fileno(), theirs.fileno()):
+            os.dup2(ours.fileno(), number)
+            replaced.append(number)
+
+def replace_later(gate):
+    open(gate).close()
+    replace_sockets()
+
+def handler(event, context):
+    if event == "before":
+        replace_sockets()
+    elif event == "after":
+        context.after_response(replace_sockets)
+    elif event:
+        threading.Thread(target=replace_later, args=[event]).start()
+    try:
+        yield theirs.recv(10_000)
+    except BlockingIOError:
+        yield b"nothing"
+    for number in replaced:
+        assert os.path.sameopenfile(number, ours.fileno())
+"""
+
+
 @pytest.mark.parametrize(
     ("moment", "field"),
     [("before", ""), ("after", ""), ("after", "Connection: close\r\n")],
     ids=["before the response", "after it", "after the last one of the connection"],
 )
 def test_a_socket_that_takes_the_number_of_the_connection_receives_nothing_and_stays_open(runtime, moment, field):
-    function = runtime(
-        """
-        import os
-        import socket
-
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        replaced = []
-
-        def replace_sockets():
-            for number in map(int, os.listdir("/proc/self/fd")):
-                try:
-                    is_socket = os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
-                except FileNotFoundError:  # of the list itself
-                    continue
-                if is_socket and number not in (ours.fileno(), theirs.fileno()):
-                    os.dup2(ours.fileno(), number)
-                    replaced.append(number)
-
-        def handler(event, context):
-            if event == "before":
-                replace_sockets()
-            elif event == "after":
-                context.after_response(replace_sockets)
-            try:
-                yield theirs.recv(10_000)
-            except BlockingIOError:
-                yield b"nothing"
-            for number in replaced:
-                assert os.path.sameopenfile(number, ours.fileno())
-        """
-    )
+    function = runtime(REPLACES_SOCKETS)
     request_id = function.invoke(moment)
     first = function.peer
     if moment == "before":
@@ -318,4 +327,17 @@ def test_a_socket_that_takes_the_number_of_the_connection_receives_nothing_and_s
         function.connect()
     response = function.respond()
     assert response.body == b"nothing" and response.trailers == {}
+    first.close()
+
+
+def test_the_wait_for_an_invocation_ends_when_a_socket_takes_the_number_of_the_connection(runtime, tmp_path):
+    gate = Gate(tmp_path)
+    function = runtime(REPLACES_SOCKETS)
+    assert function.respond(gate.path).body == b"nothing"
+    function.expect_next()
+    first, function.peer = function.peer, None  # it stays open
+    wait_until_asleep(function.process.pid)
+    gate.open()
+    function.connect()
+    assert function.respond().body == b"nothing"
     first.close()
