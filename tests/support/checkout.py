@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 # The variables of the caller, without those of Python and of version managers: one of their shims takes longer than a
-# whole build. The Python that runs the tests comes first on PATH.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYENV"))}
+# whole build. Those of GitHub Actions would become part of a release. The Python of the tests comes first on PATH.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYENV", "GITHUB_"))}
 ENVIRONMENT["PATH"] = ":".join(
     [
         str(Path(sys.executable).resolve().parent),
