@@ -26,6 +26,7 @@ from tools.common.errors import ToolError
 from tools.packaging import PackagingError
 from tools.packaging import manifest as manifests
 from tools.packaging.release import changelog, comparison, notes
+from tools.packaging.release.libraries import PINNED_ON
 
 LAYERS = ["layer-slim.zip", *(f"layer-python{VERSION}-{NAMES[machine]}.zip" for machine in (HERE, ELSEWHERE))]
 ZIPS = [*LAYERS, "function.zip"]
@@ -325,6 +326,9 @@ def test_both_formats_name_the_interpreter_and_the_libraries_with_version_licens
         assert references == {"purl": f"{purl}@{version}", "cpe23Type": f"{cpe}:{version}:*:*:*:*:*:*:*"}
         assert (cyclonedx[name]["version"], cyclonedx[name]["licenses"]) == (version, [{"license": {"id": license}}])
         assert {"purl": cyclonedx[name]["purl"], "cpe23Type": cyclonedx[name]["cpe"]} == references
+    pinned = f"The files do not contain the version; python-build-standalone pinned this one on {PINNED_ON}"
+    assert spdx["libffi"]["comment"] == cyclonedx["libffi"]["description"] == pinned
+    assert spdx["openssl"]["comment"] == cyclonedx["openssl"]["description"] == "The version was read from the files"
 
 
 def test_our_files_have_our_license_and_those_of_the_interpreter_none(release: Release) -> None:

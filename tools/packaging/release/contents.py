@@ -14,7 +14,7 @@ from datetime import datetime
 
 from tools.packaging.interpreter.bundle import FOLDER, VARIANT_FILE
 from tools.packaging.manifest import Manifest, Pin
-from tools.packaging.release.libraries import Linked, linked
+from tools.packaging.release.libraries import PINNED_ON, Linked, linked
 from tools.packaging.zips import archive
 
 _PYTHON_LICENSE = "Python-2.0"  # the whole license file of CPython: SPDX License List
@@ -182,7 +182,7 @@ def _components(libraries: Iterator[Linked]) -> Iterator[Component]:
 
 def _source(library: Linked) -> str:
     if library.is_pinned:
-        return "The files do not contain the version; python-build-standalone pins this one"
+        return f"The files do not contain the version; python-build-standalone pinned this one on {PINNED_ON}"
     return "The version was read from the files" if library.version else "The files do not contain the version"
 
 

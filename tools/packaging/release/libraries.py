@@ -2,8 +2,8 @@
 
 python-build-standalone links its libraries into `bin/python3`, and its stripped archives contain no list of them. The
 versions are therefore read in the program, where a library has a string with its version. The others have the version
-that python-build-standalone pins in `pythonbuild/downloads.py`. That file was last read at the commit of 2026-08-20;
-`PINNED_VERSIONS` has to follow it.
+that python-build-standalone pins in `pythonbuild/downloads.py`. `PINNED_VERSIONS` has to follow that file; an SBOM
+contains the day on which it did.
 
 Other builds of CPython contain their libraries as files in `lib/`. They are recognized by their names; one that is not
 is listed without a license.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from tools.packaging.interpreter import elf
 
 # Those of which the program contains no version: python-build-standalone, pythonbuild/downloads.py.
+PINNED_ON = "2026-08-21"  # the date of the commit that was read
 PINNED_VERSIONS = {"libedit": "20240808-3.1", "libffi": "3.4.8", "libuuid": "1.0.3", "xz": "5.8.3"}
 
 # Distributions describe a package in a note of its ELF files (UAPI group, ELF Package Metadata). The version of the
@@ -81,7 +82,7 @@ class Linked:
     Args:
         version: None if neither the files nor python-build-standalone state it.
         is_file: it is a file of its own, and not linked into the program.
-        is_pinned: the version was not found in the program; python-build-standalone pins it.
+        is_pinned: the version was not found in the program; it is the one of `PINNED_VERSIONS`.
     """
 
     library: Library
