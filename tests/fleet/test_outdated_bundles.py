@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from support.cloud import OURS, Cloud, zipped
+from support.cloud import OURS, VERSION, Cloud, zipped
 from support.fake_cpython import X86_64, elf
 
 from tools.fleet.checks.bundles import Bundle
@@ -33,7 +33,7 @@ def pin(cloud: Cloud, version: str, release: str) -> None:
 
 def publish(cloud: Cloud, bundled: str | None, program: bytes = b"", number: int = 1) -> None:
     """Publish a layer whose build has recorded what it contains, as version `number`, and attach it to a function."""
-    files = {"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "cpython/bin/python3": program}
+    files = {"bootstrap": "#!/bin/sh\n", "runtime.py": f'VERSION = "{VERSION}"\n', "cpython/bin/python3": program}
     (cloud.checkout.dist / f"layer-{VARIANT}.zip").write_bytes(zipped(files))
     record = "" if bundled is None else RECORD.format(VARIANT, bundled, VARIANT)
     (cloud.checkout.dist / "INTERPRETERS").write_text(f"layer-slim.zip  bytecode  CPython 3.13.0\n{record}")
@@ -122,7 +122,7 @@ def test_a_function_that_keeps_an_outdated_version_is_named_after_a_newer_one_is
     assert entry["arn"].endswith(":2")
     found = cloud.json("report", "--fail-on", "bundle", status=1)["functions"]
     assert {each["function"]: each["problems"] for each in found} == {"f1": ["outdated", "outdated bundle"], "f2": []}
-    assert [each["release"] for each in found] == ["0.1.0", "0.1.0"]
+    assert [each["release"] for each in found] == [VERSION, VERSION]
 
 
 def test_a_version_of_the_project_is_found_although_its_description_names_the_bundle(cloud: Cloud) -> None:
@@ -131,8 +131,8 @@ def test_a_version_of_the_project_is_found_although_its_description_names_the_bu
     path.write_text(with_published(path.read_text(), []))
     arn = f"{OURS}-python3-13-arm64:1"
     [found] = cloud.json("report")["functions"]
-    assert (found["layer"], found["release"]) == (arn, "0.1.0")
-    cloud.done("rollout", "f1", "--variant", VARIANT, "--to", "0.1.0", "--yes")
+    assert (found["layer"], found["release"]) == (arn, VERSION)
+    cloud.done("rollout", "f1", "--variant", VARIANT, "--to", VERSION, "--yes")
 
 
 @pytest.mark.parametrize(

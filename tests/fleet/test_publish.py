@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from moto.awslambda.utils import get_backend
-from support.cloud import ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, Cloud, zipped
+from support.cloud import ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, VERSION, Cloud, zipped
 from support.lambda_standin import Call
 
 from tools.fleet.aws.pace import Pace
@@ -247,21 +247,21 @@ def test_the_parameter_of_a_version_never_changes_and_that_of_the_latest_does(cl
     def value(name: str) -> str:
         return str(client.get_parameter(Name=f"/streaming-runtime/slim/{name}")["Parameter"]["Value"])
 
-    assert (value("0.1.0"), value("latest")) == (SLIM, SLIM)
+    assert (value(VERSION), value("latest")) == (SLIM, SLIM)
     cloud.done("publish", "--ssm", "streaming-runtime")
-    client.put_parameter(Name="/streaming-runtime/slim/0.1.0", Value="other", Type="String", Overwrite=True)
+    client.put_parameter(Name=f"/streaming-runtime/slim/{VERSION}", Value="other", Type="String", Overwrite=True)
     result = cloud.run("publish", "--ssm", "streaming-runtime")
     assert (
         result.returncode == 1
-        and "/streaming-runtime/slim/0.1.0 is other, and the parameter of a version never changes" in result.stdout
+        and f"/streaming-runtime/slim/{VERSION} is other, and the parameter of a version never changes" in result.stdout
     )
-    assert value("0.1.0") == "other"
+    assert value(VERSION) == "other"
 
 
 @pytest.mark.long
 def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud) -> None:
     ballast = os.urandom(52_428_800)
-    large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.1.0"\n', "ballast": ballast})
+    large = zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": f'VERSION = "{VERSION}"\n', "ballast": ballast})
     (cloud.checkout.dist / "layer-python3.13-arm64.zip").write_bytes(large)
     words = ["publish", "--variant", "python3.13-arm64"]
     assert "use --bucket with a bucket in the region" in cloud.refusal(*words)
@@ -343,7 +343,10 @@ def test_an_expired_session_is_one_line(cloud: Cloud) -> None:
 def test_a_zip_of_another_version_is_refused(cloud: Cloud) -> None:
     path = cloud.checkout.dist / "layer-slim.zip"
     path.write_bytes(zipped({"bootstrap": "#!/bin/sh\n", "runtime.py": 'VERSION = "0.0.9"\n'}))
-    assert cloud.refusal("publish") == "layer-slim.zip is not of version 0.1.0: run ./build.sh, and repeat the command"
+    assert (
+        cloud.refusal("publish")
+        == f"layer-slim.zip is not of version {VERSION}: run ./build.sh, and repeat the command"
+    )
 
 
 @pytest.mark.parametrize("damage", ["no zip", "content"])
@@ -359,7 +362,7 @@ def test_a_damaged_zip_is_refused_in_one_line(cloud: Cloud, damage: str) -> None
 
 ENTRY = {
     "variant": "slim",
-    "version": "0.1.0",
+    "version": VERSION,
     "partition": "aws",
     "account": ACCOUNT,
     "region": REGION,
@@ -524,7 +527,7 @@ def test_young_versions_and_those_in_parameters_are_kept(cloud: Cloud) -> None:
     manifest["published"] = []
     (cloud.checkout.root / "layer-manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     found = rows(cloud.json("prune", "--min-age", "0", "--keep", "1"))
-    assert found[3] == ["the parameter /streaming-runtime/slim/0.1.0", "the parameter /streaming-runtime/slim/latest"]
+    assert found[3] == [f"the parameter /streaming-runtime/slim/{name}" for name in (VERSION, "latest")]
     assert found[1] == found[2] == []
     young = ["it is younger than --min-age"]
     assert [rows(cloud.json("prune", "--keep", "1"))[number] for number in (1, 2, 3)] == [young] * 3
@@ -577,7 +580,7 @@ def test_the_report_lists_every_version_and_alias(cloud: Cloud) -> None:
         ("b", "$LATEST", [], ["wrong architecture", "deprecated runtime"]),
         ("c", "$LATEST", [], ["not shared", "preview runtime"]),
     ]
-    assert {row["function"]: row["release"] for row in result} == {"a": "0.1.0", "b": "-", "c": "-"}
+    assert {row["function"]: row["release"] for row in result} == {"a": VERSION, "b": "-", "c": "-"}
     client.delete_layer_version(LayerName=NAME, VersionNumber=2)
     path = cloud.checkout.root / "layer/runtime.py"
     path.write_text(path.read_text() + "\n# changed\n")

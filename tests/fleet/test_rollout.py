@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cloud import ACCOUNT, FOREIGN_ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, Cloud, no_pauses
+from support.cloud import ACCOUNT, FOREIGN_ACCOUNT, FOREIGN_KEY, NAME, OURS, REGION, VERSION, Cloud, no_pauses
 from support.examples import sample
 from support.lambda_standin import Call
 
@@ -108,7 +108,7 @@ def test_the_default_target_is_the_published_version(fleet: Cloud) -> None:
     before = fleet.fleet()
     fleet.done("rollout", "--all-using", "--yes")
     assert fleet.fleet() == moved(before, 4, *WITH)
-    assert "up to date" in fleet.done("rollout", "--all-using", "--to", "0.1.0", "--yes")
+    assert "up to date" in fleet.done("rollout", "--all-using", "--to", VERSION, "--yes")
 
 
 def test_all_pages_of_functions_are_read(cloud: Cloud) -> None:

@@ -19,6 +19,8 @@ from support.built_zips import (
 )
 from support.checkout import ROOT, Checkout
 
+VERSION = MANIFEST["version"]
+
 
 def test_the_layer_contains_exactly_the_files_of_the_manifest(checkout: Checkout) -> None:
     for path in FILES:
@@ -84,12 +86,12 @@ LAYER_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "layer/bootstrap must begin with a #! line, such as #!/bin/sh",
     ),
     "another version": (
-        edit("layer/runtime.py", lambda data: data.replace(b'VERSION = "0.1.0"', b'VERSION = "9.9.9"')),
-        'layer/runtime.py has VERSION = "9.9.9", layer-manifest.json has "0.1.0": make them equal',
+        edit("layer/runtime.py", lambda data: data.replace(f'"{VERSION}"'.encode(), b'"9.9.9"')),
+        f'layer/runtime.py has VERSION = "9.9.9", layer-manifest.json has "{VERSION}": make them equal',
     ),
     "no version": (
-        edit("layer/runtime.py", lambda _: b'text = """\nVERSION = "0.1.0"\n"""\n'),
-        'layer/runtime.py must contain the line VERSION = "0.1.0", the version in layer-manifest.json',
+        edit("layer/runtime.py", lambda _: f'text = """\nVERSION = "{VERSION}"\n"""\n'.encode()),
+        f'layer/runtime.py must contain the line VERSION = "{VERSION}", the version in layer-manifest.json',
     ),
     "no Python": (
         edit("layer/runtime.py", lambda _: b"x = 1\ndef\n"),
@@ -125,7 +127,7 @@ def test_a_stray_file_at_any_depth_is_refused(checkout: Checkout, path: str) -> 
 
 def test_a_module_of_another_version_is_refused(checkout: Checkout) -> None:
     path = checkout.root / "layer/streaming_runtime/http1.py"
-    path.write_text(path.read_text().replace('VERSION = "0.1.0"', 'VERSION = "0.0.9"'))
+    path.write_text(path.read_text().replace(f'VERSION = "{VERSION}"', 'VERSION = "0.0.9"'))
     assert checkout.refusal() == (
-        'layer/streaming_runtime/http1.py has VERSION = "0.0.9", layer-manifest.json has "0.1.0": make them equal'
+        f'layer/streaming_runtime/http1.py has VERSION = "0.0.9", layer-manifest.json has "{VERSION}": make them equal'
     )

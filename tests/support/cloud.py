@@ -35,6 +35,7 @@ from tools.packaging import manifest
 REGION = "eu-central-1"
 ACCOUNT = DEFAULT_ACCOUNT_ID
 NAME = "python-streaming-runtime"
+VERSION = manifest.load(ROOT / manifest.FILE_NAME).version
 OURS = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{NAME}"
 
 
