@@ -17,7 +17,7 @@ import contextlib
 import fcntl
 import os
 
-from streaming_runtime import ContractError, NotDelivered, load
+from streaming_runtime import WAIT_MILLISECONDS, ContractError, NotDelivered, load
 from streaming_runtime.api import (
     FRESH,
     INIT_ERROR_PATH,
@@ -74,8 +74,7 @@ class WorkerConnection(Connection):
         on_open: called with the descriptor of a new connection.
     """
 
-    # `record_invocation` waits for the rest of a head. A signal that a wait does not notice is repeated: the service
-    # signals each process, and the parent forwards the signal.
+    # No limit: `record_invocation` would take its end for that of the connection. A poll waits for the response to `next`.
     receive_timeout = timeval(0)
 
     def __init__(self, host: str, port: int, slot: "Slot", on_open: "Any") -> None:
@@ -101,7 +100,7 @@ class WorkerConnection(Connection):
         super().disown()
 
     def record_invocation(self) -> bool:
-        """Record the invocation in the response to `next`. It waits, or is called when the socket is readable.
+        """Record the invocation in the response to `next`. Call it when the socket is readable.
 
         Return whether the response can be read now. If not, its head is incomplete: what is read and not recorded
         would be lost with the process. SO_RCVLOWAT lets the kernel wait for more bytes than there are.
@@ -152,7 +151,8 @@ class WorkerApi(RuntimeApi):
 
     def _ask_for_invocation(self) -> "Invocation | None":
         self.ask()
-        while not self.connection.record_invocation():
+        number = self.connection.sock.fileno()
+        while not worker_state.is_readable(number, WAIT_MILLISECONDS) or not self.connection.record_invocation():
             pass
         return self.take_invocation()
 

@@ -150,8 +150,8 @@ def bytes_written(sock: "Any") -> "int | None":
     return sent - repeated + not_sent
 
 
-def is_readable(descriptor: int) -> bool:
-    """Return whether a read would not block: there is data, or the other end is closed."""
+def is_readable(descriptor: int, milliseconds: int = 0) -> bool:
+    """Return whether a read would not block, at last after this time: there is data, or the other end is closed."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(milliseconds))

@@ -11,6 +11,7 @@ import pytest
 from support.emulator import until
 from support.function_process import Gate
 from support.http_events import function_url
+from support.processes import is_running, wait_until_asleep
 
 WAITS = """
 import os
@@ -359,6 +360,34 @@ def test_sigterm_to_the_parent_or_to_the_group_ends_each_stream_once(concurrent,
     assert [record["message"] for record in function.records if "message" in record].count("cleaned up") == 2
 
 
+def test_a_worker_that_does_not_notice_a_signal_ends_with_its_clean_up(concurrent):
+    """A thread receives the signal, so no system call of the main thread is interrupted; see test_shutdown.py."""
+    function = concurrent(
+        """
+        import atexit
+        import signal
+        import threading
+
+        atexit.register(print, "at exit")
+
+        def handler(event, context):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            yield b""
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    slot.read_response(slot.send_invocation())
+    slot.accept()
+    slot.expect_next()
+    (worker,) = function.workers()
+    wait_until_asleep(worker)
+    os.kill(function.process.pid, signal.SIGTERM)
+    assert function.wait() == 128 + signal.SIGTERM
+    assert "at exit" in [record.get("message") for record in function.records]
+
+
 def test_workers_end_when_their_parent_is_killed(concurrent):
     function = concurrent(WAITS, 2)
     slots = function.waiting_slots(2)
@@ -367,14 +396,6 @@ def test_workers_end_when_their_parent_is_killed(concurrent):
     for slot in slots:
         assert slot.peer.reader.read() == b""
     until(lambda: not any(is_running(pid) for pid in workers))
-
-
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # Deadlines
