@@ -74,7 +74,7 @@ class WorkerConnection(Connection):
         on_open: called with the descriptor of a new connection.
     """
 
-    # No limit: `record_invocation` would take its end for that of the connection. A poll waits for the response to `next`.
+    # No limit, because `record_invocation` would take its end for that of the connection. `_ask_for_invocation` waits.
     receive_timeout = timeval(0)
 
     def __init__(self, host: str, port: int, slot: "Slot", on_open: "Any") -> None:
