@@ -352,8 +352,62 @@ def test_errors_that_cause_each_other_are_reported_once(runtime):
             yield b""
         """
     )
-    assert function.fail()[1]["errorMessage"] == "a"
+    request, document = function.fail()
+    assert document["errorMessage"] == "a"
+    assert messages_in_cause(request) == ["a", "b"]
     function.expect_next()
+
+
+def test_the_nearest_errors_of_a_long_chain_are_reported(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            error = None
+            for number in range(20):
+                try:
+                    raise ValueError(number) from error
+                except ValueError as raised:
+                    error = raised
+            raise error
+            yield b""
+        """
+    )
+    request, _ = function.fail()
+    assert messages_in_cause(request) == [str(number) for number in range(19, 10, -1)]
+
+
+def test_a_context_that_the_function_has_suppressed_is_not_reported(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            try:
+                open("/nonesuch")
+            except OSError as error:
+                raise KeyError("a") from (error if event else None)
+            yield b""
+        """
+    )
+    assert messages_in_cause(function.fail(False)[0]) == ["'a'"]
+    assert len(messages_in_cause(function.fail(True)[0])) == 2
+
+
+def test_a_long_message_is_cut_and_says_so(runtime):
+    function = runtime(
+        """
+        def handler(event, context):
+            raise ValueError("x" * event)
+            yield b""
+        """
+    )
+    limit = 64 * 1024
+    assert function.fail(limit)[1]["errorMessage"] == "x" * limit
+    assert function.fail(limit + 1)[1]["errorMessage"] == "x" * limit + " [cut]"
+
+
+def messages_in_cause(request):
+    """Return the messages in the cause for X-Ray: of the error, and of those that are related to it."""
+    cause = json.loads(request.headers["lambda-runtime-function-xray-error-cause"])
+    return [each["message"] for each in cause["exceptions"]]
 
 
 LATE = """

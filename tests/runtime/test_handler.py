@@ -377,6 +377,12 @@ def test_a_function_that_cannot_be_loaded_is_an_init_error(runtime, files, handl
     assert f"[ERROR] {error_type}: " in function.stdout
 
 
+def test_the_trace_of_a_syntax_error_names_its_place(runtime):
+    function = runtime({"m.py": "import other", "other.py": "x = 1\ny = (\n"}, variables={"_HANDLER": "m.handler"})
+    _, document = function.read_init_error()
+    assert document["stackTrace"] == [f'  File "{function.task}/other.py" Line 2\n    y = (\n']
+
+
 @pytest.mark.parametrize("module", ["os", "m"])
 def test_a_missing_name_in_a_module_that_exists_is_not_looked_for_in_the_zip(runtime, module):
     function = runtime({"m.py": f"from {module} import nonesuch"}, variables={"_HANDLER": "m.handler"})

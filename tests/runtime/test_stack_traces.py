@@ -12,6 +12,7 @@ from support.function_process import FunctionProcess
 COMPARED = """
     import importlib
     import json
+    import linecache
     import sys
     import traceback
 
@@ -20,8 +21,11 @@ COMPARED = """
         try:
             importlib.import_module(event).work()
         except ValueError as error:
+            known = dict(linecache.cache)
             frames = traceback.extract_tb(error.__traceback__)
             print(json.dumps(traceback.format_list([tuple(frame) for frame in frames])))
+            linecache.cache.clear()  # the report must not find what `traceback` has read
+            linecache.cache.update(known)
             raise
     """
 FAIL = "def work():\n    raise ValueError('é')\n"
@@ -59,6 +63,16 @@ def work():
     variables["inner"]()
 """,
     "relative_source.txt": "first\nsecond\n",
+    "in_the_library.py": "def work():\n    exec(compile('raise ValueError(4)', 'this.py', 'exec'), {})\n",
+    "other_loader.py": """
+class Loader:
+    def get_source(self, name):
+        return f"the source of {name}"
+
+def work():
+    variables = {"__file__": "made", "__name__": "made", "__loader__": Loader()}
+    exec(compile("raise ValueError(5)", "made", "exec"), variables)
+""",
     "a_folder.py": "def work():\n    exec(compile('raise ValueError(1)', '/tmp', 'exec'))\n",
     "no_name.py": "def work():\n    exec(compile('raise ValueError(1)', '', 'exec'))\n",
     "limit.py": f"import sys\nsys.tracebacklimit = 1\n{FAIL}",
@@ -68,6 +82,8 @@ ENCODED = {
     "second_line": f"#!/usr/bin/python\n# vim: set fileencoding=cp1252 :\n{FAIL}".encode("cp1252"),
     "not_a_declaration": f"x = 1\n# coding: latin-1\n{FAIL}".encode(),
     "byte_order_mark": b"\xef\xbb\xbf" + FAIL.encode(),
+    "mark_in_the_line": b"\xef\xbb\xbfdef work(): raise ValueError('\xc3\xa9')\n",
+    "mark_and_declaration": f"\ufeff# coding: utf-8\n{FAIL}".encode(),
     "crlf": FAIL.replace("\n", "\r\n").encode(),
     "cr": FAIL.replace("\n", "\r").encode(),
 }
