@@ -129,6 +129,68 @@ def test_what_happens_in_one_slot_leaves_the_others_running(concurrent, action):
     assert function.workers() == [int(pid)]
 
 
+NO_INVOCATION = {
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "403": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+    "the end of the connection": b"",
+}
+
+
+@pytest.mark.parametrize("answer", NO_INVOCATION)
+def test_a_slot_without_an_invocation_asks_again_and_the_others_serve(concurrent, answer):
+    function = one_process(concurrent, HANDLER, 2)
+    first, second = function.waiting_slots(2)
+    start = time.monotonic()
+    for _ in range(2):
+        if NO_INVOCATION[answer]:
+            first.peer.send(NO_INVOCATION[answer])
+        else:
+            first.peer.close()
+            first = function.slot()
+        first.expect_next()
+    assert time.monotonic() - start < 5  # a pause of five seconds comes only after several refusals
+    for slot in (first, second):
+        assert slot.read_response(slot.send_invocation()).body.endswith(b"done")
+        slot.accept()
+        slot.expect_next()
+    assert len(function.workers()) == 1 and function.messages() == []
+
+
+def test_a_process_ends_when_all_of_its_slots_are_refused(concurrent):
+    function = one_process(concurrent, HANDLER, 2)
+    first, second = function.waiting_slots(2)
+    pids = function.workers()
+    refuse(first)
+    for _ in range(2):  # the first one can still arrive before the process has noticed the last refusal
+        assert second.read_response(second.send_invocation()).body == b"%d done" % pids[0]
+        second.accept()
+        second.expect_next()
+    refuse(second)
+    function.waiting_slots(2)
+    assert "no next invocation" in function.messages()[0] and function.workers() != pids
+
+
+def refuse(slot):
+    """Refuse the request for an invocation that has arrived, and the five that follow."""
+    for _ in range(5):
+        slot.peer.send(NO_INVOCATION["403"])
+        slot.expect_next()
+    slot.peer.send(NO_INVOCATION["403"])
+
+
+def test_the_head_of_an_invocation_can_arrive_in_parts(concurrent):
+    function = one_process(concurrent, HANDLER, 2)
+    first, second = function.waiting_slots(2)
+    head = b"HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: in-parts\r\nContent-Length: 2\r\n\r\n"
+    for part in (head[:10], head[10:30], head[30:-2]):
+        first.peer.send(part)
+        assert second.read_response(second.send_invocation()).body.endswith(b"done")
+        second.accept()
+        second.expect_next()
+    first.peer.send(head[-2:] + b"{}")
+    assert first.read_response("in-parts").body.endswith(b"done")
+
+
 def test_a_function_that_cancels_all_tasks_does_not_end_the_process(concurrent):
     function = one_process(
         concurrent,
@@ -485,6 +547,35 @@ def test_each_invocation_of_a_killed_process_is_accounted_for(concurrent):
     parent = function.slot()
     assert parent.read_error(request_id)[1]["errorType"] == "Runtime.ExitError"
     function.waiting_slots(3)
+
+
+def test_an_invocation_is_accounted_for_while_its_event_arrives(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import os
+
+        async def handler(event, context):
+            os._exit(9)
+            yield
+        """,
+        2,
+    )
+    slots = function.waiting_slots(2)
+    ids = [slots[0].send_invocation(headers={"Content-Length": "1000"}), slots[1].send_invocation()]
+    assert read_errors(function, 2) == dict.fromkeys(ids, "Runtime.ExitError")
+
+
+def read_errors(function, count):
+    """Read and accept the reports to /error on new connections. Return the types by request id."""
+    types = {}
+    while len(types) < count:
+        slot = function.slot()
+        request = slot.request()
+        if request.path.endswith("/error"):
+            types[request.path.split("/")[-2]] = json.loads(request.body)["errorType"]
+            slot.accept()
+    return types
 
 
 def test_a_killed_process_is_replaced_while_its_connections_stay_open(concurrent):

@@ -87,7 +87,10 @@ def test_a_tracing_agent_selects_processes(concurrent, code):
 # The death of a worker
 
 
-def test_an_invocation_whose_process_dies_before_its_response_is_reported_by_the_parent(concurrent):
+@pytest.mark.parametrize(
+    "interim", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"], ids=["alone", "behind an interim response"]
+)
+def test_an_invocation_whose_process_dies_before_its_response_is_reported_by_the_parent(concurrent, interim):
     function = concurrent(
         """
         import os
@@ -99,6 +102,7 @@ def test_an_invocation_whose_process_dies_before_its_response_is_reported_by_the
         1,
     )
     (slot,) = function.waiting_slots(1)
+    slot.peer.send(interim)
     request_id = slot.send_invocation(headers={"Lambda-Runtime-Invocation-Id": "attempt-1"})
     parent = function.slot()
     request, document = parent.read_error(request_id)
