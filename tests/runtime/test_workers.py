@@ -405,25 +405,29 @@ def test_workers_end_when_their_parent_is_killed(concurrent):
 # Deadlines
 
 
-@pytest.mark.parametrize("is_late", [False, True], ids=["before the first byte", "after the first byte"])
-def test_after_the_deadline_the_next_chunk_ends_the_invocation(concurrent, is_late):
+@pytest.mark.parametrize(
+    ("has_begun", "late"),
+    [(False, "a chunk"), (False, "a prelude"), (False, "the end"), (True, "a chunk"), (True, "the end")],
+)
+def test_after_the_deadline_the_next_step_ends_the_invocation(concurrent, has_begun, late):
     function = concurrent(
         """
         import time
 
         def handler(event, context):
-            if event:
+            if event["has_begun"]:
                 yield b"part"
             while context.get_remaining_time_in_millis():
                 time.sleep(0.01)
-            yield b"late"
+            if event["late"] != "the end":
+                yield {"statusCode": 200} if event["late"] == "a prelude" else b"late"
         """,
         1,
     )
     (slot,) = function.waiting_slots(1)
-    deadline = {"Lambda-Runtime-Deadline-Ms": str(int((time.time() + 1) * 1000))}
-    request_id = slot.send_invocation(is_late, deadline)
-    if is_late:
+    deadline = {"Lambda-Runtime-Deadline-Ms": str(int((time.time() + 0.5) * 1000))}
+    request_id = slot.send_invocation({"has_begun": has_begun, "late": late}, deadline)
+    if has_begun:
         response = slot.read_response(request_id)
         assert response.body == b"part"
         assert response.trailers["Lambda-Runtime-Function-Error-Type"] == "Function.Timeout"
