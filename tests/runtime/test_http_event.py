@@ -112,6 +112,9 @@ def test_the_path_and_its_root(function):
             (full("/other", "/a", domainName="a.test"), {"root_path": ""}),
             (full(None, "/a", stage="$default"), {"root_path": ""}),
             (full(None, "/a", stage=""), {"root_path": ""}),
+            (full(None, "/a", stage=5), {"root_path": ""}),
+            (stage(5, "/5/a"), {"root_path": ""}),
+            (function_url(target="/a\tb"), {"raw_path": "/a%09b", "path": "/a\tb"}),
             (function_url(target="/é/\u20ac\n%41"), {"raw_path": "/%C3%A9/%E2%82%AC%0A%41", "path": "/é/\u20ac\nA"}),
         ],
     )
@@ -166,6 +169,8 @@ def test_other_events_are_errors_that_name_what_is_wrong(function):
         ({**url, "cookies": ["a=1", 2]}, "cookies is not a list of strings"),
         ({**url, "cookies": "a=1"}, "cookies is not a list of strings"),
         ({**url, "body": "a=b", "isBase64Encoded": True}, "body cannot be decoded"),
+        ({**url, "body": "aG!kh", "isBase64Encoded": True}, "body cannot be decoded"),
+        ({**url, "headers": {"a": 1}}, "the header a is a value of type int"),
         ({**url, "headers": ["a"]}, "headers is a value of type list"),
         ({**url, "rawPath": ""}, "rawPath is empty"),
         ({**url, "version": "3.0"}, "it has the keys"),
