@@ -1,6 +1,7 @@
-"""The checks of `doctor`.
+"""The checks of `doctor`, and of the bundles in self-contained layers for `report`.
 
 Reading order:
+    bundles            whether the CPython in a layer version is outdated
     finding            what a check returns
     capacity_provider  functions on Lambda Managed Instances
     handler_module     the handler in a function's zip
