@@ -15,6 +15,8 @@ What can go wrong:
   `atexit` has run. So every wait here has a limit, and threads are not waited for.
 """
 
+import sys
+
 from streaming_runtime import WAIT_MILLISECONDS, import_standard, load, summary_of_report
 from streaming_runtime.log import Descriptor, describe, duplicate_high
 
@@ -213,14 +215,16 @@ class EventLoop:
         loop.call_later(WAIT_MILLISECONDS / 1000, self._wake, loop, context=context)
 
     def _current(self) -> "Any":
-        """Return the current loop of this thread. Some versions of asyncio make one if there is none."""
-        warnings = import_standard("warnings")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            try:
+        """Return the current loop of this thread. Before Python 3.14, asyncio makes one if there is none."""
+        try:
+            if sys.version_info >= (3, 14):
                 return self._asyncio.get_event_loop()
-            except RuntimeError:
-                return None
+            warnings = import_standard("warnings")
+            with warnings.catch_warnings(module=warnings):  # by default the module of this name, a function's perhaps
+                warnings.simplefilter("ignore", DeprecationWarning)
+                return self._asyncio.get_event_loop()
+        except RuntimeError:
+            return None
 
     def _abandon(self) -> None:
         _abandoned.append(self._loop)

@@ -5,9 +5,10 @@ Its folder comes first on `sys.path`, so the name means the function's module, f
 `asyncio` imports more than a hundred others, among them `ast`, `dataclasses` and `inspect`. With a function's `ast.py`
 in their place it fails, and with it an async handler that imports nothing itself.
 
-So both stay apart. While a module is imported, the function's modules of such names are hidden, and the folders of the
-standard library come first. Afterwards each name means for the function what it would mean without that import. The
-standard modules whose names the function uses are kept here: a second copy of `threading` would have other threads.
+So both stay apart. While a module is imported, the function's modules of such names are hidden, and so are the folders
+that come before the standard library: `subprocess` takes any `msvcrt` for a sign of Windows. Afterwards each name means
+for the function what it would mean without that import. The standard modules whose names the function uses are kept
+here: a second copy of `threading` would have other threads.
 """
 
 import sys
@@ -32,16 +33,15 @@ def import_standard(name: str) -> "Any":
     hidden = {each: _modules.pop(each) for each in list(_modules) if _is_of_function(each, library)}
     before = set(_modules)
     _modules.update(_covered)
-    own = [library, f"{library}/lib-dynload"]
-    sys.path[:0] = own
+    function_folders, others = _divided_path(library)
+    sys.path[:] = [library, f"{library}/lib-dynload", *(others or function_folders)]
     try:
         __import__(name)
         if "asyncio.events" in _modules:
             _complete(_modules["asyncio.events"])
         return _modules[name]
     finally:
-        for path in own:
-            sys.path.remove(path)
+        sys.path[:] = [*function_folders, *others]
         added = [each for each in list(_modules) if each not in before]
         names = {each.partition(".")[0] for each in (*hidden, *_covered)}
         names |= {each for each in added if "." not in each and _is_in_function(each, library)}
@@ -66,9 +66,15 @@ def _is_of_function(name: str, library: str) -> bool:
 
 def _is_in_function(name: str, library: str) -> bool:
     """Return whether an import by the function would find a module of its own, or of its packages, under the name."""
-    folders = sys.path[: sys.path.index(library)] if library in sys.path else sys.path
     try:
-        spec = _modules["_frozen_importlib_external"].PathFinder.find_spec(name, folders)
+        spec = _modules["_frozen_importlib_external"].PathFinder.find_spec(name, _divided_path(library)[0])
     except Exception:  # of an importer that the function has installed
         return False
     return spec is not None and spec.loader is not None and bool(spec.has_location)
+
+
+def _divided_path(library: str) -> "tuple[list[str], list[str]]":
+    """Return the folders of `sys.path` before the standard library, and the others. Without it, there are no others."""
+    path = list(sys.path)
+    index = path.index(library) if library in path else len(path)
+    return path[:index], path[index:]

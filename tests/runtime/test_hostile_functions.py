@@ -111,6 +111,8 @@ def test_an_error_raised_between_invocations_is_logged_and_ends_the_process(runt
                 "queue",
                 "token",
                 "threading",
+                "warnings",
+                "msvcrt",
             )
         ),
     ],
