@@ -215,12 +215,20 @@ class EventLoop:
         loop.call_later(WAIT_MILLISECONDS / 1000, self._wake, loop, context=context)
 
     def _current(self) -> "Any":
-        """Return the current loop of this thread. Before Python 3.14, asyncio makes one if there is none."""
+        """Return the current loop of this thread; None if there is none.
+
+        Before Python 3.14, asyncio makes one then, and imports `warnings` by name to warn of that on 3.12 and 3.13. The
+        function can have another module of that name, so its policy is asked first.
+        """
         try:
             if sys.version_info >= (3, 14):
                 return self._asyncio.get_event_loop()
+            policy = self._asyncio.get_event_loop_policy()
+            local = getattr(policy, "_local", None)
+            if getattr(local, "_loop", policy) is None and not getattr(local, "_set_called", True):
+                return None
             warnings = import_standard("warnings")
-            with warnings.catch_warnings(module=warnings):  # by default the module of this name, a function's perhaps
+            with warnings.catch_warnings(module=warnings):  # by default `sys.modules["warnings"]`
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return self._asyncio.get_event_loop()
         except RuntimeError:

@@ -495,7 +495,7 @@ def test_bootstrap_needs_no_tools_and_tries_only_a_bundled_interpreter_first(
     command = [*shell, str(opt / "bootstrap"), *arguments]
     assert runtime(HANDLER, command=command, variables={"PATH": "/nonesuch"}).respond().body == b"answered"
     started = [line for line in calls.read_text().split("\n") if line.startswith("-")]
-    assert [line[:20] for line in started] == [*(["-V"] if start != "managed" else []), "-u -B -S -c import s"]
+    assert [line[:18] for line in started] == [*(["-V"] if start != "managed" else []), "-u -B -S -c import"]
 
 
 # Certificates

@@ -114,6 +114,35 @@ def test_the_contract_is_kept_on(runtime, existing, handler, first):
     assert handler == "stream" or "a record" in function.stdout
 
 
+# Python imports `linecache` at its start, and `asyncio` imports `warnings` late; both are in the working folder here.
+@pytest.mark.parametrize("variable", [None, "1"])
+def test_modules_of_the_function_do_not_replace_those_of_the_interpreter_on(runtime, existing, variable):
+    function = runtime(
+        {
+            "lambda_function.py": """
+                import linecache
+                import os
+                import subprocess
+                import warnings
+
+                async def handler(event, context):
+                    yield warnings.mine
+                    yield getattr(linecache, "mine", b"part of the interpreter")
+                    child = ["/bin/sh", "-c", "echo $PYTHONSAFEPATH"]
+                    yield repr(os.environ.get("PYTHONSAFEPATH")).encode() + subprocess.check_output(child)
+                """,
+            "linecache.py": "mine = b'my linecache'\n",
+            "warnings.py": "mine = b'my warnings'\ndef warn(*_): ...\n",
+        },
+        arguments=[existing.program, "/var/runtime/bootstrap.py"],
+        variables={"PYTHONSAFEPATH": variable},
+    )
+    own, cached, safe_path = function.respond().chunks
+    assert own == b"my warnings"
+    assert cached == b"part of the interpreter" if existing.version == interpreters.PREVIEW else b"my linecache"
+    assert safe_path.decode() == f"{variable!r}{variable or ''}\n"
+
+
 def test_a_copy_of_the_interpreter_of_a_distribution_is_a_python_with_a_folder_of_its_own(runtime, tmp_path):
     program = "/usr/bin/python3"
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
