@@ -44,6 +44,10 @@ SHELL_STEPS = {
 }
 
 
+PUBLISHED = ("release", "record", "Commit what is published")
+PINS = ("pin", "pull-request", "Open a pull request")
+
+
 def git(folder: Path, *words: str) -> str:
     return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
 
@@ -122,11 +126,16 @@ def test_the_workflows_have_no_finding() -> None:
 
 
 def test_a_job_has_no_permission_that_it_does_not_need() -> None:
-    writing = {name: set(each["permissions"]) for name, each in jobs().items() if "permissions" in each}
+    writing = {
+        name: {scope for scope, access in each["permissions"].items() if access == "write"}
+        for name, each in jobs().items()
+        if "permissions" in each
+    }
     assert writing == {
-        ("pin", "pin"): {"contents", "pull-requests"},
+        ("pin", "pull-request"): {"contents", "pull-requests"},
         ("release", "attest"): {"contents", "id-token", "attestations"},
-        ("release", "publish"): {"contents", "pull-requests", "id-token"},
+        ("release", "publish"): {"id-token"},
+        ("release", "record"): {"contents", "pull-requests"},
     }
     assert all(workflow["permissions"] == {"contents": "read"} for workflow in WORKFLOWS.values())
 
@@ -136,6 +145,37 @@ def test_releases_wait_for_each_other_only_to_publish() -> None:
     assert workflow["concurrency"] == {"group": "release-${{ github.ref }}", "cancel-in-progress": False}
     waiting = {name: each["concurrency"] for name, each in workflow["jobs"].items() if "concurrency" in each}
     assert waiting == {"publish": {"group": "publish", "cancel-in-progress": False}}
+
+
+def test_the_jobs_that_push_run_no_program_of_the_checkout() -> None:
+    pushing = {name: str(each["steps"]) for name, each in jobs().items() if "git push" in str(each)}
+    assert set(pushing) == {("pin", "pull-request"), ("release", "record")}
+    assert [
+        name for name, steps in pushing.items() if "build.sh" in steps.replace("Written by ./build.sh pin.", "")
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver"), [(("pin", "update"), PINS[:2]), (("release", "publish"), PUBLISHED[:2])]
+)
+def test_the_files_that_are_committed_come_from_the_job_before(
+    sender: tuple[str, str], receiver: tuple[str, str]
+) -> None:
+    def artifact(job: tuple[str, str], action: str) -> Any:
+        [found] = (step for step in jobs()[job]["steps"] if step.get("uses", "").startswith(f"actions/{action}@"))
+        return found["with"]
+
+    [commit] = (step["run"] for step in jobs()[receiver]["steps"] if "run" in step)
+    sent = artifact(sender, "upload-artifact")
+    assert artifact(receiver, "download-artifact") == {"name": sent["name"]}  # at the paths that they had
+    assert f" -- {' '.join(sent['path'].split())}\n" in commit
+    assert jobs()[receiver]["needs"] == sender[1]
+
+
+def test_what_is_published_is_recorded_also_after_a_failure() -> None:
+    jobs_of_release = WORKFLOWS["release"]["jobs"]
+    assert jobs_of_release["record"]["if"] == "${{ !cancelled() && needs.publish.result != 'skipped' }}"
+    assert jobs_of_release["publish"]["steps"][-1]["if"] == "${{ !cancelled() }}"
 
 
 def test_only_the_jobs_that_push_keep_the_token_in_the_checkout() -> None:
@@ -296,10 +336,6 @@ def test_every_variant_is_published_to_all_regions(runner: Runner, configured: b
     assert runner.calls() == [publish, "build.sh verify"]
 
 
-PUBLISHED = ("release", "publish", "Commit what is published")
-PINS = ("pin", "pin", "Open a pull request")
-
-
 def test_nothing_is_committed_if_nothing_new_is_published(runner: Runner) -> None:
     assert "nothing new" in runner.done(*PUBLISHED)
     assert runner.calls() == []
@@ -339,13 +375,13 @@ def test_a_change_becomes_one_open_pull_request_also_if_the_step_runs_again(
 
 
 def test_new_pins_are_built_for_every_variant(runner: Runner) -> None:
-    runner.done("pin", "pin", "Update the pins")
+    runner.done("pin", "update", "Update the pins")
     assert runner.calls() == ["build.sh pin"]
-    runner.done("pin", "pin", "Build with the new pins")
+    runner.done("pin", "update", "Build with the new pins")
     runner.done(*PINS)
     assert runner.calls() == []  # nothing has changed
     runner.write("layer-manifest.json", "{ }\n")
-    runner.done("pin", "pin", "Build with the new pins")
+    runner.done("pin", "update", "Build with the new pins")
     pins = MANIFEST["selfContained"]["interpreters"]
     expected = [f"build.sh layer --python {each['python']} --arch {each['architecture']}" for each in pins]
     assert sorted(runner.calls()) == sorted(expected)
@@ -365,12 +401,7 @@ def test_pins_of_the_main_branch_that_are_too_old_fail_the_run(runner: Runner, d
 
     if days is not None:
         pins(0, days, 0)
-        git(
-            runner.checkout, "-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet", "--all", "--message=pins"
-        )
-    commit = git(runner.checkout, "rev-parse", "HEAD").strip()
-    pins(0 if status else 100)  # of the pull request, which is not merged yet
-    done = runner.run("pin", "pin", "Check the age of the pins", GITHUB_SHA=commit)
+    done = runner.run("pin", "age", "Check the age of the pins")
     assert done.returncode == status
     assert ("::error::" in done.stdout) == bool(status)
 
