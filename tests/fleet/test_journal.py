@@ -23,7 +23,7 @@ from tools.fleet.rollout import events, journal
 from tools.fleet.rollout.events import Event, FunctionState, IllegalEvent, RollOutState, next_state
 from tools.fleet.rollout.journal import Journal
 from tools.fleet.rollout.options import Options
-from tools.fleet.rollout.storage import Disk, FileLocation, JournalError
+from tools.fleet.rollout.storage import Disk, FileLocation, FileStorage, JournalError
 
 # --- The table of events
 
@@ -181,7 +181,11 @@ class BrokenDisk(MemoryDisk):
 
     def flush(self, file: int) -> None:
         if self._is_broken:
-            raise OSError(5, "Input/output error")
+            self.fail()
+
+    @staticmethod
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
 
 
 FIVE = [f"f-{number}" for number in range(5)]
@@ -248,6 +252,19 @@ def test_nothing_is_written_behind_a_torn_line(tmp_path: Path) -> None:
     assert journal.read(path).torn == 5
 
 
+def test_a_journal_that_cannot_be_cut_is_one_line_and_stays_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = FileLocation(tmp_path / "journal", MemoryDisk())
+    accepted_journal(tmp_path / "journal").close()
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStorage, "cut", BrokenDisk(b"").fail)
+        with pytest.raises(ToolError) as error:
+            Journal.resume(location)
+    assert str(error.value) == f"cannot write the journal {tmp_path / 'journal'}: Input/output error"
+    Journal.resume(location).close()
+
+
 def event_lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
@@ -257,8 +274,9 @@ def event_lines(path: Path) -> list[bytes]:
 def test_one_torn_line_within_a_journal_is_skipped_and_explained(tmp_path: Path, end: bytes, length: int) -> None:
     region, path = Region(five(1)), tmp_path / "journal"
     rollout.roll_out(context(region, MemoryDisk()), Options(all_using=True, to="2", yes=True), path)
-    lines = event_lines(path)
+    lines, records = event_lines(path), journal.read(path).records
     path.write_bytes(b"".join([*lines[:10], lines[10][:length] + end, *lines[10:]]))
+    assert journal.read(path).records == records  # no event but the incomplete one is left out
     errors = io.StringIO()
     environment = Environment(connect=lambda pace: region, disk=MemoryDisk())  # type: ignore[arg-type,return-value]
     assert (

@@ -50,8 +50,10 @@ def test_our_layer_is_restored_among_other_layers(
 ) -> None:
     change(rolled_out, others)
     assert rolled_out.json("rollback", "journal", "--dry-run")["functions"][0]["leftAlone"] is None
+    rolled_out.standin.calls.clear()
     rolled_out.done("rollback", "journal", "--yes")
     assert rolled_out.fleet() == {"f": arns(restored)}
+    assert len(rolled_out.standin.changes()) == (others != restored)
 
 
 def test_the_dry_run_reads_the_functions(rolled_out: Cloud) -> None:

@@ -134,6 +134,7 @@ def checked(versions: dict[str, Any], **facts: Any) -> Step:
             f"{OTHER} was deleted, so AWS Lambda rejects updates that contain it",
         ),
         ({FAR: Unavailable(FAR, is_deleted=False)}, {}, f"{FAR} is not shared with this account"),
+        ({NEW: Unavailable(NEW, is_deleted=False)}, {}, f"{NEW} is not shared with this account"),
         (
             {OTHER: info(OTHER, size=262_144_000)},
             {},
