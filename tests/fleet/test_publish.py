@@ -106,6 +106,17 @@ def test_other_bytes_are_another_version(cloud: Cloud) -> None:
     assert [entry["arn"] for entry in cloud.manifest()["published"]] == [f"{OURS}:2"]
 
 
+def test_a_version_that_is_deleted_while_its_bytes_are_compared_is_another_one(cloud: Cloud) -> None:
+    cloud.layer(count=2)
+
+    def delete(call: Call) -> None:
+        if call.operation == "GetLayerVersion" and call.part == "1":
+            get_backend(ACCOUNT, REGION).delete_layer_version(NAME, "1")
+
+    cloud.standin.faults.on = delete  # type: ignore[assignment]
+    assert cloud.json("publish")["published"][0]["arn"] == f"{OURS}:3"
+
+
 @pytest.mark.long
 def test_publishers_on_one_machine_take_turns(cloud: Cloud) -> None:
     """The first publisher is held up before it creates the version; the second must wait for it, not for a clock."""
@@ -306,6 +317,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     ),
     (["publish", "--share", "12"], {}, 2, "argument --share: '12' is not an account ID"),
     (["publish", "--organization", "12"], {}, 2, "argument --organization: '12' is not the ID of an organization"),
+    (["publish", "--organization", ACCOUNT], {}, 2, f"argument --organization: '{ACCOUNT}' is not the ID of an organ"),
     (["publish", "--public", "--share", "111111111111"], {}, 2, "argument --share: not allowed with argument --public"),
     (["publish", "--ssm", "/aws/x"], {}, 2, "argument --ssm: '/aws/x' cannot be the prefix of a parameter"),
     (["publish", "--variant", "fat"], {}, 2, "there is no variant 'fat'; the variants are slim, "),

@@ -15,6 +15,7 @@ from tools.common.output import Output, table
 from tools.fleet.aws import arns
 from tools.fleet.aws.arns import LayerVersion, Place
 from tools.fleet.aws.models import STACK_TAG, Function, LayerInfo, Unavailable
+from tools.fleet.aws.settings import UNREADABLE
 from tools.fleet.rollout.options import ATTACH, Options
 from tools.fleet.rollout.plan import Step, Targets, Verdict, check, needed_versions, plan, plan_step
 from tools.fleet.rollout.progress import Progress
@@ -204,6 +205,14 @@ def test_attach_skips_a_runtime_that_the_layer_does_not_support() -> None:
     assert (blocked.verdict, blocked.reason) == (
         Verdict.SKIPPED,
         "python3.13 is not a runtime of the layer, python3.11",
+    )
+
+
+def test_attach_does_not_overwrite_variables_that_cannot_be_read() -> None:
+    blocked = step(function(settings={UNREADABLE: "AccessDeniedException"}), command=ATTACH)
+    assert blocked.verdict is Verdict.BLOCKED and blocked.new == ()
+    assert blocked.reason == (
+        "its variables cannot be read, so AWS_LAMBDA_EXEC_WRAPPER cannot be changed: allow kms:Decrypt for its key"
     )
 
 
