@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import threading
@@ -418,9 +419,25 @@ def test_after_the_end_of_the_socket_the_log_goes_to_the_inherited_descriptors(c
 # A log that nobody reads
 
 WRITES = """
-import asyncio
+import pathlib
+import sys
+import threading
+import time
+
+def watch(thread, path):
+    names = []
+    while "wait put" not in " ".join(names):  # the log call waits in the method `put` of the queue
+        time.sleep(0.001)
+        names, frame = [], sys._current_frames()[thread]
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+    pathlib.Path(path).touch()
 
 async def handler(event, context):
+    if "path" in event:
+        arguments = threading.get_ident(), event["path"]
+        threading.Thread(target=watch, args=arguments, daemon=True).start()
     for n in range(event["lines"]):
         print(f"{n:05} " + 1000 * "x")
     yield b"done"
@@ -456,7 +473,11 @@ def test_a_log_that_is_read_slowly_does_not_stop_the_loop_and_loses_nothing(conc
     assert slot.read_response(slot.send_invocation({"lines": 700})).body == b"done"
     slot.accept()
     slot.expect_next()
-    slot.send_invocation({"lines": 3000})  # more than 1 MiB: the log call waits, until somebody reads
+    waits = tmp_path / "waits"
+    slot.send_invocation({"lines": 3000, "path": str(waits)})  # more than 1 MiB: the log call waits
+    while not waits.exists() and not select.select([slot.peer.socket], [], [], 0.01)[0]:
+        pass
+    assert waits.exists()
     received = b""
     numbers = [*range(700), *range(3000)]
     outputs[0].settimeout(30)
