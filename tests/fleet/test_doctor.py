@@ -553,3 +553,10 @@ def test_a_folder_is_refused_with_the_command_that_builds_its_zip(cloud: Cloud, 
     folder.mkdir()
     refusal = cloud.refusal("doctor", f"{folder}/")
     assert refusal == f"{folder} is a folder: check its zip, which ./build.sh function {folder} builds"
+
+
+def test_control_characters_of_names_in_a_zip_are_not_printed(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "some.zip"
+    path.write_bytes(archive({"app.py": (0o644, SOURCE), "x\\\x1b[31m\ny.py": (0o644, "")}))
+    lines = cloud.run("doctor", path).stdout.splitlines()
+    assert lines[0] == f"{path}: x\\\\x1b[31m\\ny.py contains a backslash"

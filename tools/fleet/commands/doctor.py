@@ -100,8 +100,14 @@ def _function_findings(context: Context, target: str, region: str | None) -> tup
 def _print(output: Output, name: str, findings: Sequence[Finding]) -> None:
     def lines() -> Iterator[str]:
         for each in findings:
-            yield f"{each.what}\n  why: {each.why}\n  fix: {each.fix}\n"
+            what, why, fix = map(_visible, (each.what, each.why, each.fix))
+            yield f"{what}\n  why: {why}\n  fix: {fix}\n"
         yield f"{name}: {count(len(findings), 'finding')}" if findings else f"{name}: nothing found"
 
     content = [{"what": each.what, "why": each.why, "fix": each.fix} for each in findings]
     output.result(lambda: {"command": COMMAND.name, "target": name, "findings": content}, lines)
+
+
+def _visible(text: str) -> str:
+    """Return a text with escapes for control characters, which the names in a zip can contain."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
