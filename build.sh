@@ -78,12 +78,15 @@ find_python() {
   die "Python 3.11 or later is needed and was not found on PATH (tried python3, python3.11 to python3.14)"
 }
 
-# Run a module of tools/ in the caller's folder, because relative paths refer to it. -P and -S: no module there or in
-# site-packages can shadow ours. -X utf8: file names do not depend on the locale.
-run_tool() {
+# Run a command line of tools/ in the caller's folder, because relative paths refer to it. -P and -S: no module there or
+# in site-packages can shadow ours. -X utf8: file names do not depend on the locale. A file and not -m, which runs code
+# that prints a traceback after Ctrl-C, before that of the file.
+run_tool() { # FOLDER IN tools/, ARGUMENTS...
   python=$(find_python)
+  tool=$root/tools/$1/__main__.py
+  shift
   export PYTHONPATH="$root"
-  exec "$python" -P -S -X utf8 -m "$@"
+  exec "$python" -P -S -X utf8 "$tool" "$@"
 }
 
 # There are two kinds of virtual environments. `test` clears .venv when a requirement changes, and a roll-out can run for
@@ -175,12 +178,12 @@ run_fleet() {
     # Help, wrong usage, and what reads local files only, such as the doctor of a zip, need no boto3 and no network. Run
     # it without; 3 means that the command needs boto3 and has done nothing.
     status=3
-    reads_standard_input "$@" || { status=0 && (run_tool tools.fleet "$@") || status=$?; }
+    reads_standard_input "$@" || { status=0 && (run_tool fleet "$@") || status=$?; }
     [ "$status" -eq 3 ] || exit "$status"
     make_fleet_venv
   fi
   export PYTHONPATH="$root"
-  exec "$fleet_venv/bin/python" -P -X utf8 -m tools.fleet "$@"
+  exec "$fleet_venv/bin/python" -P -X utf8 "$root/tools/fleet/__main__.py" "$@"
 }
 
 run_mutations() {
@@ -188,13 +191,13 @@ run_mutations() {
   python=$(find_python)
   if ! test_stamp | venv_is_ready .venv 'boto3, moto, pytest'; then
     status=0 # of help or wrong usage; otherwise 3, see run_fleet
-    (run_tool tools.mutation "$@") || status=$?
+    (run_tool mutation "$@") || status=$?
     [ "$status" -eq 3 ] || exit "$status"
     new_venv .venv "the test requirements" .venv
     install_test_requirements
   fi
   export PYTHONPATH="$root"
-  exec .venv/bin/python -P -X utf8 -m tools.mutation "$@"
+  exec .venv/bin/python -P -X utf8 "$root/tools/mutation/__main__.py" "$@"
 }
 
 run_tests() {
@@ -218,10 +221,10 @@ run_tests() {
 case ${1--} in # no command, or options only: build
   test) shift && run_tests "$@" ;; # its -h is that of pytest
   mutate) shift && run_mutations "$@" ;;
-  bench) shift && run_tool tools.bench "$@" ;;
-  release | verify-build | arn | layers-page) run_tool tools.packaging.release "$@" ;;
+  bench) shift && run_tool bench "$@" ;;
+  release | verify-build | arn | layers-page) run_tool packaging/release "$@" ;;
   publish | verify | report | rollout | attach | detach | rollback | status | prune | doctor) run_fleet "$@" ;;
   help) show_help ;;
-  function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool tools.packaging "$@"; fi ;;
+  function | layer | pin | -*) if asks_for_help "$@"; then show_help; else run_tool packaging "$@"; fi ;;
   *) die "unknown command: $1 (see ./build.sh --help)" 2 ;;
 esac

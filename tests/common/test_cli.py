@@ -90,7 +90,7 @@ def test_a_reader_that_has_gone_causes_no_traceback(status: int) -> None:
     assert (result.returncode, result.stderr) == (status, b"")
 
 
-# Runs a program as `python3 -m` does, and interrupts it when it imports `argparse`, which each of them needs.
+# Runs a program as `build.sh` does, and interrupts it when it imports `argparse`, which each of them needs.
 INTERRUPTED_IMPORT = """
 import os, runpy, signal, sys
 
@@ -100,13 +100,13 @@ class Interruption:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interruption())
-runpy.run_module(sys.argv[1], run_name="__main__")
+runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("program", ["packaging", "packaging.release", "fleet", "mutation", "bench"])
+@pytest.mark.parametrize("program", ["packaging", "packaging/release", "fleet", "mutation", "bench"])
 def test_an_interrupt_while_a_program_is_imported_causes_no_traceback(program: str) -> None:
-    command = [sys.executable, "-c", INTERRUPTED_IMPORT, f"tools.{program}", "--help"]
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, ROOT / "tools" / program / "__main__.py", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 

@@ -153,9 +153,9 @@ class Sandbox:
         return self.checkout.run(*words, cwd=cwd, PATH=str(self.path), CALLS=str(self.log), **environment)
 
     def calls(self) -> list[str]:
-        """The calls of modules in the last run, without those that prepare stand-ins at the same time."""
-        lines = self.log.read_text().splitlines()
-        return [line for line in lines if " -m " in line and " -m support." not in line]
+        """The calls of modules and tools in the last run, without those that prepare stand-ins at the same time."""
+        lines = self.log.read_text().replace(f"{self.checkout.root}/tools/", "tools/").splitlines()
+        return [line for line in lines if (" -m " in line or " tools/" in line) and " -m support." not in line]
 
     def venv(self, name: str) -> Path:
         return self.checkout.root / ".venv" / name
@@ -298,8 +298,8 @@ def boto3_requirement(checkout: Checkout) -> str:
     return boto3
 
 
-WITHOUT_BOTO3 = "python3 -P -S -X utf8 -m tools.fleet"
-WITH_BOTO3 = "python -P -X utf8 -m tools.fleet"
+WITHOUT_BOTO3 = "python3 -P -S -X utf8 tools/fleet/__main__.py"
+WITH_BOTO3 = "python -P -X utf8 tools/fleet/__main__.py"
 
 
 def test_a_command_for_aws_installs_boto3_alone_and_once(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -324,11 +324,11 @@ def test_what_needs_no_boto3_does_not_install_it(sandbox: Sandbox, status: int) 
 
 @pytest.mark.usefixtures("on_linux")
 def test_a_search_for_missing_tests_installs_them_unless_the_usage_is_wrong(sandbox: Sandbox) -> None:
-    without = "python3 -P -S -X utf8 -m tools.mutation --lines"
+    without = "python3 -P -S -X utf8 tools/mutation/__main__.py --lines"
     assert sandbox.run("mutate", "--lines", FAKE_STATUS="2").returncode == 2
     assert sandbox.calls() == [without]
     sandbox.run("mutate", "--lines")
-    assert sandbox.calls() == [without, *FIRST_RUN[:3], "python -P -X utf8 -m tools.mutation --lines"]
+    assert sandbox.calls() == [without, *FIRST_RUN[:3], "python -P -X utf8 tools/mutation/__main__.py --lines"]
 
 
 @pytest.mark.parametrize("words", ["rollout --all-using --probe -", "rollout @/dev/stdin"])
@@ -371,7 +371,7 @@ def test_the_tests_and_the_commands_for_aws_have_environments_of_their_own(sandb
     sandbox.test("-k", "word")
     assert sandbox.calls() == FIRST_RUN
     sandbox.run("report")
-    assert sandbox.calls() == ["python -P -X utf8 -m tools.fleet report"]
+    assert sandbox.calls() == ["python -P -X utf8 tools/fleet/__main__.py report"]
 
 
 # Waits until a file exists, then imports a module for the first time, as boto3 does when it is used.

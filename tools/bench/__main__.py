@@ -1,4 +1,4 @@
-"""`python3 -m tools.bench`."""
+"""The program that `build.sh` runs; also `python3 -m tools.bench`."""
 
 import sys
 

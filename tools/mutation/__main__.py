@@ -1,4 +1,4 @@
-"""`python3 -m tools.mutation`."""
+"""The program that `build.sh` runs; also `python3 -m tools.mutation`."""
 
 import sys
 

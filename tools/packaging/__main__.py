@@ -1,4 +1,4 @@
-"""`python3 -m tools.packaging`, which `build.sh` runs."""
+"""The program that `build.sh` runs; also `python3 -m tools.packaging`."""
 
 import sys
 
