@@ -99,13 +99,17 @@ def test_an_instrumented_module_does_the_same_and_records_what_it_reaches(tmp_pa
         "    elif value is None:\n"
         "        return 2\n"
         "    return 3\n"
+        "class A:\n"
+        "    def _record(self):\n"
+        "        pass\n"
+        "    x = 1\n"
     )
     record = tmp_path / "record"
     reach.instrument(tmp_path, record)
     code = "import runtime; from streaming_runtime.part import f; print(f(None), f.__doc__, f(None))"
     result = subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (result.stdout, result.stderr) == ("2 Docstring. 2\n", "")
-    assert reach.read(record) == {("runtime", 1), ("part", 2), ("part", 4), ("part", 6), ("part", 7)}
+    assert reach.read(record) == {("runtime", 1), *(("part", line) for line in (2, 4, 6, 7, 9, 10, 12))}
     assert reach.read(record) == frozenset()
 
 

@@ -17,7 +17,7 @@ from tools.mutation.bytecode import write_module
 # Put at the top of each module. What the function does with `posix` or the module's names later does not matter.
 _RECORDER = """
 import posix as _posix
-def _record(line, seen=set(), name=__name__.rpartition(".")[2].encode(), open=_posix.open, write=_posix.write,
+def _tools_record(line, seen=set(), name=__name__.rpartition(".")[2].encode(), open=_posix.open, write=_posix.write,
             close=_posix.close, flags=_posix.O_WRONLY | _posix.O_APPEND | _posix.O_CLOEXEC):
     if line not in seen:
         seen.add(line)
@@ -74,7 +74,7 @@ def _after_docstring(block: list[ast.stmt]) -> int:
 
 
 def _call(statement: ast.stmt) -> ast.stmt:
-    call = ast.parse(f"_record({statement.lineno})").body[0]
+    call = ast.parse(f"_tools_record({statement.lineno})").body[0]
     return call
 
 
