@@ -281,6 +281,23 @@ def test_a_call_in_another_thread_or_at_import_gets_the_result_of_the_handler(ru
     assert lines(function).count("[b'one', b'two']") == 2
 
 
+def test_a_call_within_an_event_loop_gets_the_result_of_the_handler(runtime):
+    agent = """
+        import asyncio
+        import app
+
+        async def call(event, context):
+            return [chunk async for chunk in app.handler(event, context)]
+
+        def handler(event, context):
+            print(asyncio.run(call(event, context)))
+            return app.handler(event, context)
+        """
+    function = start(runtime, TWO_CHUNKS.replace("def", "async def"), agent)
+    assert function.respond().chunks == [b"one", b"two"]
+    assert "[b'one', b'two']" in lines(function)
+
+
 def test_the_replacement_is_a_plain_function_with_the_names_of_the_handler(runtime):
     app = '''
         import functools

@@ -323,6 +323,32 @@ def test_a_cancelled_send_completes_its_chunk(start):
         assert bool(trailers) == (path == "/fail")
 
 
+def test_a_final_send_that_is_cancelled_waits_for_the_acceptance_all_the_same(start, tmp_path):
+    gate = Gate(tmp_path)
+    function = start(
+        f"""
+        import asyncio
+
+        async def app(scope, receive, send):
+            reject_lifespan(scope)
+            await start(send)
+            final = asyncio.create_task(body(send, b"all"))
+            await asyncio.to_thread(lambda: open({gate.path!r}).close())
+            final.cancel()
+            await asyncio.wait([final])
+            print(final.cancelled(), flush=True)
+        """
+    )
+    response = function.read_response(function.invoke(function_url()))
+    gate.open()
+    while not function.stdout:
+        time.sleep(0.001)
+    function.accept()
+    function.expect_next()
+    assert parse(response).body == b"all"
+    assert function.stdout == "True\n" and lines(function) == []
+
+
 def test_a_slow_reader_does_not_stop_another_task(start, tmp_path):
     path = str(tmp_path / "signals")
     os.mkfifo(path)

@@ -79,6 +79,32 @@ def test_sigterm_between_two_invocations_runs_the_shutdown(start):
     assert function.stdout == "startup\nshutdown\n"
 
 
+def test_a_task_that_the_application_has_left_is_cancelled_after_the_shutdown(start):
+    function = start(
+        """
+        async def work():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+                print("cancelled", flush=True)
+
+        async def app(scope, receive, send):
+            await receive()
+            task = asyncio.create_task(work())
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            print("shutdown", flush=True)
+            await send({"type": "lifespan.shutdown.complete"})
+            await task
+        """
+    )
+    function.expect_next()
+    os.kill(function.process.pid, signal.SIGTERM)
+    function.wait()
+    assert function.stdout == "shutdown\ncancelled\n"
+
+
 def test_the_shutdown_comes_before_atexit(start):
     function = start(
         'import atexit\n\natexit.register(print, "atexit", flush=True)\n' + source(APPLICATION),

@@ -151,6 +151,15 @@ def test_record_of_a_broken_connection(runtime):
     assert record["chunks"] * 65536 == record["responseBytes"] > 0
 
 
+def test_record_of_a_response_that_nobody_has_accepted(runtime):
+    function = runtime(CHUNKS, variables=JSON)
+    function.read_response(function.invoke())
+    function.peer.reset()
+    function.peer = None
+    function.expect_next()
+    assert [record["status"] for record in records(function)] == ["not delivered"]
+
+
 def test_a_stream_within_the_call_of_an_agent_has_one_record(runtime):
     code = {
         "app.py": """

@@ -295,6 +295,32 @@ def test_responses_without_a_body_have_a_head(start, case):
     assert function.stdout == "closed\n"
 
 
+@pytest.mark.parametrize(("method", "chunks"), [("GET", [b"one"]), ("HEAD", [])])
+def test_an_application_that_yields_without_end_is_closed_when_its_response_is_complete(start, method, chunks):
+    function = start(
+        """
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "3")])
+            try:
+                yield b"one"
+                while True:
+                    yield b""
+            finally:
+                print("closed")
+        """
+    )
+    assert request(function, method).chunks == chunks
+    function.expect_next()
+    assert function.stdout == "closed\n"
+
+
+def test_an_event_without_a_host_has_a_server_all_the_same(start):
+    event = function_url()
+    event["headers"], event["requestContext"]["domainName"] = {}, None
+    shown = json.loads(parse(start(ENVIRON).respond(event)).body)
+    assert (shown["SERVER_NAME"], shown["SERVER_PORT"]) == ("localhost", "443")
+
+
 def test_an_empty_iterable_is_a_complete_response(start):
     function = start(
         """
