@@ -266,6 +266,29 @@ def test_a_shutdown_that_hangs_is_ended_by_a_second_sigterm(start):
     assert function.wait() == 128 + signal.SIGTERM
 
 
+def test_there_is_no_shutdown_after_the_function_has_broken_the_loop(start):
+    function = start(
+        """
+        async def app(scope, receive, send):
+            if scope["type"] == "http":
+                await respond(send)
+                if scope["path"] == "/break":
+                    asyncio.get_running_loop()._ssock.close()
+                return
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            print("shutdown", flush=True)
+        """
+    )
+    function.respond(function_url(target="/break"))
+    assert body(function) == b"body"
+    function.expect_next()
+    os.kill(function.process.pid, signal.SIGTERM)
+    assert function.wait() == 128 + signal.SIGTERM
+    assert function.stdout == ""
+
+
 SNAPSHOT_RESTORE_PY = """
 _before, _after = [], []
 
@@ -323,6 +346,25 @@ def test_the_startup_comes_before_the_snapshot_and_is_not_repeated_after_a_resto
     function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     assert body(function) == b"body"
     assert function.stdout.splitlines() == ["import", "startup", "before True", "after True"]
+
+
+@pytest.mark.parametrize("phase", ["before_snapshot", "after_restore"])
+def test_the_shutdown_comes_after_the_error_of_a_hook(runtime, phase):
+    application = f"import snapshot_restore_py\n\nsnapshot_restore_py.register_{phase}(int, 'x')\n"
+    function = runtime(
+        {
+            "main.py": source(RESPOND) + application + source(APPLICATION),
+            "snapshot_restore_py.py": SNAPSHOT_RESTORE_PY,
+        },
+        variables=VARIABLES | {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"},
+    )
+    if phase == "after_restore":
+        assert function.request().path.endswith("/runtime/restore/next")
+        function.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert function.request().path.endswith("/error")
+    function.accept()
+    assert function.wait() == {"before_snapshot": 64, "after_restore": 65}[phase]
+    assert function.stdout.splitlines()[-1] == "shutdown"
 
 
 def test_the_documented_application_opens_its_pool_again_after_a_restore(runtime):

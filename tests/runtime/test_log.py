@@ -543,6 +543,21 @@ def test_an_error_after_the_first_byte_is_one_event_with_the_users_frames(runtim
         assert text == "\r".join(re.sub("^ +", lambda blanks: "\u00a0" * len(blanks[0]), line) for line in lines) + "\n"
 
 
+def test_a_line_of_the_runtime_in_json_has_the_id_of_the_invocation(runtime):
+    code = """
+        def handler(event, context):
+            yield b""
+        """
+    function = runtime(code, variables={FORMAT: "JSON"})
+    request_id = function.invoke()
+    function.read_response(request_id)
+    function.peer.send(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+    function.expect_next()
+    record = json.loads(function.stderr)
+    assert (record["requestId"], record["level"]) == (request_id, "ERROR")
+    assert "410" in record["message"] and record["logger"].startswith("python-streaming-runtime/")
+
+
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_a_function_that_logs_nothing_has_an_empty_log(runtime, log_format):
     function = runtime(

@@ -286,6 +286,8 @@ def test_an_init_error_is_reported_once_and_its_refusal_is_ignored(concurrent):
     with pytest.raises(BlockingIOError):
         function.listener.accept()
     assert not any("refused" in message for message in function.messages())
+    (record,) = [record for record in function.records if "errorType" in record]
+    assert "requestId" not in record  # there is no invocation
 
 
 def test_a_process_that_is_killed_while_it_imports_the_function_is_reported(concurrent):
@@ -293,6 +295,13 @@ def test_a_process_that_is_killed_while_it_imports_the_function_is_reported(conc
     _, document = function.read_init_error()
     assert document["errorType"] == "Runtime.ExitError"
     assert function.wait() == 5
+
+
+def test_a_handler_that_is_written_in_c_is_called(concurrent):
+    function = concurrent("handler = print", 1)
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation()
+    assert slot.read_error(request_id)[1]["errorType"] == "Runtime.InvalidHandler"
 
 
 @pytest.mark.parametrize("value", ["many", "0", "-1", "10000", "", "1.5", "²"])
