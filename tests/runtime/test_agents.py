@@ -403,6 +403,68 @@ def test_an_agent_that_starts_with_sitecustomize_finds_the_replacement(runtime, 
     assert lines(function) == WITHIN[:-1]
 
 
+# What Sentry does when the function starts it: it patches the names of the managed runtime's script.
+SENTRY = """
+import sys
+
+def init():
+    bootstrap = sys.modules["__main__"].bootstrap
+    client = bootstrap.LambdaRuntimeClient
+    call = bootstrap.handle_event_request
+
+    def observed(client, handler, event, context):
+        print("begin")
+        try:
+            return call(client, handler, event, context)
+        finally:
+            print("end")
+
+    def fail(self, _):
+        raise ZeroDivisionError
+
+    bootstrap.handle_event_request = observed
+    client.post_invocation_result = lambda self: print("result")
+    client.post_invocation_error = lambda self: print("error")
+    client.post_init_error = fail
+"""
+
+
+def test_sentry_observes_the_stream_and_sends_its_events_after_it(runtime):
+    handler = """
+        import sentry_sdk
+
+        sentry_sdk.init()
+
+        def handler(event, context):
+            print("first line")
+            yield b"one"
+            if event == "fail":
+                raise ValueError("no")
+            print("last line")
+        """
+    function = runtime({"lambda_function.py": handler, "sentry_sdk.py": SENTRY})
+    assert function.respond().chunks == [b"one"]
+    assert lines(function) == ["begin", "first line", "last line", "end", "result"]
+    request_id = function.send_invocation("fail")
+    assert function.read_response(request_id).error["errorType"] == "ValueError"
+    function.accept()
+    seen = [line for line in lines(function)[5:] if line in ("begin", "first line", "end", "result", "error")]
+    assert seen == ["begin", "first line", "end", "error"]
+
+
+def test_an_error_of_sentry_does_not_replace_the_init_error(runtime):
+    handler = """
+        import sentry_sdk
+
+        sentry_sdk.init()
+        raise KeyError("no")
+        """
+    function = runtime({"lambda_function.py": handler, "sentry_sdk.py": SENTRY})
+    assert function.read_init_error()[1]["errorType"] == "KeyError"
+    assert function.wait() == 1
+    assert "KeyError" in function.stdout and "ZeroDivisionError" in function.stdout
+
+
 def test_an_agent_may_import_sentry(runtime):
     code = {"app.py": TWO_CHUNKS, "agent.py": f"import sentry_sdk{AGENT}", "sentry_sdk.py": ""}
     function = runtime(code, variables=INNER)
