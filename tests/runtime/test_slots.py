@@ -323,17 +323,19 @@ def test_child_processes_get_no_trace_id_and_neither_do_other_contexts(concurren
         found = []
 
         async def handler(event, context):
-            thread = threading.Thread(target=lambda: found.append(os.environ.get(NAME)))
+            thread = threading.Thread(target=lambda: found.extend([os.environ.get(NAME), NAME in os.environ]))
             thread.start()
             thread.join()
-            yield repr([found, NAME in os.environ, os.environ.pop(NAME)]).encode()
+            os.environ["OTHER"] = "other"
+            yield repr([found, NAME in os.environ, os.environ.pop(NAME), os.environ.pop("OTHER")]).encode()
             yield subprocess.run(["env"], capture_output=True).stdout
         """,
         1,
     )
     (slot,) = function.waiting_slots(1)
     body = slot.read_response(slot.send_invocation(headers={"Lambda-Runtime-Trace-Id": "Root=a"})).body
-    assert body.startswith(b"[[None], True, 'Root=a']") and b"_X_AMZN_TRACE_ID" not in body
+    assert body.startswith(b"[[None, False], True, 'Root=a', 'other']")
+    assert b"_X_AMZN_TRACE_ID" not in body and b"OTHER" not in body
 
 
 # Deadlines
