@@ -488,3 +488,21 @@ def test_a_log_that_is_read_slowly_does_not_stop_the_loop_and_loses_nothing(conc
     assert slot.peer.read_chunk() == b"done"
     for each in (listener, *outputs):
         each.close()
+
+
+def test_records_that_wait_at_the_end_of_the_process_are_written(concurrent, tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "provider"))
+    listener.listen()
+    function = concurrent(WRITES, 1, variables=variables(tmp_path))
+    output, other = [listener.accept()[0] for _ in range(2)]
+    (slot,) = function.waiting_slots(1)
+    slot.read_response(slot.send_invocation({"lines": 700}))
+    slot.accept()
+    slot.expect_next()
+    os.kill(function.process.pid, signal.SIGTERM)
+    output.settimeout(30)
+    received = b"".join(iter(lambda: output.recv(65536), b""))
+    assert received.count(b"\n") == 700
+    for each in (listener, output, other):
+        each.close()
