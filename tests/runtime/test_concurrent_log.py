@@ -91,8 +91,9 @@ def handler(event, context):
 """
 
 
-def test_a_thread_that_is_left_over_logs_without_the_id_of_the_current_invocation(concurrent):
-    function = concurrent(THREADS, 1)
+@pytest.mark.parametrize("preload", ["0", "1"])  # with 1, `threading` is imported before the fork
+def test_a_thread_that_is_left_over_logs_without_the_id_of_the_current_invocation(concurrent, preload):
+    function = concurrent(THREADS, 1, variables={"STREAMING_RUNTIME_PRELOAD": preload})
     (slot,) = function.waiting_slots(1)
     ids = []
     for name in ("first", "second"):

@@ -266,6 +266,22 @@ def test_a_shutdown_that_hangs_is_ended_by_a_second_sigterm(start):
     assert function.wait() == 128 + signal.SIGTERM
 
 
+def test_there_is_no_event_after_the_shutdown(start):
+    function = start(
+        """
+        async def app(scope, receive, send):
+            while True:
+                message = await receive()
+                print(message["type"], flush=True)
+                await send({"type": f"{message['type']}.complete"})
+        """
+    )
+    function.expect_next()
+    os.kill(function.process.pid, signal.SIGTERM)
+    assert function.wait() == 128 + signal.SIGTERM
+    assert function.stdout == "lifespan.startup\nlifespan.shutdown\n" and function.stderr == ""
+
+
 def test_there_is_no_shutdown_after_the_function_has_broken_the_loop(start):
     function = start(
         """
