@@ -229,12 +229,13 @@ def test_a_module_of_the_standard_library_is_loaded_once_beside_one_of_the_funct
                     import streaming_runtime
                     standard = streaming_runtime.import_standard("threading")
                     same = standard is streaming_runtime.import_standard("asyncio").events.threading
-                    yield b"%r %r" % (same, standard is not threading)
+                    later = standard is streaming_runtime.import_standard("sched").threading
+                    yield b"%r %r %r" % (same, later, standard is not threading)
                 """,
             "threading.py": "mine = b'my own'\n",
         }
     )
-    assert function.respond().body == b"True True"
+    assert function.respond().body == b"True True True"
 
 
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise ValueError('child')", "pass"])
