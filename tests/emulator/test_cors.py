@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from support.emulator import ECHO, Response, Server, Serving, event_of
+
+from tools.emulator.endpoints.cors import Cors
 
 PREFLIGHT = ("OPTIONS /x HTTP/1.1", "Origin: https://here.example", "Access-Control-Request-Method: PUT")
 
@@ -59,6 +62,23 @@ def test_cors_settings_are_those_of_the_aws_cli(serving: Serving) -> None:
     other = ("Origin: https://other.example", *PREFLIGHT[2:])
     assert cors_headers(server.request(PREFLIGHT[0], *other)) == {}
     assert cors_headers(server.request("GET / HTTP/1.1", "Origin: https://other.example")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("MaxAge", value) for value in (-1, 86_401, True, "300")),
+        *(("AllowOrigins", value) for value in ("*", [""], [1], ["a\nb"], ["\u00e9"])),
+        ("AllowCredentials", 1),
+    ],
+)
+def test_a_setting_that_the_service_does_not_accept_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{name} cannot be "):
+        Cors.parse(json.dumps({name: value}))
+
+
+def test_the_longest_and_the_shortest_time_of_a_preflight_are_accepted() -> None:
+    assert [Cors.parse(json.dumps({"MaxAge": age})).settings["MaxAge"] for age in (0, 86_400)] == [0, 86_400]
 
 
 def test_a_page_can_read_errors(serving: Serving) -> None:

@@ -140,9 +140,12 @@ def test_a_malformed_request_is_refused(echo: Server, data: bytes) -> None:
         (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6291457\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 6291457\r\n\r\n", 413),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", 413),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\n" + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n", 501),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1024 * 1024, 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + (b"X: " + b"x" * 65536 + b"\r\n") * 16 + b"\r\n", 431),
     ],
 )
 def test_an_unsupported_or_too_large_request_is_refused(echo: Server, data: bytes, status: int) -> None:

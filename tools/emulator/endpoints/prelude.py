@@ -84,7 +84,6 @@ def response_head(document: dict[str, Any], content_type: str) -> ResponseHead:
     """
     status, headers, cookies = document.get("statusCode", 200), document.get("headers"), document.get("cookies")
     headers, cookies = {} if headers is None else headers, [] if cookies is None else cookies
-    # Status codes below 200 are interim: the client would wait for another response (RFC 9110, 15.2).
     valid_status = isinstance(status, int) and 100 <= status <= 599  # True is 1
     if not (valid_status and contains_text(headers, dict) and contains_text(cookies, list)):
         raise malformed("statusCode, headers or cookies have an invalid type or value")
