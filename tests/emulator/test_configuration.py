@@ -18,6 +18,8 @@ from support.emulator import (
     with_tmpdir,
 )
 
+from tools.emulator.deployment.configuration import function_name
+
 SHELLS_AND_PYTHONS_OWN = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}
 
 MANAGED_RUNTIMES = {
@@ -73,6 +75,10 @@ def test_the_function_has_the_variables_of_lambda_and_none_of_the_shell(make_fun
     assert seen["AWS_LAMBDA_EXEC_WRAPPER"] == str(ROOT / "layer/bootstrap")
     assert seen["PATH"] == "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin"
     assert all(folder.startswith((str(function.path), "/opt")) for folder in seen["LD_LIBRARY_PATH"].split(":"))
+
+
+def test_the_name_of_a_function_is_that_of_its_folder_as_far_as_the_service_allows_it() -> None:
+    assert [function_name(text) for text in ("a.b c", "n" * 65, "")] == ["a-b-c", "n" * 64, "function"]
 
 
 def test_the_context_agrees_with_the_variables(make_function: MakeFunction) -> None:

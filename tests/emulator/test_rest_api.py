@@ -70,7 +70,8 @@ def test_the_event_has_payload_1_0(server: Server) -> None:
     context = event["requestContext"]
     assert (context["stage"], context["path"]) == ("prod", "/prod/orders/%C3%BC")
     assert (context["identity"]["sourceIp"], context["identity"]["userAgent"]) == ("127.0.0.1", "test")
-    assert (context["domainName"], context["protocol"]) == ("localhost", "HTTP/1.1")
+    assert (context["domainName"], context["domainPrefix"]) == ("localhost", "localhost")
+    assert context["protocol"] == "HTTP/1.1"
     assert "version" not in event
 
 

@@ -258,6 +258,10 @@ def test_a_link_into_a_hidden_folder_leads_to_the_source(tmp_path: Path) -> None
     update_view(source, view)
     assert (view / "package").resolve() == source / ".venv" / "package"
     assert os.readlink(view / "nothing") == "nowhere"
+    (source / "package").unlink()
+    (source / "package").symlink_to("nothing")
+    update_view(source, view)
+    assert os.readlink(view / "package") == "nothing"
 
 
 def test_the_comparison_finds_hidden_files_orphans_and_links_at_any_depth(tmp_path: Path) -> None:

@@ -383,6 +383,7 @@ ENTRY = {
     "size": 1,
     "sharedWith": ["public"],
 }
+SIGNED = {"signedSha256": "1" * 64, "signedSize": 2, "signingProfileVersion": "arn:aws:signer:::profile"}
 NONSENSE: list[tuple[Any, str]] = [
     ({}, "published must be a list"),
     ([1], "published[0]: must be an object"),
@@ -400,6 +401,10 @@ NONSENSE: list[tuple[Any, str]] = [
     ([{**ENTRY, "size": 0}], "published[0]: size 0 must be above 0"),
     ([{**ENTRY, "size": True}], "published[0]: size must be an integer"),
     ([{**ENTRY, "sharedWith": ["me"]}], "published[0]: sharedWith: 'me' must be public, an account or an organization"),
+    *(
+        ([{**ENTRY, **SIGNED, name: value}], "published[0]: signedSha256, signedSize, signingProfileVersion must be ")
+        for name, value in (("signedSha256", ""), ("signedSize", 0), ("signingProfileVersion", ""))
+    ),
     ([ENTRY, ENTRY], "published contains a variant twice for one account and region"),
 ]
 

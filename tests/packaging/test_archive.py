@@ -11,6 +11,7 @@ from support.built_zips import (
 )
 
 from tools.common.errors import ToolError
+from tools.common.lambda_facts import Limits
 from tools.packaging import PackagingError
 from tools.packaging.zips import archive
 
@@ -53,6 +54,13 @@ def test_a_zip_that_does_not_work_on_aws_lambda_is_refused(data: bytes, message:
     with pytest.raises(ToolError) as refusal:
         archive.unpack("a.zip", data)
     assert str(refusal.value) == message
+
+
+def test_a_zip_with_too_large_a_content_is_refused() -> None:
+    data = archive.pack([archive.Entry("a", 0o644, b"12"), archive.Entry("b", 0o644, b"34")])
+    assert len(archive.unpack("a.zip", data, Limits(unpacked_bytes=4))) == 2
+    with pytest.raises(ToolError, match=r"^a\.zip has 4 bytes unpacked, the limit is 3: remove files$"):
+        archive.unpack("a.zip", data, Limits(unpacked_bytes=3))
 
 
 def test_a_zip_that_contains_a_path_twice_is_refused() -> None:

@@ -22,6 +22,9 @@ from support.built_zips import (
 )
 from support.checkout import ROOT, Checkout
 
+from tools.packaging import PackagingError
+from tools.packaging.zips import bytecode
+
 
 @pytest.fixture(scope="module")
 def opt(pythons: Pythons, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
@@ -42,6 +45,13 @@ def opt(pythons: Pythons, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         return folder
 
     return unpack
+
+
+def test_a_file_that_one_of_the_pythons_cannot_compile_is_refused() -> None:
+    """A syntax that is newer than this Python is no error of the build's own Python."""
+    sources = {"a.py": b"", "b.py": b"def"}
+    with pytest.raises(PackagingError, match=r"^the layer cannot be compiled: /opt/b\.py: invalid syntax"):
+        bytecode.compile_for_versions(sources, [THIS_VERSION])
 
 
 IMPORT = (

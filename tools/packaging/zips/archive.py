@@ -79,7 +79,6 @@ def unpack(name: str, data: bytes, limits: Limits = LIMITS) -> list[Entry]:
             f"{name} has {len(data):,} bytes, the limit of an upload is {limits.zip_bytes:,}: remove files"
         )
     with open_zip(data, "build it again", name, limits.unpacked_bytes) as archive:
-        archive.check_size()
         _check_members(archive)
         return [Entry(member.path, member.mode or 0, archive.read(member)) for member in archive.members]
 
