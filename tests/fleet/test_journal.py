@@ -250,6 +250,11 @@ def test_nothing_is_written_behind_a_torn_line(tmp_path: Path) -> None:
         written.write(Event.STOP, reason="later")
     assert path.read_bytes() == torn
     assert journal.read(path).torn == 5
+    written.close()
+    resumed = Journal.resume(FileLocation(path, Disk()))  # cuts the line off
+    resumed.write(Event.STOP, reason="later")
+    resumed.close()
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()][-2:] == ["accepted", "stop"]
 
 
 def test_a_journal_that_cannot_be_cut_is_one_line_and_stays_free(
