@@ -89,6 +89,14 @@ run_tool() { # FOLDER IN tools/, ARGUMENTS...
   exec "$python" -P -S -X utf8 "$tool" "$@"
 }
 
+# As run_tool, without packages. The status is 3 if the command needs one that is not installed; it has then done nothing.
+try_tool() {
+  (
+    export STATUS_WITHOUT_PACKAGES=3
+    run_tool "$@"
+  )
+}
+
 # There are two kinds of virtual environments. `test` clears .venv when a requirement changes, and a roll-out can run for
 # an hour in the same checkout: what it imports later must still be there. So the commands for AWS have environments of
 # their own, with boto3 alone. One is never cleared: another version of boto3 or Python gets another folder.
@@ -175,10 +183,9 @@ run_fleet() {
   version=$("$python" --version)
   fleet_venv=$root/.venv-fleet/python-${version#Python }-boto3-${boto3#boto3==}
   if ! "$fleet_venv/bin/python" -c 'import boto3' 2>/dev/null; then
-    # Help, wrong usage, and what reads local files only, such as the doctor of a zip, need no boto3 and no network. Run
-    # it without; 3 means that the command needs boto3 and has done nothing.
+    # Help, wrong usage, and what reads local files only, such as the doctor of a zip, need no boto3 and no network.
     status=3
-    reads_standard_input "$@" || { status=0 && (run_tool fleet "$@") || status=$?; }
+    reads_standard_input "$@" || { status=0 && try_tool fleet "$@" || status=$?; }
     [ "$status" -eq 3 ] || exit "$status"
     make_fleet_venv
   fi
@@ -190,8 +197,8 @@ run_mutations() {
   cd -- "$root"
   python=$(find_python)
   if ! test_stamp | venv_is_ready .venv 'boto3, moto, pytest'; then
-    status=0 # of help or wrong usage; otherwise 3, see run_fleet
-    (run_tool mutation "$@") || status=$?
+    status=0 # of help or wrong usage
+    try_tool mutation "$@" || status=$?
     [ "$status" -eq 3 ] || exit "$status"
     new_venv .venv "the test requirements" .venv
     install_test_requirements

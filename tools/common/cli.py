@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
@@ -52,6 +53,15 @@ def not_empty(text: str) -> str:
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def status_without(package: str) -> int | None:
+    """Return the exit status if a package is not installed and build.sh has to install it; otherwise None.
+
+    build.sh runs a command without packages first, and again after it has installed them.
+    """
+    status = os.environ.get("STATUS_WITHOUT_PACKAGES")
+    return int(status) if status and find_spec(package) is None else None
 
 
 def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> int:

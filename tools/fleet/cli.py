@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 
 from tools.common import cli
 from tools.common.cli import Parser
@@ -17,8 +16,6 @@ from tools.common.urls import redact
 from tools.fleet.commands import doctor, prune, publish, report, rollback, rollout, status, verify
 from tools.fleet.commands.interface import Command, Context, Environment
 from tools.fleet.rollout.ending import END_TIMEOUT
-
-BOTO3_NEEDED = 3  # an exit status for build.sh, which then installs boto3 and runs the command again
 
 COMMANDS = (
     publish.COMMAND,
@@ -59,8 +56,8 @@ def main(arguments: Sequence[str], environment: Environment | None = None) -> in
     whole.on_error = partial(output.error, next(iter(arguments), ""))  # arguments that no command recognizes
     options = whole.parse_args(arguments)
     command: Command = options.command
-    if command.needs_aws(options) and find_spec("boto3") is None:
-        return BOTO3_NEEDED
+    if command.needs_aws(options) and (status := cli.status_without("boto3")) is not None:
+        return status
     context = Context(environment or Environment(), output)
 
     def work() -> int:

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.common.cli import DONE, Parser, run
+from tools.common.cli import DONE, Parser, run, status_without
+from tools.common.errors import ToolError
 from tools.common.output import count
 from tools.common.paths import ROOT
 from tools.mutation.changes import changes_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "./build.sh mutate"
 MINUTES = 10.0
-PYTEST_NEEDED = 3  # an exit status for build.sh, which then installs it and runs the command again
 EPILOG = """\
 MODULE is a file of the layer without .py, such as http1, runtime or __init__. Prints each change that no test notices
 (a survivor) as soon as that is known. docs/testing.md explains the survivors of the start modules.
@@ -67,8 +67,10 @@ def _minutes(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if (status := status_without("pytest")) is not None:
+        return status
     if find_spec("pytest") is None:
-        return PYTEST_NEEDED
+        raise ToolError("pytest is not installed: run the command through ./build.sh, which installs it")
     start = time.monotonic()
     from tools.mutation.session import Session
 
