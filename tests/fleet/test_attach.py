@@ -52,6 +52,12 @@ def test_attach_sets_the_variable_and_rollback_restores_it(mixed: Cloud) -> None
     assert (mixed.fleet(), variables(mixed)) == before
 
 
+def test_the_default_target_of_attach_is_the_published_version(mixed: Cloud) -> None:
+    mixed.done("publish")  # version 3; no function that is changed has the layer
+    mixed.done("attach", "traced", "--yes")
+    assert mixed.fleet()["traced"] == [f"{OURS}:3"]
+
+
 def test_detach_removes_the_layer_and_the_variable_and_can_be_rolled_back(mixed: Cloud) -> None:
     layers_before, variables_before = mixed.fleet(), variables(mixed)
     mixed.done(*ATTACH)

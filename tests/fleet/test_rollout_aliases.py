@@ -167,7 +167,9 @@ def test_every_setting_is_compared_and_computed_values_are_not() -> None:
 
 def test_variables_that_cannot_be_read_count_as_a_difference() -> None:
     unreadable = {"FunctionName": "f", "Environment": {"Error": {"ErrorCode": "AccessDeniedException"}}}
-    assert differing_settings(settings_of(unreadable), settings_of(unreadable)) == (UNREADABLE_VARIABLES,)
+    readable = {"FunctionName": "f", "Environment": {"Variables": {"A": "1"}}}
+    for other in (unreadable, readable):
+        assert differing_settings(settings_of(unreadable), settings_of(other)) == (UNREADABLE_VARIABLES,)
 
 
 # Aliases that somebody else changes

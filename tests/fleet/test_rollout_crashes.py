@@ -390,6 +390,37 @@ def test_a_failing_canary_stops_the_roll_out(tmp_path: Path) -> None:
     assert {name for name, _ in region.updates} == {"f-00", "f-01"}
 
 
+def test_an_update_that_does_not_end_is_a_failure(tmp_path: Path) -> None:
+    region, path = Region({"f": [f"{OURS}:1"]}), tmp_path / "journal"
+
+    def stay_pending(operation: str, name: str) -> None:
+        if operation == "update_function_configuration":
+            region.settings[name] = {"State": "Pending"}
+
+    region.after_call = stay_pending
+    assert roll_out(region, path) == 1
+    assert record_of(path, "f").reason == "the update is not complete after 300 polls"
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b'{"errorType": "ValueError", "errorMessage": "no"}', "ValueError: no"),
+        (b"a part of a stream \xff", "a part of a stream \\xff"),
+        (b"[1]", "[1]"),
+    ],
+)
+def test_a_probe_that_fails_is_reported_with_its_payload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes, reason: str
+) -> None:
+    region, path = Region({"f": [f"{OURS}:1"]}), tmp_path / "journal"
+    response = {"StatusCode": 200, "FunctionError": "Unhandled", "Payload": io.BytesIO(payload)}
+    monkeypatch.setattr(region, "invoke", lambda **_: response)
+    assert roll_out(region, path, probe="{}") == 1
+    assert record_of(path, "f").reason == f"the probe failed: {reason}"
+    assert region.functions == {"f": [f"{OURS}:1"]}
+
+
 def test_a_function_that_is_up_to_date_is_no_canary(tmp_path: Path) -> None:
     functions = fleet() | {"f-00": [f"{OURS}:2"]}
     region = Region(functions.copy())

@@ -54,8 +54,9 @@ def test_names_come_from_a_file(several: Cloud, tmp_path: Path) -> None:
 
 
 def test_an_exclusion_without_effect_is_noted(several: Cloud) -> None:
-    result = several.run(*ALL, "--exclude", "bacth")
+    result = several.run(*ALL, "--exclude", "bacth", "api")
     assert "--exclude bacth matches none of the functions that are selected otherwise" in result.stderr
+    assert "--exclude api" not in result.stderr
 
 
 @pytest.mark.parametrize(
