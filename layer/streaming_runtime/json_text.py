@@ -20,8 +20,6 @@ def to_json(value: object) -> str:
     Unlike `json.dumps`, this does not change if the function replaces that.
     """
     try:
-        if isinstance(value, str):
-            return str(encode_basestring_ascii(value))
         # The arguments that `json.JSONEncoder.iterencode` passes; our documents contain no cycles to check for.
         encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
         return "".join(encode(value, 0))
