@@ -219,13 +219,14 @@ def test_a_function_with_several_slots_can_have_such_a_module(concurrent, keywor
     assert lines == {"a thread": None, "the handler": request_id}
 
 
-def test_a_module_of_the_standard_library_is_loaded_once_beside_one_of_the_function(runtime):
+@pytest.mark.parametrize("keyword", ["def", "async def"])
+def test_a_module_of_the_standard_library_is_loaded_once_beside_one_of_the_function(runtime, keyword):
     function = runtime(
         {
-            "lambda_function.py": """
+            "lambda_function.py": f"""
                 import threading
 
-                async def handler(event, context):
+                {keyword} handler(event, context):
                     import streaming_runtime
                     standard = streaming_runtime.import_standard("threading")
                     same = standard is streaming_runtime.import_standard("asyncio").events.threading

@@ -37,7 +37,7 @@ def test_lines_are_appended_to_the_import_path_after_all_other_folders(start):
     code = {
         "lambda_function.py": SYS_PATH,
         "b.pth": "sub\n# a comment\n\nmissing\nsub\n../task/other  \n",
-        "a.pth": "first",
+        "a.pth": "\ufefffirst",
         ".hidden.pth": "hidden",
         "note.pth.txt": "sub/deep",
         **{f"{name}/module.py": "" for name in ("sub", "first", "other", "hidden", "sub/deep")},
@@ -139,6 +139,7 @@ def test_a_file_that_raises_is_one_event_and_the_function_works(start, fault):
     assert [entry for entry in path if entry.startswith("TASK/")] == ["TASK/first", "TASK/last"]
     [event] = function.stdout.splitlines(keepends=False) if "\r" not in function.stdout else [function.stdout]
     assert message in event and "a.pth" in event
+    assert fault == "no Python" or 'a.pth", line 2, in <module>' in event
 
 
 def test_a_file_that_exits_is_an_init_error(start):

@@ -75,12 +75,13 @@ def test_a_prelude_without_a_body_is_a_complete_response(runtime, keyword):
         "{'headers': []}",
         "{'headers': {'a': 5}}",
         "{'headers': {5: 'a'}}",
+        "{'headers': {'a': 'b', 'c': 5}}",
         "{'headers': {'': 'a'}}",
         "{'headers': {'a': 'b\\r\\nX: y'}}",
         "{'headers': {'a\\nb': 'c'}}",
         "{'headers': {'a': 'b\\0'}}",
         "{'cookies': 'a=1'}",
-        "{'cookies': [5]}",
+        "{'cookies': ['a=1', 5]}",
         "{'cookies': ['a=1\\r\\nX: y']}",
         "{'headers': {'a': 'x' * 16384}}",
     ],
@@ -129,7 +130,10 @@ def test_multi_value_headers_are_passed_through(runtime):
     }
 
 
-@pytest.mark.parametrize("value", ["[]", "{'a': 'b'}", "{'a': [5]}", "{'': ['b']}", "{'a': ['b\\r\\nX: y']}", "None"])
+@pytest.mark.parametrize(
+    "value",
+    ["[]", "{'a': 'b'}", "{'a': ['b'], 'c': [5]}", "{'a': ['b', 5]}", "{'': ['b']}", "{'a': ['b\\r\\nX: y']}", "None"],
+)
 def test_invalid_multi_value_headers_are_an_error_before_the_first_byte(runtime, value):
     function = runtime(
         f"""

@@ -417,6 +417,8 @@ WRONG = {
     "words as status": ("start_response('OK', []); return []", "InvalidResponseHead"),
     "a status below 100": ("start_response('099 Low', []); return []", "InvalidResponseHead"),
     "bytes in a header": ("start_response('200 OK', [('A', b'1')]); return []", "InvalidResponseHead"),
+    "a number as name": ("start_response('200 OK', [(5, 'a')]); return []", "InvalidResponseHead"),
+    "a number as cookie": ("start_response('200 OK', [('Set-Cookie', 5)]); return []", "InvalidResponseHead"),
     "a line break": ("start_response('200 OK', [('A', '1\\r\\nB: 2')]); return []", "InvalidResponseHead"),
     "10,000 headers": ("start_response('200 OK', [(f'A{i}', '1') for i in range(10000)])", "InvalidResponseHead"),
     "an exception": ("raise LookupError('no such page')", "LookupError"),
