@@ -25,6 +25,7 @@ def handler(event, context):
     print("to stderr", file=sys.stderr)
     print('{"level": "ERROR", "own": [1]}')
     print('{"requestId": "mine"}')
+    print('{"ends": "with a blank"} ')
     sys.stdout.buffer.write(b"bytes \\xff\\n")
     logging.error("logged %s", "ä")
     os.write(1, b"past Python\\n")
@@ -34,6 +35,7 @@ def handler(event, context):
     yield b""
 """
 LINES = ["one two three", "four", "to stderr", "bytes \\xff", "logged ä", "context log", "without an end"]
+LINES += ['{"ends": "with a blank"} ']
 
 
 def serve_one(function):

@@ -332,6 +332,8 @@ def test_a_bad_before_hook_fails_init_with_status_64(runtime, body, error_type):
     assert document["errorType"] == error_type
     assert function.wait() == 64
     assert function.stdout.count("[ERROR]") == 1
+    if error_type == "Runtime.ExitError":
+        assert document["errorMessage"] == "a before-snapshot hook called sys.exit(3)"
 
 
 @pytest.mark.parametrize(("body", "error_type"), BAD_HOOKS)
@@ -341,10 +343,13 @@ def test_a_bad_after_hook_fails_the_restore_with_status_65(runtime, body, error_
     request = function.request()
     assert request.line == "POST /2018-06-01/runtime/restore/error HTTP/1.1"
     assert request.headers["lambda-runtime-function-error-type"] == "Runtime.AfterRestoreError"
-    assert json.loads(request.body)["errorType"] == error_type
+    document = json.loads(request.body)
+    assert document["errorType"] == error_type
     function.accept()
     assert function.wait() == 65
     assert function.stdout.count("[ERROR]") == 1
+    if error_type == "Runtime.ExitError":
+        assert document["errorMessage"] == "an after-restore hook called sys.exit(3)"
 
 
 def test_a_hook_that_ends_the_process_leaves_its_own_status(runtime):
