@@ -168,9 +168,9 @@ class StandIn:
         if fault == "after":
             self._break(environ)
         data = json.dumps(response).encode() if not isinstance(response, bytes) else response
-        start_response(
-            f"{status} {'OK' if status < 400 else 'Refused'}", [*headers, ("Content-Length", str(len(data)))]
-        )
+        if environ["REQUEST_METHOD"] != "HEAD":  # whose length is that of the object
+            headers = [*headers, ("Content-Length", str(len(data)))]
+        start_response(f"{status} {'OK' if status < 400 else 'Refused'}", headers)
         return [data]
 
     def _respond(self, environ: Environ, path: str, call: Call, fault: int | str | None) -> tuple[int, Any, Any]:
@@ -245,7 +245,8 @@ class StandIn:
 
     def _inner(self, environ: Environ) -> tuple[int, bytes, list[tuple[str, str]]]:
         body, status, headers = run_wsgi_app(self._moto, environ)
-        kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "connection")]
+        changed = ["connection", *(["content-length"] if environ["REQUEST_METHOD"] != "HEAD" else [])]
+        kept = [(name, value) for name, value in headers if name.lower() not in changed]
         return int(status.split()[0]), b"".join(body), kept
 
     def _moto_json(self, environ: Environ, body: Any = None) -> tuple[int, Any]:
