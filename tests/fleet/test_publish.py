@@ -283,6 +283,10 @@ def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud) -> None:
     assert entry["arn"] == f"{OURS}-python3-13-arm64:1" and entry["size"] == len(large)
     cloud.done(*words, "--bucket", "zips-{region}")
     assert versions(cloud, name=f"{NAME}-python3-13-arm64") == [1]
+    cloud.client().delete_layer_version(LayerName=f"{NAME}-python3-13-arm64", VersionNumber=1)
+    cloud.done(*words, "--bucket", "zips-{region}")
+    counted = cloud.standin.counted()
+    assert (counted["PublishLayerVersion"], counted["PutObject"]) == (2, 1)
 
 
 def test_a_dry_run_writes_nothing(cloud: Cloud) -> None:

@@ -79,17 +79,6 @@ def test_without_the_manifest_the_signed_object_is_found_again(signing: Cloud) -
     assert signing.standin.counted()["StartSigningJob"] == 1
 
 
-def test_a_zip_that_is_in_the_bucket_is_not_sent_again(signing: Cloud) -> None:
-    for _ in range(2):
-        signing.done("publish", "--bucket", BUCKET)
-        forget(signing)
-        client = signing.client()
-        for version in client.list_layer_versions(LayerName=NAME)["LayerVersions"]:
-            client.delete_layer_version(LayerName=NAME, VersionNumber=version["Version"])
-    assert signing.standin.counted()["PublishLayerVersion"] == 2
-    assert signing.standin.counted()["PutObject"] == 1
-
-
 def test_an_object_that_was_signed_before_a_failure_is_published(signing: Cloud) -> None:
     def refuse(call: Call) -> int | None:
         return 403 if call.operation == "PublishLayerVersion" else None
