@@ -278,6 +278,7 @@ def test_a_zip_above_the_limit_goes_through_s3(cloud: Cloud) -> None:
     assert "use --bucket with a bucket in the region" in cloud.refusal(*words)
     s3 = cloud.client("s3")
     s3.create_bucket(Bucket=f"zips-{REGION}", CreateBucketConfiguration={"LocationConstraint": REGION})
+    cloud.standin.calls.clear()
     cloud.done(*words, "--bucket", "zips-{region}")
     (entry,) = cloud.manifest()["published"]
     assert entry["arn"] == f"{OURS}-python3-13-arm64:1" and entry["size"] == len(large)
