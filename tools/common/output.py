@@ -157,7 +157,7 @@ class Output:
         reply = self._ask(f"{question} [{'/'.join(choices)}]", hint)
         found = [choice for choice in choices if reply and choice.startswith(reply)]
         if len(found) != 1:
-            raise ToolError(f"{reply!r} is none of {', '.join(choices)}, nothing changed; {hint}")
+            raise ToolError(f"the answer must be {' or '.join(choices)}, not {reply!r}; nothing changed; {hint}")
         return found[0]
 
     def _ask(self, question: str, hint: str) -> str:
