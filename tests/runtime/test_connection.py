@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import socket
 
@@ -366,6 +367,7 @@ def test_a_response_that_found_no_connection_is_reported_to_error(runtime, tmp_p
 
 FIND_SOCKET = """
 import os
+import select
 import socket
 
 def runtime_api_socket():
@@ -576,3 +578,12 @@ def test_a_connection_that_the_function_makes_non_blocking_serves_the_next_invoc
         assert function.respond().body == b"served"
     function.expect_next()
     wait_until_asleep(function.process.pid)
+
+
+def test_a_wait_for_an_invocation_stays_on_its_connection(runtime):
+    function = runtime(ECHO)
+    function.expect_next()
+    sockets = [function.listener, function.peer.socket]
+    assert select.select(sockets, [], [], 0.7)[0] == []  # seconds, for several system calls that wait
+    request_id = function.send_invocation(1)
+    assert function.read_response(request_id).body == b"1"
