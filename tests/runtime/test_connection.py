@@ -587,3 +587,12 @@ def test_a_wait_for_an_invocation_stays_on_its_connection(runtime):
     assert select.select(sockets, [], [], 0.7)[0] == []  # seconds, for several system calls that wait
     request_id = function.send_invocation(1)
     assert function.read_response(request_id).body == b"1"
+
+
+def test_a_chunk_is_complete_after_a_long_wait_for_buffer_space(runtime):
+    function = runtime("def handler(event, context):\n    yield bytes(20_000_000)\n")
+    request_id = function.invoke()
+    assert select.select([function.listener], [], [], 0.7)[0] == []  # seconds, for several system calls that wait
+    assert len(function.read_response(request_id).body) == 20_000_000
+    function.accept()
+    function.expect_next()
