@@ -69,11 +69,6 @@ class Terminated(SystemExit):
     """The environment is shutting down after a signal; `code` is 128 plus its number, like a shell's exit status."""
 
 
-# Of one system call. A signal that arrives just before it does not interrupt it, and the signal handler would not run
-# before the wait is over. The service kills the process half a second after SIGTERM.
-WAIT_MILLISECONDS = 200
-
-
 class RuntimeApiError(Exception):
     """The Runtime API is unusable; the environment has to end."""
 
@@ -81,6 +76,12 @@ class RuntimeApiError(Exception):
 class NotDelivered(Exception):
     """One request failed: the Runtime API closed the connection or refused it. The next request may succeed."""
 
+
+# --- Waits ------------------------------------------------------------------------------------------------------------
+
+# The longest wait in one system call. A signal that arrives just before the call does not interrupt it, and the signal
+# handler would not run before the wait is over. The service kills the process half a second after SIGTERM.
+WAIT_MILLISECONDS = 200
 
 # --- The environment variables ----------------------------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ class EventLoop:
 
     def __init__(self, log_clean_up: "Callable[[Exception], None]") -> None:
         self._asyncio = import_standard("asyncio")
-        self._copy_context = import_standard("contextvars").copy_context
+        contextvars = import_standard("contextvars")
+        self._copy_context, self._empty_context = contextvars.copy_context, contextvars.Context()
         self._log_clean_up = log_clean_up
         self._loop: Any = None
         self.context: Any = None
@@ -209,10 +210,9 @@ class EventLoop:
     def _wake(self, loop: "Any") -> None:
         """Limit the time that the loop waits in one system call, so that signal handlers run.
 
-        The context is an empty one: a copy of the current one would keep the objects of an invocation.
+        A copy of the current context would keep the objects of an invocation.
         """
-        context = import_standard("contextvars").Context()
-        loop.call_later(WAIT_MILLISECONDS / 1000, self._wake, loop, context=context)
+        loop.call_later(WAIT_MILLISECONDS / 1000, self._wake, loop, context=self._empty_context)
 
     def _current(self) -> "Any":
         """Return the current loop of this thread; None if there is none.

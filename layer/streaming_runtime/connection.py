@@ -128,6 +128,7 @@ class Connection:
         driver: waits on an event loop; None if the thread waits.
         exit_request: set by SIGTERM; whoever sends a response raises it as soon as the current send is complete.
         disowned: this process is a fork of the one that opened the connection.
+        receive_timeout: SO_RCVTIMEO of the socket, after which a receive is repeated.
     """
 
     receive_timeout = timeval(WAIT_MILLISECONDS)

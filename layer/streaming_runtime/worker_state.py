@@ -151,7 +151,7 @@ def bytes_written(sock: "Any") -> "int | None":
 
 
 def is_readable(descriptor: int, milliseconds: int = 0) -> bool:
-    """Return whether a read would not block, at last after this time: there is data, or the other end is closed."""
+    """Wait for data, or for the other end to close. Return whether a read would not block."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return bool(poller.poll(milliseconds))

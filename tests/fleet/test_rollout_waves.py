@@ -10,7 +10,6 @@ import io
 import json
 import random
 import signal
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +22,11 @@ from hypothesis import strategies as st
 from moto.awslambda.utils import get_backend
 from moto.cloudwatch.models import cloudwatch_backends
 from support.cloud import ACCOUNT, OURS, REGION, Cloud
+from support.emulator import until
 from support.lambda_in_memory import OURS as OURS_IN_MEMORY
 from support.lambda_in_memory import Crash, MemoryDisk, MortalProcess, Region
 from support.lambda_standin import Call
+from support.processes import is_running
 
 from tools.common.output import Output
 from tools.fleet.commands import rollout, undo
@@ -231,17 +232,7 @@ def test_a_gate_that_does_not_pass_is_one_line(command: str, reason: str) -> Non
 def test_a_gate_that_succeeds_may_print_megabytes_and_leaves_no_process(tmp_path: Path) -> None:
     run_gate(f"yes | head -c 30000000; sleep 100 & echo $! > {tmp_path / 'pid'}", 60)
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 10
-    while is_running(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
-    except FileNotFoundError:
-        return False
+    until(lambda: not is_running(pid))
 
 
 def test_an_alarm_must_exist_and_must_not_be_active_before_the_first_wave(fleet: Cloud) -> None:

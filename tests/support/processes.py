@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+
+from support.emulator import until
 
 
 def state_of(pid: int) -> str:
@@ -18,7 +19,5 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_asleep(pid: int, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while state_of(pid) != "S":
-        assert time.monotonic() < end, "the process does not wait"
+def wait_until_asleep(pid: int) -> None:
+    until(lambda: state_of(pid) == "S")

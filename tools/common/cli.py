@@ -56,12 +56,18 @@ def not_empty(text: str) -> str:
 
 
 def status_without(package: str) -> int | None:
-    """Return the exit status if a package is not installed and build.sh has to install it; otherwise None.
+    """Return the exit status if a package is not installed and build.sh will install it; None if it is installed.
 
     build.sh runs a command without packages first, and again after it has installed them.
+
+    Raises:
+        ToolError: it is not installed, and the command was not started by build.sh.
     """
-    status = os.environ.get("STATUS_WITHOUT_PACKAGES")
-    return int(status) if status and find_spec(package) is None else None
+    if find_spec(package) is not None:
+        return None
+    if status := os.environ.get("STATUS_WITHOUT_PACKAGES"):
+        return int(status)
+    raise ToolError(f"{package} is not installed: run the command through ./build.sh, which installs it")
 
 
 def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> int:

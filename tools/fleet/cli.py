@@ -56,12 +56,12 @@ def main(arguments: Sequence[str], environment: Environment | None = None) -> in
     whole.on_error = partial(output.error, next(iter(arguments), ""))  # arguments that no command recognizes
     options = whole.parse_args(arguments)
     command: Command = options.command
-    if command.needs_aws(options) and (status := cli.status_without("boto3")) is not None:
-        return status
     context = Context(environment or Environment(), output)
 
     def work() -> int:
         try:
+            if command.needs_aws(options) and (status := cli.status_without("boto3")) is not None:
+                return status
             return command.run(options, context)
         except (ToolError, OSError) as error:
             if not isinstance(error, BrokenPipeError):

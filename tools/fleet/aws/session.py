@@ -41,9 +41,6 @@ class Aws:
 
     Attributes:
         listener: receives each pause before a retry.
-
-    Raises:
-        ToolError: boto3 is not installed.
     """
 
     def __init__(self, pace: Pace, make_session: Callable[[], Any] | None = None) -> None:
@@ -167,10 +164,8 @@ class Aws:
 
 
 def _new_session() -> Any:
-    try:
-        import boto3  # here, because commands that do not call AWS must not need it
-    except ImportError:
-        raise ToolError("boto3 is not installed: run the command through ./build.sh, which installs it") from None
+    import boto3  # here, because commands that do not call AWS must not need it
+
     return boto3.Session()
 
 

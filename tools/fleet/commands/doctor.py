@@ -11,7 +11,7 @@ from tools.common.archives import InvalidZip
 from tools.common.cli import Parser
 from tools.common.errors import ToolError, UsageError
 from tools.common.lambda_facts import ARCHITECTURES, MANAGED_PYTHON, OS_ONLY
-from tools.common.output import Output, count
+from tools.common.output import Output, count, escaped
 from tools.common.paths import shown
 from tools.fleet.aws.account import Account, find_accesses
 from tools.fleet.aws.arns import function_name
@@ -99,15 +99,10 @@ def _function_findings(context: Context, target: str, region: str | None) -> tup
 
 def _print(output: Output, name: str, findings: Sequence[Finding]) -> None:
     def lines() -> Iterator[str]:
-        for each in findings:
-            what, why, fix = map(_visible, (each.what, each.why, each.fix))
+        for each in findings:  # the names in a zip can contain control characters
+            what, why, fix = map(escaped, (each.what, each.why, each.fix))
             yield f"{what}\n  why: {why}\n  fix: {fix}\n"
         yield f"{name}: {count(len(findings), 'finding')}" if findings else f"{name}: nothing found"
 
     content = [{"what": each.what, "why": each.why, "fix": each.fix} for each in findings]
     output.result(lambda: {"command": COMMAND.name, "target": name, "findings": content}, lines)
-
-
-def _visible(text: str) -> str:
-    """Return a text with escapes for control characters, which the names in a zip can contain."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -112,7 +112,7 @@ def linked(files: Mapping[str, bytes], python: str, is_standalone: bool) -> Iter
 
 
 def _unknown(programs: Mapping[str, bytes]) -> Iterator[Linked]:
-    """Yield the libraries that are none of `LIBRARIES`."""
+    """Yield the libraries that are not in `LIBRARIES`."""
     others = {
         name.partition(".so")[0]: data
         for name, data in sorted(programs.items())
