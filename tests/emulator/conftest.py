@@ -6,8 +6,9 @@ import stat
 import textwrap
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.emulator import ECHO, WAIT, FunctionFolder, MakeFunction, MakeZip, Server
@@ -47,21 +48,36 @@ def make_zip(tmp_path: Path) -> MakeZip:
 
 
 @pytest.fixture
-def console() -> Iterator[Console]:
-    """Writes no line after the test: a thread of an environment may still do that when a pool is closed."""
-    console = Console()
-    yield console
-    console.close()
+def log(tmp_path: Path) -> Path:
+    """What consoles write besides responses. pytest's capfd loses what a thread writes while the test reads it."""
+    path = tmp_path / "log"
+    path.touch()
+    return path
 
 
-@pytest.fixture(autouse=True)
-def ends_of_environments() -> Iterator[None]:
-    """Wait for environments of this process: the thread that waits for their end writes the last lines of a log."""
-    yield
-    for thread in threading.enumerate():
-        if thread.name.endswith("(_wait_for_end)"):
-            thread.join(WAIT)
-            assert not thread.is_alive(), "an environment does not end"
+@pytest.fixture
+def make_console(log: Path) -> Iterator[Callable[..., Console]]:
+    """Makes consoles. Waits for environments: the thread that waits for their end writes the last lines of a log."""
+    made: list[Console] = []
+    with log.open("ab", buffering=0) as file:
+
+        def make(**options: Any) -> Console:
+            made.append(Console(log=file.fileno(), **options))
+            return made[-1]
+
+        yield make
+        for thread in threading.enumerate():
+            if thread.name.endswith("(_wait_for_end)"):
+                thread.join(WAIT)
+                assert not thread.is_alive(), "an environment does not end"
+        for console in made:
+            console.close()
+    print(log.read_text("utf-8", "replace"))  # pytest shows it if the test fails
+
+
+@pytest.fixture
+def console(make_console: Callable[..., Console]) -> Console:
+    return make_console()
 
 
 @pytest.fixture(scope="module")

@@ -190,15 +190,13 @@ def init_is_overdue_or_repeated(environment: ExecutionEnvironment) -> bool:
     return environment._init_overdue or environment._on_init_timeout is None
 
 
-def test_an_init_error_before_the_hand_over_reaches_the_caller(
-    make_pool: MakePool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_init_error_before_the_hand_over_reaches_the_caller(make_pool: MakePool, log: Path) -> None:
     pool = late(make_pool("report_init_error('Runtime.Own')\nsys.exit(1)"), process_has_ended)
     with pytest.raises(InvocationFailed) as caught, pool.invoke(b"{}") as invocation:
         invocation.wait_for_content_type()
     assert caught.value.document == {"errorType": "Runtime.Own", "errorMessage": "cannot start"}
-    log = capfd.readouterr().err
-    assert "START RequestId" in log and "Error Type: Runtime.Own" in log and "ExitError" not in log
+    text = log.read_text()
+    assert "START RequestId" in text and "Error Type: Runtime.Own" in text and "ExitError" not in text
 
 
 def test_an_exit_before_the_hand_over_reaches_the_caller_with_the_request_id(make_pool: MakePool) -> None:
@@ -238,9 +236,7 @@ def test_a_process_that_never_calls_next_times_out(make_pool: MakePool, folder: 
     folder.wait_until_gone()
 
 
-def test_an_init_phase_that_reaches_its_limit_is_repeated_within_the_invocation(
-    make_pool: MakePool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_init_phase_that_reaches_its_limit_is_repeated_within_the_invocation(make_pool: MakePool, log: Path) -> None:
     source = """
 if not os.path.exists("tried"):
     open("tried", "x").close()
@@ -250,7 +246,7 @@ respond(call(NEXT, END)[1], b"4\\r\\nmade\\r\\n0\\r\\n\\r\\n")
 call(NEXT, END)
 """
     assert invoke(make_pool(source, init_timeout=0.5)).response() == b"made"
-    assert "INIT_REPORT Init Duration: 500.00 ms\tPhase: init\tStatus: timeout\nSTART " in capfd.readouterr().err
+    assert "INIT_REPORT Init Duration: 500.00 ms\tPhase: init\tStatus: timeout\nSTART " in log.read_text()
 
 
 # The pool

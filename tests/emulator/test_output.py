@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,8 +157,8 @@ def test_a_print_with_several_arguments_is_one_line_among_concurrent_invocations
 # The environments in turn
 
 
-def test_others_wait_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -> None:
-    console, one, two, three = Console(line_timeout=3600), object(), object(), object()
+def test_others_wait_for_the_rest_of_a_line(make_console: Callable[..., Console], log: Path) -> None:
+    console, one, two, three = make_console(line_timeout=3600), object(), object(), object()
     console.output(b"one ", one, "1")
     console.output(b"two ", two, "2")
     console.start(("START RequestId: 3", "Version: 1"), three, "3")
@@ -165,7 +166,7 @@ def test_others_wait_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -
     console.output(b"three", three, "3")
     console.output(b"one\none\n", one, "1")
     console.output(b" three\n", three, "3")
-    assert capfd.readouterr().err.splitlines() == [
+    assert log.read_text().splitlines() == [
         "==> RequestId: 1 <==",
         "one one",
         "one",
@@ -176,22 +177,22 @@ def test_others_wait_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_what_waits_for_the_rest_of_a_line_is_written_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
-    console, one, two = Console(line_timeout=3600), object(), object()
+def test_what_waits_for_the_rest_of_a_line_is_written_at_the_end(
+    make_console: Callable[..., Console], log: Path
+) -> None:
+    console, one, two = make_console(line_timeout=3600), object(), object()
     console.output(b"one", one)
     console.output(b"two", two)
     console.close()
-    assert capfd.readouterr().err == "one\ntwo"
+    assert log.read_text() == "one\ntwo"
 
 
-def test_others_do_not_wait_long_for_the_rest_of_a_line(capfd: pytest.CaptureFixture[str]) -> None:
-    console, one, two, three = Console(line_timeout=0), object(), object(), object()
+def test_others_do_not_wait_long_for_the_rest_of_a_line(make_console: Callable[..., Console], log: Path) -> None:
+    console, one, two, three = make_console(line_timeout=0), object(), object(), object()
     for source, request_id in ((one, "1"), (two, "2"), (three, "3")):
         console.output(request_id.encode() * 3, source, request_id)
-    shown = ""
-    while not all(text in shown for text in ("111", "222", "333")):
-        shown += capfd.readouterr().err
-    lines = shown.splitlines()
+    until(lambda: all(text in log.read_text() for text in ("111", "222", "333")))
+    lines = log.read_text().splitlines()
     assert lines[:2] == ["==> RequestId: 1 <==", "111"]  # those that wait come in any order
     assert sorted(zip(lines[::2], lines[1::2], strict=True)) == [
         (f"==> RequestId: {number} <==", str(number) * 3) for number in (1, 2, 3)

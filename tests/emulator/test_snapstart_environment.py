@@ -371,7 +371,7 @@ def test_a_hook_that_hangs_reaches_the_limit_of_its_phase(
 
 
 def test_no_time_limit_is_set_while_a_process_is_held(
-    make_pool: Callable[..., tuple[EnvironmentPool, FunctionFolder]], capfd: pytest.CaptureFixture[str]
+    make_pool: Callable[..., tuple[EnvironmentPool, FunctionFolder]], log: Path
 ) -> None:
     source = """
     def handler(event, context):
@@ -379,14 +379,7 @@ def test_no_time_limit_is_set_while_a_process_is_held(
     """
     pool, _ = make_pool(source, restore_timeout=20.0)
     pool.prepare()
-    log = ""
-
-    def is_held() -> bool:
-        nonlocal log
-        log += capfd.readouterr().err
-        return "INIT_REPORT" in log
-
-    until(is_held)
+    until(lambda: "INIT_REPORT" in log.read_text())
     (environment,) = pool._idle
     assert environment._deadline not in pool._deadlines._pending
     assert Caller(pool.start_invocation(b"{}")).response() == b"served"

@@ -7,6 +7,7 @@ import signal
 import pytest
 from support.function_process import Gate
 from support.http_events import function_url
+from support.processes import wait_until_asleep
 
 SYNC_AND_ASYNC = pytest.mark.parametrize("definition", ["def", "async def"])
 
@@ -387,6 +388,7 @@ def test_sigterm_interrupts_a_callback_and_the_rest_still_runs(runtime, tmp_path
     )
     function.respond(gate.path)
     gate.open()
+    wait_until_asleep(function.process.pid)
     function.process.send_signal(signal.SIGTERM)
     assert function.wait() == 128 + signal.SIGTERM
     assert output(function)[0] == "interrupted"

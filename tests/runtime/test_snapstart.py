@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import pytest
@@ -443,9 +444,10 @@ def test_sigterm_ends_the_process_also_if_a_hook_swallows_the_exception(runtime,
     function = runtime(code, variables=SNAPSTART)
     if hook_name == "register_after_restore":
         snapshot_and_restore(function)
-    with open(gate.path, "w"):  # waits until the hook reads
-        function.process.send_signal(signal.SIGTERM)
-        assert function.wait() == 128 + signal.SIGTERM
+    pipe = gate.hold(function.process.pid)
+    function.process.send_signal(signal.SIGTERM)
+    assert function.wait() == 128 + signal.SIGTERM
+    os.close(pipe)
     assert function.stdout == "swallowed\n"
 
 

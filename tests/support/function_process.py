@@ -20,6 +20,8 @@ import uuid
 from pathlib import Path
 from typing import IO, Any
 
+from support.processes import wait_until_asleep
+
 VERSION = json.loads((Path(__file__).resolve().parents[2] / "layer-manifest.json").read_bytes())["version"]
 PYTHON_VERSION = sys.version.split()[0]
 TIMEOUT = 30  # seconds until a test gives up; every wait is for an event
@@ -368,3 +370,13 @@ class Gate:
     def open(self) -> None:
         """Wait for a reader, and let it continue."""
         open(self.path, "w").close()
+
+    def hold(self, process: int) -> int:
+        """Wait until the process sleeps in its read. Return the writing end: the read ends when it is closed.
+
+        A signal that arrives between the opening and the read would not interrupt the read. Python runs a handler
+        between two instructions, so it would run it after the read.
+        """
+        writer = os.open(self.path, os.O_WRONLY)
+        wait_until_asleep(process)
+        return writer

@@ -48,14 +48,16 @@ class Console:
     Args:
         as_json: one JSON object for each invocation instead of START, END and REPORT lines.
         line_timeout: seconds that other environments wait for the rest of a line.
+        log: the descriptor to which everything but the response is written.
     """
 
-    def __init__(self, as_json: bool = False, line_timeout: float = LINE_TIMEOUT) -> None:
+    def __init__(self, as_json: bool = False, line_timeout: float = LINE_TIMEOUT, log: int = STDERR) -> None:
         self._as_json = as_json
         self._line_timeout = line_timeout
-        self._colour = use_colour()
-        self._columns = terminal_columns()
-        self._same_output = same_file(STDOUT, STDERR)
+        self._log = log
+        self._colour = use_colour(log)
+        self._columns = terminal_columns(log)
+        self._same_output = same_file(STDOUT, log)
         self._lock = threading.Lock()
         self._log_line_open = False  # the function printed part of a line
         self._response_line_open = False
@@ -229,7 +231,7 @@ class Console:
         if self._same_output:
             self._response_line_open = False
         with contextlib.suppress(OSError):  # nobody reads it
-            write_all(STDERR, data)
+            write_all(self._log, data)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -247,14 +249,14 @@ def same_file(one: int, other: int) -> bool:
         return False
 
 
-def terminal_columns() -> int | None:
-    """The width of the terminal of standard error; None: it is no terminal, or its width is unknown."""
+def terminal_columns(descriptor: int) -> int | None:
+    """The width of a terminal; None: the descriptor is no terminal, or its width is unknown."""
     try:
-        return os.get_terminal_size(STDERR).columns or None
+        return os.get_terminal_size(descriptor).columns or None
     except OSError:
         return None
 
 
-def use_colour() -> bool:
-    """Whether standard error is a terminal that can show colours (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and os.isatty(STDERR)
+def use_colour(descriptor: int) -> bool:
+    """Whether a descriptor is a terminal that can show colours (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and os.isatty(descriptor)
