@@ -26,6 +26,8 @@ from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LONG_TIMEOUT = 1800  # seconds, of one test with the marker `long`
+
 # Each process of a run imports all tests, and rewriting their assertions takes most of that. So bytecode is kept,
 # out of the checkout. Packages that are imported before this line keep their bytecode beside them.
 if ROOT.joinpath(".venv").is_dir():
@@ -198,9 +200,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "test_function_zip.py",
     ]
     items.sort(key=lambda item: slowest.index(item.path.name) if item.path.name in slowest else len(slowest))
-    if config.getoption("long"):
-        return
     long = [item for item in items if item.get_closest_marker("long")]
+    if config.getoption("long"):
+        for item in long:
+            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
+        return
     items[:] = [item for item in items if item not in long]
     config.hook.pytest_deselected(items=long)
     config.stash[left_out] = len(long)
