@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,8 +44,7 @@ def test_each_request_has_a_line(make_function: MakeFunction) -> None:
             ):
                 client.send_request(request)
                 client.read_response()
-        while not lines_about(server, "PATCH"):  # it is written after the response, which ends the connection
-            time.sleep(0.002)
+        until(lambda: lines_about(server, "PATCH"))  # it is written after the response, which ends the connection
         number = r"\d+"
         for method, line in {
             "GET": rf"GET /orders  200  8 bytes  first byte {number} ms  {number} ms  a-function",
@@ -122,8 +120,7 @@ def test_the_output_of_concurrent_invocations_is_separated(make_function: MakeFu
             function.release()
         one.read_response()
         two.read_response()
-        while server.errors().count("REPORT") < 2:
-            time.sleep(0.002)
+        until(lambda: server.errors().count("REPORT") == 2)
         lines = server.errors().splitlines()
     source = ""
     for line in lines:

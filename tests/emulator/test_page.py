@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
-from support.emulator import BARE_ENVIRONMENT, ECHO, MakeFunction, Program, Server, event_of
+from support.emulator import BARE_ENVIRONMENT, ECHO, MakeFunction, Program, Server, event_of, until
 
 
 def browser(tmp_path: Path) -> str:
@@ -42,9 +41,7 @@ def test_without_a_browser_the_line_says_which_address_to_open(make_function: Ma
         "--open", "-p", "0", "--function", function.path, env={**BARE_ENVIRONMENT, "BROWSER": "/bin/false"}
     ) as program:
         url = program.read_through(b"\n").decode().split()[2]
-        while "no browser could be started" not in program.errors():
-            assert program.process.poll() is None
-            time.sleep(0.002)
+        until(lambda: "no browser could be started" in program.errors())
         assert f"open {url}lambda-page/" in program.errors()
 
 

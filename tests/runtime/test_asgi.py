@@ -6,9 +6,9 @@ import json
 import os
 import signal
 import textwrap
-import time
 
 import pytest
+from support.emulator import until
 from support.function_process import Gate, Response, source
 from support.http_events import DOMAIN, REST_DOMAIN, function_url, rest_api
 from support.http_responses import parse
@@ -314,8 +314,7 @@ def test_a_cancelled_send_completes_its_chunk(start):
     )
     for number, path in enumerate(("/", "/fail"), 1):
         function.expect_response(function.invoke(function_url(target=path)))
-        while function.stdout.count("cancelled") < number:
-            time.sleep(0.001)
+        until(lambda expected=number: function.stdout.count("cancelled") == expected)
         chunks = list(iter(function.peer.read_chunk, b""))
         trailers = function.peer.read_trailers()
         function.accept()
@@ -341,8 +340,7 @@ def test_a_final_send_that_is_cancelled_waits_for_the_acceptance_all_the_same(st
     )
     response = function.read_response(function.invoke(function_url()))
     gate.open()
-    while not function.stdout:
-        time.sleep(0.001)
+    until(lambda: function.stdout)
     function.accept()
     function.expect_next()
     assert parse(response).body == b"all"

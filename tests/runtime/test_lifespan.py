@@ -8,6 +8,7 @@ import time
 
 import pytest
 from support import documents
+from support.emulator import until
 from support.function_process import source
 from support.http_events import function_url
 from support.http_responses import parse
@@ -239,9 +240,7 @@ def test_a_startup_that_hangs_is_logged_once(start, statement):
         """
     )
     began = time.monotonic()
-    while not function.stderr:
-        assert time.monotonic() - began < 30
-        time.sleep(0.05)
+    until(lambda: function.stderr)
     assert time.monotonic() - began >= 4.5
     (line,) = function.runtime_lines
     assert line.startswith("the lifespan startup of main.app is not complete after 5 seconds")
@@ -260,8 +259,7 @@ def test_a_shutdown_that_hangs_is_ended_by_a_second_sigterm(start):
     )
     function.expect_next()
     os.kill(function.process.pid, signal.SIGTERM)
-    while not function.stdout:
-        time.sleep(0.01)
+    until(lambda: function.stdout)
     os.kill(function.process.pid, signal.SIGTERM)
     assert function.wait() == 128 + signal.SIGTERM
 

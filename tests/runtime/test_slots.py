@@ -9,6 +9,7 @@ import time
 
 import pytest
 from support.concurrent_function import one_process
+from support.emulator import until
 from support.function_process import Gate
 from support.http_events import function_url
 from support.http_responses import parse
@@ -539,8 +540,7 @@ def test_each_invocation_of_a_killed_process_is_accounted_for(concurrent):
     begun.expect_response(begun.send_invocation(True))
     assert begun.peer.read_chunk() == b"part"
     request_id = fresh.send_invocation(False)
-    while len(function.records_of(request_id)) < 1:
-        time.sleep(0.01)
+    until(lambda: function.records_of(request_id))
     (pid,) = function.workers()
     os.kill(pid, signal.SIGKILL)
     for slot in (begun, fresh, idle):

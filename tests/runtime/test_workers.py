@@ -271,8 +271,7 @@ def test_without_descriptors_for_more_workers_the_others_serve(concurrent):
         variables={"STREAMING_RUNTIME_PRELOAD": "1"},
     )
     slots = function.waiting_slots(3)
-    while not any("cannot be started: [Errno 24]" in message for message in function.messages()):
-        time.sleep(0.01)
+    until(lambda: any("cannot be started: [Errno 24]" in message for message in function.messages()))
     for slot in slots:
         assert slot.read_response(slot.send_invocation()).body == b"done"
         slot.accept()
