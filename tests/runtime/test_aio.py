@@ -186,6 +186,26 @@ def test_a_loop_that_the_module_has_set_as_current_is_adopted(runtime):
     assert function.respond().chunks == [b"True"]
 
 
+def test_a_loop_that_the_function_has_stopped_serves_on_if_its_task_ends(runtime):
+    function = runtime(
+        """
+        import asyncio
+
+        loops = []
+
+        async def handler(event, context):
+            loops.append(asyncio.get_running_loop())
+            if event == "stop":
+                loops[-1].stop()
+                await asyncio.sleep(3600)
+            yield str(len(set(map(id, loops)))).encode() + b" of " + str(len(loops)).encode()
+        """
+    )
+    assert function.respond().body == b"1 of 1"
+    assert function.fail("stop")[1]["errorType"] == "RuntimeError"
+    assert function.respond().body == b"1 of 3"
+
+
 @pytest.mark.parametrize(
     "damage",
     [

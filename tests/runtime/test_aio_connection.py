@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
+import socket
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 from support.emulator import until
+from support.processes import state_of
 
 # More than the buffers of both sides of a connection take.
 TOO_MUCH = 32 * 1024 * 1024
@@ -81,6 +86,27 @@ def test_a_refusal_ends_the_wait(runtime, signals, refusal):
     assert function.stdout == "closed\n"
     assert function.runtime_lines[0].startswith("the response was not delivered: ")
     assert "413" in function.runtime_lines[0]
+
+
+def test_a_refusal_that_is_read_in_two_parts_is_named_after_the_connection_was_reset(runtime, signals):
+    function = runtime(SLOW)
+    function.expect_response(function.invoke(signals))
+    wait_for_other_task(signals)
+    os.kill(function.process.pid, signal.SIGSTOP)
+    until(lambda: state_of(function.process.pid) == "T")
+    function.peer.send(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 40000\r\n\r\n" + b"large" * 8000)
+    until(lambda: unacknowledged(function.peer.socket) == 0)  # a reset discards what is still to be sent
+    function.peer.reset()
+    os.kill(function.process.pid, signal.SIGCONT)
+    function.connect()
+    function.expect_next()
+    assert function.stdout == "closed\n"
+    assert "413" in function.runtime_lines[0]
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Return how many bytes the socket has taken that the other side has not acknowledged (SIOCOUTQ, tcp(7))."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

@@ -95,6 +95,37 @@ async def handler(event, context):
     assert function.wait() == TERMINATED
 
 
+def test_what_waits_for_a_thread_of_the_event_loop_is_cancelled(runtime):
+    function = runtime(
+        """
+        import asyncio
+        import atexit
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+
+        release = threading.Event()
+        executor = ThreadPoolExecutor(1)
+
+        async def handler(event, context):
+            asyncio.get_running_loop().set_default_executor(executor)
+            executor.submit(release.wait)
+            executor.submit(print, "called")
+            atexit.register(end)
+            yield b""
+
+        def end():
+            release.set()
+            executor.shutdown()  # waits for what it still calls
+            print("ended")
+        """
+    )
+    function.respond()
+    function.expect_next()
+    function.process.terminate()
+    assert function.wait() == TERMINATED
+    assert function.stdout == "ended\n"
+
+
 @pytest.mark.parametrize(
     ("keyword", "wait"),
     [("def", "wait_for(event)"), ("async def", "await asyncio.sleep(1000)"), ("async def", "wait_for(event)")],

@@ -171,6 +171,23 @@ def test_a_process_ends_when_all_of_its_slots_are_refused(concurrent):
     assert "no next invocation" in function.messages()[0] and function.workers() != pids
 
 
+@pytest.mark.long
+def test_a_refused_slot_that_serves_again_keeps_the_process_alive(concurrent):
+    function = one_process(concurrent, HANDLER, 2)
+    first, second = function.waiting_slots(2)
+    (pid,) = function.workers()
+    refuse(first)
+    first.expect_next()  # after five seconds
+    assert first.read_response(first.send_invocation()).body == b"%d done" % pid
+    first.accept()
+    first.expect_next()
+    refuse(second)
+    second.expect_next()
+    for slot in (first, second):
+        assert slot.read_response(slot.send_invocation()).body == b"%d done" % pid
+    assert function.messages() == []
+
+
 def refuse(slot):
     """Refuse the request for an invocation that has arrived, and the five that follow."""
     for _ in range(5):

@@ -135,6 +135,37 @@ def test_a_response_that_has_begun_ends_with_the_connection_of_its_process(concu
     assert "was killed by signal 9 (SIGKILL)" in function.messages()[-1]
 
 
+@pytest.mark.parametrize("step", ["yield b'part'", "raise ValueError", "return"])
+def test_an_invocation_whose_process_dies_before_the_first_byte_of_its_response_is_reported(concurrent, step):
+    function = concurrent(
+        f"""
+        import os
+        import signal
+        import sys
+
+        def kill_before_send(frame, kind, called):
+            if kind == "c_call" and called.__name__ in ("send", "sendmsg"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def handler(event, context):
+            if event:
+                sys.setprofile(kill_before_send)
+            {step}
+            yield b""
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation(True)
+    assert slot.peer.reader.read() == b""
+    slot.peer.close()
+    parent = function.slot()
+    document = parent.read_error(request_id)[1]
+    assert document["errorType"] == "Runtime.ExitError"
+    assert "was killed by signal 9 (SIGKILL) before its response began" in document["errorMessage"]
+    function.waiting_slots(1)
+
+
 def test_an_invocation_that_a_dead_process_has_not_read_is_reported(concurrent):
     function = concurrent(WAITS, 2)
     slots = function.waiting_slots(2)
