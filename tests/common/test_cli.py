@@ -111,7 +111,7 @@ def test_an_interrupt_while_a_program_is_imported_causes_no_traceback(program: s
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
-# The command waits for an interrupt that nobody sends twice, so the second line shows that it was raised there.
+# The command waits for a signal that nobody sends twice, so the second line shows that it was raised there.
 INTERRUPTED_COMMAND = """
 import sys
 import tools.common.early_interrupt
@@ -128,11 +128,30 @@ sys.exit(run("./build.sh", command))
 """
 
 
-def test_an_interrupt_of_a_command_cleans_up() -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_ends_a_command_cleans_up(signum: signal.Signals, status: int) -> None:
     command = [sys.executable, "-c", INTERRUPTED_COMMAND]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
         assert process.stdout is not None and process.stdout.readline() == "started\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signum)
         assert process.communicate() == ("cleaned up\n", "")
-    assert process.returncode == 130
+    assert process.returncode == status
+
+
+def test_a_second_sigterm_ends_a_command_at_once() -> None:
+    clean_up = INTERRUPTED_COMMAND.replace('print("cleaned up")', 'print("cleaning up", flush=True); sys.stdin.read()')
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", clean_up], cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout is not None
+        for line in ("started\n", "cleaning up\n"):
+            assert process.stdout.readline() == line
+            process.terminate()
+        assert process.communicate() == ("", "")
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_command_within_a_program_keeps_its_handler_of_sigterm() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("./build.sh", lambda: 0) == 0
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -395,7 +395,8 @@ def test_without_a_python_of_its_version_it_cannot_be_compiled(checkout: Checkou
     )
 
 
-def test_ctrl_c_ends_the_compiler(checkout: Checkout, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_compiler(checkout: Checkout, tmp_path: Path, signum: signal.Signals, status: int) -> None:
     fifo = tmp_path / "alive"
     os.mkfifo(fifo)
     # More than the buffer of a pipe: it is written while the build waits for the output of the compiler.
@@ -419,13 +420,13 @@ def test_ctrl_c_ends_the_compiler(checkout: Checkout, tmp_path: Path) -> None:
     with process, fifo.open() as alive:
         started = int(alive.readline())
         try:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signum)
             assert process.communicate() == (b"", b"")
             assert select.select([alive], [], [], WAIT)[0] and alive.read() == ""  # it has ended
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(started, signal.SIGKILL)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert checkout.files() == before
     assert list((tmp_path / "tmp").iterdir()) == []
 

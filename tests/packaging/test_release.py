@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -714,3 +715,34 @@ def test_the_provenance_cannot_make_git_run_an_option(release: Release, publishe
     path.write_text(path.read_text().replace(release.git("rev-parse", "HEAD"), "--output=/tmp/x"))
     done = release.run("verify-build", published / "layer-slim.zip")
     assert done.returncode == 1 and "is not the provenance of a release" in done.stderr
+
+
+def test_sigterm_removes_the_temporary_folders(release: Release, published: Path, tmp_path: Path) -> None:
+    """It arrives while the build of the commit waits for a Python that compiles."""
+    started, released, temporary = tmp_path / "started", tmp_path / "released", tmp_path / "tmp"
+    os.mkfifo(started)
+    os.mkfifo(released)
+    temporary.mkdir()
+    version = release.versions[0]
+    real = shutil.which(f"python{version}", path=release.environment["PATH"])
+    python = tmp_path / "bin" / f"python{version}"
+    python.parent.mkdir()
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *compile_tree.py*) echo >{started}; read -r _ <{released} ;; esac\nexec {real} "$@"\n'
+    )
+    python.chmod(0o755)
+    path = f"{python.parent}:{release.environment['PATH']}"
+    process = subprocess.Popen(
+        [release.root / "build.sh", "verify-build", published / "layer-slim.zip"],
+        env=release.checkout_environment | {"PATH": path, "TMPDIR": str(temporary)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        started.read_text()
+        process.terminate()
+        released.write_text("\n")
+        assert process.communicate() == (b"", b"")
+    assert process.returncode == 143
+    assert list(temporary.iterdir()) == []

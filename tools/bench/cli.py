@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from tools.bench.baseline_measurements import BASELINE_PARTS, MAX_RATIO
 from tools.bench.bench import FULL, PAIRS, QUICK, Bench, Workload
@@ -44,13 +41,8 @@ Exit status: 0 measured, 1 an error, or a figure failed with --baseline, 2 wrong
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
-    signal.signal(signal.SIGTERM, _exit_on_signal)
     options = _parse(arguments)
     return run(PROGRAM, lambda: _run(options))
-
-
-def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)  # runs every `finally`, so that no process is left
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

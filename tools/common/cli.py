@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from types import FrameType
 from typing import NoReturn
 
 from tools.common.errors import ToolError, UsageError
@@ -73,12 +74,17 @@ def status_without(package: str) -> int | None:
 def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> int:
     """Run `command` and return its exit status; every error is one line on stderr.
 
+    Ctrl-C and SIGTERM clean up, in the main thread. A second SIGTERM ends the process at once.
+
     Args:
         program: the first word of the command line, such as `./build.sh`.
         closed_pipe: the exit status where the reader of stdout has gone, as in `./build.sh | head -1`.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, an interruption cleans up
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)
     try:
         status = command()
         sys.stdout.flush()  # here, where a closed pipe can still be handled
@@ -91,6 +97,14 @@ def run(program: str, command: Callable[[], int], closed_pipe: int = DONE) -> in
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)  # runs every `finally`
 
 
 def describe(error: ToolError | OSError) -> str:

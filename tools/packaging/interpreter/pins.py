@@ -5,6 +5,7 @@ with their hashes. So the hash comes from another source than the download that 
 """
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -56,7 +57,8 @@ def _fetched() -> bytes:
     with tempfile.TemporaryDirectory(prefix="pbs-installer-") as folder:
         command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         command += ["--no-deps", "--only-binary=:all:"]
-        result = subprocess.run([*command, "--dest", folder, _PACKAGE], capture_output=True, text=True)
+        environment = {**os.environ, "TMPDIR": folder}  # a signal kills pip, which then leaves its temporary folders
+        result = subprocess.run([*command, "--dest", folder, _PACKAGE], env=environment, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if result.returncode or not wheels:
             reason = result.stderr.strip().rpartition("\n")[2] or f"status {result.returncode}"

@@ -63,12 +63,25 @@ def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None
     arguments = _arguments(zip_name, made.interpreters.get(zip_name, {}))
     command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", *arguments, "-o", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2].removeprefix("build.sh: error: ")
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as build:
+        try:
+            errors = build.communicate()[1]
+        except BaseException:  # also a signal: the build then removes its temporary folders
+            build.terminate()
+            build.wait()
+            raise
+    if build.returncode:
+        reason = errors.strip().rpartition("\n")[2].removeprefix("build.sh: error: ")
         for advice in _OPTIONS_OF_BUILDS:
             reason = reason.removesuffix(advice)
-        raise PackagingError(f"{zip_name} cannot be built again: {reason or f'status {done.returncode}'}")
+        raise PackagingError(f"{zip_name} cannot be built again: {reason or f'status {build.returncode}'}")
     if not (folder / zip_name).is_file():
         raise PackagingError(f"the build of commit {made.commit} writes no {zip_name}: check the provenance")
 
