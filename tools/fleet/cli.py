@@ -60,6 +60,7 @@ def main(arguments: Sequence[str], environment: Environment | None = None) -> in
 
     def work() -> int:
         try:
+            command.check(options, context)
             if command.needs_aws(options) and (status := cli.status_without("boto3")) is not None:
                 return status
             return command.run(options, context)

@@ -81,6 +81,7 @@ class Command:
     Args:
         run: does the work and returns the exit status; raises `ToolError` for a failure in one line.
         needs_aws: whether it calls AWS with these arguments; if not, it works without boto3.
+        check: called before `run`, and before boto3 is installed; raises what the arguments and local files show.
     """
 
     name: str
@@ -89,3 +90,4 @@ class Command:
     run: Callable[[argparse.Namespace, Context], int]
     exit_status: str = EXIT_STATUS
     needs_aws: Callable[[argparse.Namespace], bool] = lambda namespace: True
+    check: Callable[[argparse.Namespace, Context], None] = lambda namespace, context: None

@@ -69,6 +69,12 @@ def existing(context: Context, place: Where | None, regions: Sequence[str]) -> L
     return _location(context, place, regions)
 
 
+def check_exists(context: Context, place: Where | None) -> None:
+    """Raise `ToolError` if `existing` would find no journal on this machine."""
+    if not isinstance(place, Address):
+        existing(context, place, ()).read()
+
+
 def all_in(context: Context, folder: Address) -> list[Location]:
     """Return the journals in a folder of a bucket; raises `ToolError` if there is none."""
     region = _bucket_region(context, ())

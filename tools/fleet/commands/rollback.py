@@ -23,11 +23,15 @@ def _add_arguments(parser: Parser) -> None:
     parser.set_defaults(parser=parser)
 
 
+def _check(namespace: argparse.Namespace, context: Context) -> None:
+    if namespace.take_over and not isinstance(namespace.journal, Address):
+        namespace.parser.error("--take-over is for a journal in a bucket, s3://BUCKET/PREFIX/…/")
+    journals.check_exists(context, namespace.journal)
+
+
 def _run(namespace: argparse.Namespace, context: Context) -> int:
     context.take_over = namespace.take_over
     arguments.set_speed(context, namespace)
-    if namespace.take_over and not isinstance(namespace.journal, Address):
-        namespace.parser.error("--take-over is for a journal in a bucket, s3://BUCKET/PREFIX/…/")
     regions = arguments.regions_of(namespace)
     location = journals.existing(context, namespace.journal, regions)
     return roll_back(context, location, regions, namespace.yes, namespace.dry_run)
@@ -39,4 +43,5 @@ COMMAND = Command(
     "alone.",
     _add_arguments,
     _run,
+    check=_check,
 )

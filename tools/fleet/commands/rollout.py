@@ -21,7 +21,7 @@ from tools.fleet.aws.objects import Address
 from tools.fleet.commands import arguments
 from tools.fleet.commands.direction import Direction, ask_for_direction, check_direction, has_two_directions
 from tools.fleet.commands.interface import Command, Context
-from tools.fleet.commands.journals import Where, existing, new
+from tools.fleet.commands.journals import Where, check_exists, existing, new
 from tools.fleet.commands.planning import Planner, check_names
 from tools.fleet.commands.rollout_arguments import add_arguments, options_of
 from tools.fleet.commands.scope import open_planned, planned_targets
@@ -46,17 +46,13 @@ from tools.fleet.rollout.traffic import OldAliases, find_old_aliases
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
-def _run(namespace: argparse.Namespace, context: Context) -> int:
-    context.take_over = namespace.take_over
-    arguments.set_speed(context, namespace)
-    context.is_verbose = namespace.verbose
-    context.summary = checked_summary(namespace.summary)
-    journal: Where | None = namespace.journal
-    if namespace.resume and journal:  # `--resume NAME --journal FILE`: NAME is a function
+def _check(namespace: argparse.Namespace, context: Context) -> None:
+    """Check the arguments, and make `journal` the one that is resumed."""
+    if namespace.resume and namespace.journal:  # `--resume NAME --journal FILE`: NAME is a function
         namespace.functions.insert(0, [str(namespace.resume)])
     elif namespace.resume:
-        journal = namespace.resume
-    if namespace.take_over and not isinstance(journal, Address):
+        namespace.journal = namespace.resume
+    if namespace.take_over and not isinstance(namespace.journal, Address):
         namespace.parser.error("--take-over is for a journal in a bucket: add --journal s3://BUCKET/PREFIX/")
     options = options_of(namespace)
     parser: Parser = namespace.parser
@@ -64,14 +60,25 @@ def _run(namespace: argparse.Namespace, context: Context) -> int:
     if options.variant not in (None, *variants):
         parser.error(f"there is no variant {options.variant!r}; the variants are {', '.join(variants)}")
     if namespace.resume is not None:
-        direction = Direction.FORWARD if namespace.forward else Direction.BACK if namespace.back else None
-        return resume(context, options, journal, namespace.dry_run, direction)
+        check_exists(context, namespace.journal)
+        return
     if namespace.forward or namespace.back:
         parser.error("--forward and --back are directions of --resume: name the journal with --resume FILE")
     if not options.selects_functions:
         all_using = "" if options.is_attach else "--all-using, "
         parser.error(f"no functions are selected: use FUNCTION …, {all_using}--match or --tag")
-    return roll_out(context, options, journal, namespace.dry_run)
+
+
+def _run(namespace: argparse.Namespace, context: Context) -> int:
+    context.take_over = namespace.take_over
+    arguments.set_speed(context, namespace)
+    context.is_verbose = namespace.verbose
+    context.summary = checked_summary(namespace.summary)
+    options = options_of(namespace)
+    if namespace.resume is None:
+        return roll_out(context, options, namespace.journal, namespace.dry_run)
+    direction = Direction.FORWARD if namespace.forward else Direction.BACK if namespace.back else None
+    return resume(context, options, namespace.journal, namespace.dry_run, direction)
 
 
 ROLL_OUT = Command(
@@ -80,6 +87,7 @@ ROLL_OUT = Command(
     "At the first failure beyond --max-failures, and if a gate fails, all changes are rolled back, newest first.",
     lambda parser: add_arguments(parser, has_all_using=True),
     _run,
+    check=_check,
 )
 ATTACH = Command(
     names.ATTACH,
@@ -87,12 +95,14 @@ ATTACH = Command(
     "runtimes. Otherwise like `rollout`.",
     lambda parser: add_arguments(parser, has_all_using=False),
     _run,
+    check=_check,
 )
 DETACH = Command(
     names.DETACH,
     "Remove the layer and its AWS_LAMBDA_EXEC_WRAPPER from functions. Otherwise like `rollout`.",
     lambda parser: add_arguments(parser, has_all_using=True, has_target=False),
     _run,
+    check=_check,
 )
 
 # --- The work ---------------------------------------------------------------------------------------------------------
