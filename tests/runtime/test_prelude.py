@@ -132,7 +132,16 @@ def test_multi_value_headers_are_passed_through(runtime):
 
 @pytest.mark.parametrize(
     "value",
-    ["[]", "{'a': 'b'}", "{'a': ['b'], 'c': [5]}", "{'a': ['b', 5]}", "{'': ['b']}", "{'a': ['b\\r\\nX: y']}", "None"],
+    [
+        "[]",
+        "{'a': 'b'}",
+        "{'a': ['b'], 'c': [5]}",
+        "{'a': ['b', 5]}",
+        "{'': ['b']}",
+        "{'a\\n': ['b']}",
+        "{'a': ['b\\r\\nX: y']}",
+        "None",
+    ],
 )
 def test_invalid_multi_value_headers_are_an_error_before_the_first_byte(runtime, value):
     function = runtime(

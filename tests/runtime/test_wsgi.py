@@ -406,22 +406,22 @@ def test_close_is_called_after_the_caller_has_the_last_chunk(start, tmp_path):
 
 # --- Applications that break the rules --------------------------------------------------------------------------------
 
-WRONG = {
-    "no start": ("return [b'body']", "InvalidResponse"),
-    "no start and no body": ("return []", "InvalidResponse"),
-    "two starts": ("start_response('200 OK', []); start_response('200 OK', []); return []", "InvalidResponse"),
-    "None": ("start_response('200 OK', [])", "InvalidResponse"),
-    "bytes": ("start_response('200 OK', []); return b'body'", "InvalidResponse"),
-    "text": ("start_response('200 OK', []); return ['text']", "InvalidChunk"),
-    "number as status": ("start_response(200, []); return []", "InvalidResponseHead"),
-    "words as status": ("start_response('OK', []); return []", "InvalidResponseHead"),
-    "a status below 100": ("start_response('099 Low', []); return []", "InvalidResponseHead"),
-    "bytes in a header": ("start_response('200 OK', [('A', b'1')]); return []", "InvalidResponseHead"),
-    "a number as name": ("start_response('200 OK', [(5, 'a')]); return []", "InvalidResponseHead"),
-    "a number as cookie": ("start_response('200 OK', [('Set-Cookie', 5)]); return []", "InvalidResponseHead"),
-    "a line break": ("start_response('200 OK', [('A', '1\\r\\nB: 2')]); return []", "InvalidResponseHead"),
-    "10,000 headers": ("start_response('200 OK', [(f'A{i}', '1') for i in range(10000)])", "InvalidResponseHead"),
-    "an exception": ("raise LookupError('no such page')", "LookupError"),
+WRONG = {  # statements of the application, the type of the error, a part of its message
+    "no start": ("return [b'body']", "InvalidResponse", "has not called start_response"),
+    "no start and no body": ("return []", "InvalidResponse", "has not called start_response"),
+    "two starts": ("start_response('200 OK', []); start_response('200 OK', []); return []", "InvalidResponse", "twice"),
+    "None": ("start_response('200 OK', [])", "InvalidResponse", "returned None"),
+    "bytes": ("start_response('200 OK', []); return b'body'", "InvalidResponse", "type bytes"),
+    "text": ("start_response('200 OK', []); return ['text']", "InvalidChunk", "type str"),
+    "number as status": ("start_response(200, []); return []", "InvalidResponseHead", "not 200"),
+    "words as status": ("start_response('OK', []); return []", "InvalidResponseHead", "not 'OK'"),
+    "a status below 100": ("start_response('099 Low', []); return []", "InvalidResponseHead", "from 100 to 599"),
+    "bytes in a header": ("start_response('200 OK', [('A', b'1')]); return []", "InvalidResponseHead", "type bytes"),
+    "a number as name": ("start_response('200 OK', [(5, 'a')]); return []", "InvalidResponseHead", "type int"),
+    "a number as cookie": ("start_response('200 OK', [('Set-Cookie', 5)])", "InvalidResponseHead", "type int"),
+    "a line break": ("start_response('200 OK', [('A', '1\\r\\nB: 2')])", "InvalidResponseHead", "without CR"),
+    "10,000 headers": ("start_response('200 OK', [(f'A{i}', '') for i in range(10000)])", "InvalidResponseHead", "JSON"),
+    "an exception": ("raise LookupError('no such page')", "LookupError", "no such page"),
 }
 
 
@@ -430,7 +430,7 @@ def wrong_application():
     branches = "".join(
         f"    if environ['HTTP_X_CASE'] == {case!r}:\n"
         + "".join(f"        {statement}\n" for statement in statements.split("; "))
-        for case, (statements, _) in WRONG.items()
+        for case, (statements, _, _) in WRONG.items()
     )
     return f"def wrong(environ, start_response):\n{branches}\n" + source(
         """
@@ -445,10 +445,11 @@ def wrong_application():
 
 def test_each_mistake_is_a_named_error_and_the_next_request_works(start, wrong_application):
     function = start(wrong_application)
-    for case, (_, error_type) in WRONG.items():
+    for case, (_, error_type, text) in WRONG.items():
         _, document = function.fail(function_url(headers={"x-case": case}))
         expected = error_type if error_type == "LookupError" else f"Runtime.{error_type}"
         assert document["errorType"] == expected, case
+        assert text in document["errorMessage"], case
         assert request(function).body == b"right"
 
 
