@@ -437,6 +437,7 @@ BROKEN = {
     "await start(send)\nawait start(send)": "sent 'http.response.start' twice",
     "await send({'type': 'websocket.accept'})": "sent 'websocket.accept'",
     "await start(send, headers=[('name', 'value')])": "a header with a value of type str",
+    "await start(send, headers=[(b'name', 5)])": "a header with a value of type int",
     "await start(send, headers=[(b'a', b'b\\rc')])": "without CR, LF and NUL",
     "await start(send, headers=[(b'a%d' % n, b'b') for n in range(10_000)])": "bytes of JSON; the limit is",
     "await start(send, '200')": "needs a statusCode",

@@ -114,6 +114,7 @@ def test_the_path_and_its_root(function):
             (full(None, "/a", stage=""), {"root_path": ""}),
             (full(None, "/a", stage=5), {"root_path": ""}),
             (stage(5, "/5/a"), {"root_path": ""}),
+            ({**function_url(), "rawPath": "/\ud800"}, {"raw_path": "/%ED%A0%80", "path": "/\ud800"}),
             (function_url(target="/a\tb"), {"raw_path": "/a%09b", "path": "/a\tb"}),
             (function_url(target="/é/\u20ac\n%41"), {"raw_path": "/%C3%A9/%E2%82%AC%0A%41", "path": "/é/\u20ac\nA"}),
         ],
@@ -130,6 +131,7 @@ def test_the_query(function):
             ({**function_url(), "rawQueryString": 5}, {"query_string": ""}),
             (rest_api(target="/?a=1&b=&a=%2B+"), {"query_string": "a=1&a=%2B%20&b="}),
             ({**rest_api(), **single}, {"query_string": "a=1&b=%C3%B6%20%26"}),
+            ({**rest_api(), **single, "queryStringParameters": {"a": "\ud800"}}, {"query_string": "a=%ED%A0%80"}),
             (rest_api(), {"query_string": ""}),
         ],
     )
@@ -144,6 +146,7 @@ def test_headers_cookies_and_the_body(function):
         function,
         [
             ({**url, "headers": {"A": "é", "B": "\u20ac"}}, shown([["a", "é"], ["b", "\xe2\x82\xac"]])),
+            ({**url, "headers": {"A": "\ud800"}}, shown([["a", "\xed\xa0\x80"]])),
             ({**url, "headers": None}, shown([])),
             ({**url, "headers": {"Cookie": "a=1"}}, shown([["cookie", "a=1"]])),
             (

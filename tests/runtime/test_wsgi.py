@@ -414,13 +414,13 @@ WRONG = {  # statements of the application, the type of the error, a part of its
     "bytes": ("start_response('200 OK', []); return b'body'", "InvalidResponse", "type bytes"),
     "text": ("start_response('200 OK', []); return ['text']", "InvalidChunk", "type str"),
     "number as status": ("start_response(200, []); return []", "InvalidResponseHead", "not 200"),
-    "words as status": ("start_response('OK', []); return []", "InvalidResponseHead", "not 'OK'"),
+    "words as status": ("start_response('Yes', []); return []", "InvalidResponseHead", "not 'Yes'"),
     "a status below 100": ("start_response('099 Low', []); return []", "InvalidResponseHead", "from 100 to 599"),
     "bytes in a header": ("start_response('200 OK', [('A', b'1')]); return []", "InvalidResponseHead", "type bytes"),
     "a number as name": ("start_response('200 OK', [(5, 'a')]); return []", "InvalidResponseHead", "type int"),
     "a number as cookie": ("start_response('200 OK', [('Set-Cookie', 5)])", "InvalidResponseHead", "type int"),
     "a line break": ("start_response('200 OK', [('A', '1\\r\\nB: 2')])", "InvalidResponseHead", "without CR"),
-    "10,000 headers": ("start_response('200 OK', [(f'A{i}', '') for i in range(10000)])", "InvalidResponseHead", "JSON"),
+    "many headers": ("start_response('200 OK', [(f'A{i}', '') for i in range(10000)])", "InvalidResponseHead", "JSON"),
     "an exception": ("raise LookupError('no such page')", "LookupError", "no such page"),
 }
 
