@@ -167,9 +167,11 @@ def related_to(error: BaseException) -> "list[BaseException]":
 def chain_of(error: BaseException) -> "list[BaseException]":
     found = [error]
     for each in found:
-        context = None if each.__suppress_context__ else each.__context__
+        cause = each.__cause__
+        if cause is None and not each.__suppress_context__:
+            cause = each.__context__
         members = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
-        for other in (each.__cause__ or context, *members):
+        for other in (cause, *members):  # an exception can be false
             if other is not None and all(other is not known for known in found):
                 found.append(other)
         if len(found) > MAX_RELATED_ERRORS:

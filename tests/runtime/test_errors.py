@@ -391,6 +391,21 @@ def test_a_context_that_the_function_has_suppressed_is_not_reported(runtime):
     assert len(messages_in_cause(function.fail(True)[0])) == 2
 
 
+def test_a_cause_that_is_false_is_reported(runtime):
+    function = runtime(
+        """
+        class Errors(Exception):
+            def __len__(self):
+                return 0
+
+        def handler(event, context):
+            raise KeyError("a") from Errors("no errors")
+            yield b""
+        """
+    )
+    assert messages_in_cause(function.fail()[0]) == ["'a'", "no errors"]
+
+
 def test_a_long_message_is_cut_and_says_so(runtime):
     function = runtime(
         """
