@@ -116,6 +116,28 @@ def test_the_shutdown_comes_before_atexit(start):
     assert function.stdout == "startup\nshutdown\natexit\n"
 
 
+def test_a_shutdown_that_stops_the_event_loop_is_logged_and_the_environment_ends(start):
+    function = start(
+        """
+        import atexit
+
+        atexit.register(print, "atexit", flush=True)
+
+        async def app(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            asyncio.get_running_loop().stop()
+            await asyncio.Event().wait()
+        """
+    )
+    function.expect_next()
+    os.kill(function.process.pid, signal.SIGTERM)
+    assert function.wait() == 128 + signal.SIGTERM
+    assert "[ERROR] RuntimeError: Event loop stopped" in function.stdout
+    assert function.stdout.endswith("atexit\n")
+
+
 @pytest.mark.parametrize("message", ["no database", ""])
 def test_a_failed_startup_is_an_init_error_with_its_message(start, message):
     function = start(

@@ -692,6 +692,38 @@ def test_an_asgi_application_serves_several_requests_on_one_loop_after_one_start
     assert "shutdown" in [record["message"] for record in function.records]
 
 
+def test_a_task_that_waits_for_the_caller_ends_when_the_application_fails(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        tasks = []
+
+        async def handler(scope, receive, send):
+            if scope["type"] != "http":
+                raise NotImplementedError
+            if scope["path"] == "/fail":
+                tasks.append(asyncio.create_task(wait_for_disconnect(receive)))
+                await asyncio.sleep(0)
+                raise ValueError("boom")
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": repr([task.done() for task in tasks]).encode()})
+
+        async def wait_for_disconnect(receive):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        """,
+        1,
+        variables={"_HANDLER": "lambda_function.handler"},
+    )
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation(function_url(target="/fail"))
+    assert slot.read_error(request_id)[1]["errorMessage"] == "boom"
+    slot.expect_next()
+    assert parse(slot.read_response(slot.send_invocation(function_url()))).body == b"[True]"
+
+
 # ASGI applications
 
 APPLICATION = """
