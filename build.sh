@@ -106,6 +106,7 @@ venv_is_ready() { # FOLDER MODULES; needs the stamp on stdin
 }
 
 new_venv() { # FOLDER CONTENT NAME
+  [ ! -L "$1" ] || die "$root/$3 is a symbolic link, and the folder behind it would be cleared: remove the link"
   mkdir -p "$1" 2>/dev/null && [ -w "$1" ] ||
     die "cannot write to $root/$3: copy the checkout to a folder that you can write"
   printf 'build.sh: installing %s into %s (once)\n' "$2" "$3" >&2

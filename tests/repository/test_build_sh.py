@@ -280,6 +280,21 @@ def test_another_python_version_creates_the_environment_again(sandbox: Sandbox) 
 
 
 @pytest.mark.usefixtures("on_linux")
+def test_an_environment_of_another_checkout_is_not_cleared(sandbox: Sandbox, tmp_path: Path) -> None:
+    stamp = tmp_path / "other" / "stamp"
+    stamp.parent.mkdir()
+    stamp.write_text("of another checkout\n")
+    (sandbox.checkout.root / ".venv").symlink_to(stamp.parent)
+    for words in (["test"], ["mutate", "http1"]):
+        result = sandbox.run(*words)
+        assert result.returncode == 1
+        assert result.stderr == (
+            f"build.sh: error: {sandbox.checkout.root}/.venv is a symbolic link, and the folder behind it would be "
+            "cleared: remove the link\n"
+        )
+    assert stamp.read_text() == "of another checkout\n"
+
+
 def test_a_failing_pip_is_one_line_and_tried_again_next_time(sandbox: Sandbox) -> None:
     result = sandbox.test(PIP_FAILS="yes")
     assert (result.returncode, result.stdout) == (1, "")
