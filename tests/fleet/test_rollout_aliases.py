@@ -219,6 +219,29 @@ def test_an_alias_that_is_changed_after_the_plan_is_not_moved(
     assert fleet.fleet() == before and alias_of(fleet, "two") == ("1", {})
 
 
+def test_without_revisions_an_alias_is_moved_and_restored(fleet: Cloud, tmp_path: Path) -> None:
+    before = fleet.fleet()
+    fleet.standin.has_revisions = False
+    fleet.done(*ROLL_OUT, "--shift", "10%", "--journal", tmp_path / "journal")
+    assert aliases_of(fleet) == [("2", {})] * 2 and layers_of_alias(fleet, "two") == [f"{OURS}:2"]
+    fleet.done("rollback", tmp_path / "journal", "--yes")
+    assert fleet.fleet() == before and aliases_of(fleet) == [("1", {})] * 2
+    assert not any("RevisionId" in call.body for call in fleet.standin.calls)
+
+
+@pytest.mark.parametrize(("weights", "expected"), [({}, MOVED), ({"2": 0.25}, WEIGHTED)])
+def test_without_revisions_an_alias_is_read_again_before_it_is_moved(
+    fleet: Cloud, weights: dict[str, float], expected: str
+) -> None:
+    another_version(fleet, "two")
+    theirs = ("1", weights) if weights else ("2", {})
+    fleet.standin.has_revisions = False
+    once(fleet, PUBLISH, "two", lambda: change_alias("two", *theirs))
+    result = fleet.json(*ROLL_OUT, status=1)
+    assert outcomes(result)["two"] == ("skipped and rolled back", expected)
+    assert alias_of(fleet, "two") == theirs
+
+
 def test_a_function_of_which_only_the_alias_would_change_is_not_restored(fleet: Cloud) -> None:
     another_version(fleet, "two")
     fleet.done("rollout", "two", "--to", "2", "--yes")

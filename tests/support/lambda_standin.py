@@ -114,6 +114,7 @@ class StandIn:
     def reset(self) -> None:
         self.faults = Faults()
         self.calls: list[Call] = []
+        self.has_revisions = True
         self.looks_until_done = 1  # the number of reads that see an update in progress
         self.invoked: list[tuple[str, bytes]] = []
         self.layers: dict[tuple[str, str, str, str], list[str]] = {}  # by function and version
@@ -208,6 +209,8 @@ class StandIn:
                 return self._inner(environ)
             with self._lock:
                 status, response, *more = self._lambda(environ, call)
+            if not self.has_revisions:
+                response = _without_revisions(response)
             return status, response, [*json_headers, *(more[0] if more else ())]
         except Refusal as refusal:
             if call.service == "s3":
@@ -611,6 +614,14 @@ def _environ(path: str, data: bytes) -> Environ:
 def _scope(authorization: str) -> tuple[str, str, str]:
     match = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", authorization)
     return match.groups() if match else ("", "", "")  # type: ignore[return-value]
+
+
+def _without_revisions(response: Any) -> Any:
+    if isinstance(response, list):
+        return [_without_revisions(each) for each in response]
+    if isinstance(response, dict):
+        return {name: _without_revisions(value) for name, value in response.items() if name != "RevisionId"}
+    return response
 
 
 def _only(regions: set[str], response: str) -> bytes:
