@@ -30,6 +30,23 @@ def test_the_file_is_replaced_and_has_the_mode_whatever_the_umask(tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_content_is_on_the_disk_before_the_name_and_then_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    synced: list[tuple[str, bytes]] = []
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        what = "folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes"
+        synced.append((what, path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(path, b"another")
+    assert synced == [("7 bytes", b"old"), ("folder", b"another")]
+
+
 def test_a_full_disk_leaves_all_old_files(tmp_path: Path) -> None:
     """The limit on the size of a file stands for the full disk: the second file does not fit."""
     files = {tmp_path / "first": b"new", tmp_path / "second": bytes(100_000)}

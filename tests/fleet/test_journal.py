@@ -370,6 +370,13 @@ def test_an_interrupted_roll_out_of_format_1_is_resumed_and_then_rolled_back(nam
     assert stored.alias_versions() == {"1"}
 
 
+def test_format_1_has_no_revision_of_an_alias_whose_update_did_not_arrive(tmp_path: Path) -> None:
+    stored = StoredRollOut("interrupted-moving-alias", tmp_path)
+    stored.region.aliases["f-03"] |= {"FunctionVersion": "1", "RevisionId": "0"}
+    assert stored.resume() == 0
+    assert stored.alias_versions() == {"2"}
+
+
 @pytest.mark.parametrize("name", [*INTERRUPTED, *ROLLING_BACK, "complete"])
 def test_every_roll_out_of_format_1_is_rolled_back(name: str, tmp_path: Path) -> None:
     stored = StoredRollOut(name, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
@@ -31,6 +32,7 @@ from support.fake_cpython import (
 
 from tools.common.lambda_facts import LIMITS, Limits
 from tools.packaging import cli
+from tools.packaging.interpreter import source_tree
 
 OPTIONS = ("layer", "--python", VERSION, "--arch", NAMES[HERE])
 SSL = f"{LIBRARY}/lib-dynload/_ssl.so"
@@ -260,6 +262,17 @@ def test_a_file_that_is_not_an_interpreter_is_refused(refusal: Refusal, tmp_path
     file = tmp_path / "a.tar.gz"
     file.write_bytes(data)
     assert refusal(*OPTIONS, "--interpreter", file) == f"{file}{message}"
+
+
+def test_an_archive_with_far_too_much_behind_its_end_is_refused(
+    refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 4 * 1024**2
+    monkeypatch.setattr(source_tree, "_MAX_UNPACKED_BYTES", limit)
+    file = tmp_path / "a.tar.gz"
+    file.write_bytes(archive(cpython()) + gzip.compress(bytes(limit)))
+    message = f"{file} has more than 4,194,304 bytes unpacked: it is more than a CPython"
+    assert refusal(*OPTIONS, "--interpreter", file) == message
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
