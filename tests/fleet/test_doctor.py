@@ -249,7 +249,7 @@ VALID: dict[str, tuple[Entries, list[str]]] = {
         {"app.py": (0o644, "#!/usr/bin/env python3\r\n" + SOURCE)},
         ["--handler", "app.handler"],
     ),
-    "files of Windows": ({"app.py": (None, SOURCE)}, ["--handler", "app.handler"]),
+    "files of Windows": ({"app.py": (None, SOURCE), "package/": (None, "")}, ["--handler", "app.handler"]),
 }
 
 
@@ -529,6 +529,16 @@ def test_another_layer_with_a_bootstrap_is_found(streaming: Cloud) -> None:
     (other,) = streaming.layer("other", files={"bootstrap": BOOTSTRAP})
     streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(other)
     assert found(streaming) == ["other:1 has a bootstrap of its own"]
+
+
+def test_several_layers_of_the_project_are_found(streaming: Cloud) -> None:
+    (other,) = streaming.layer(f"{NAME}-python3-13-x86-64")
+    streaming.standin.layers[(ACCOUNT, REGION, "hello", "$LATEST")].append(other)
+    what = f"it has several layers of this project: {NAME}:1, {NAME}-python3-13-x86-64:1"
+    (finding,) = (each for each in streaming.json("doctor", "hello", status=1)["findings"] if each["what"] == what)
+    assert finding["fix"].endswith(
+        "update-function-configuration --function-name hello --layers …, with one of them and all others"
+    )
 
 
 @pytest.mark.long
