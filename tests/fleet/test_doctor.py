@@ -250,6 +250,7 @@ VALID: dict[str, tuple[Entries, list[str]]] = {
         ["--handler", "app.handler"],
     ),
     "files of Windows": ({"app.py": (None, SOURCE), "package/": (None, "")}, ["--handler", "app.handler"]),
+    "folders that all can enter": ({"app.py": (0o644, SOURCE), "package/": (0o755, "")}, ["--handler", "app.handler"]),
 }
 
 
