@@ -158,6 +158,23 @@ def test_each_error_of_boto3_has_its_exception(error: Exception, kind: type[erro
 
 
 @pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (429, "TooManyRequestsException", ("TooManyRequestsException", True)),
+        (429, "", ("429", True)),
+        (400, "ThrottlingException", ("ThrottlingException", True)),
+        (500, "ServiceException", ("ServiceException", False)),
+        (502, "", ("502", False)),
+        (499, "Other", ("", False)),
+    ],
+)
+def test_a_failed_response_has_a_reason_and_no_effect_if_it_was_throttled(
+    status: int, code: str, expected: tuple[str, bool]
+) -> None:
+    assert errors.failure((None, response(status, code).response), None) == expected
+
+
+@pytest.mark.parametrize(
     ("code", "message"),
     [
         ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
