@@ -206,6 +206,10 @@ VALID: dict[str, tuple[Entries, list[str]]] = {
     ),
     "names with ./": ({"./app.py": (0o644, SOURCE)}, ["--handler", "app.handler"]),
     "bytecode": ({"app.pyc": (0o644, b"\0")}, ["--handler", "app.handler"]),
+    "extension module for the Python of a layer": (
+        {"app.py": (0o644, SOURCE), "x.cpython-312-x86_64-linux-gnu.so": (0o755, X86)},
+        ["--handler", "app.handler", "--runtime", "provided.al2023"],
+    ),
     "extension module": ({"app.cpython-313-x86_64-linux-gnu.so": (0o755, X86)}, ["--handler", "app.handler"]),
     "modules for several Pythons": (
         {

@@ -239,7 +239,7 @@ _EXTENSION = re.compile(r".*\.cpython-(?P<digits>[0-9]+)[a-z]*(-(?P<platform>[^/
 
 def _extension_modules(contents: Contents, runtime: str | None, fix: str) -> Iterator[Finding]:
     """Yield findings about modules that the function's Python does not import, because of their names."""
-    python = (runtime or "").removeprefix("python").replace(".", "") if (runtime or "").startswith("python3.") else ""
+    python = runtime.removeprefix("python").replace(".", "") if runtime and runtime.startswith("python3.") else ""
     reasons: dict[str, list[str]] = {}
     # A package can contain a module for several Pythons; one that fits is enough.
     usable = {path.partition(".")[0] for path in contents.modes if path.endswith(".so") and not _unusable(path, python)}
