@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,3 +272,12 @@ def test_a_holder_has_ended_only_if_that_is_known() -> None:
     assert not replace(own, machine="another", process=2**22 + 1).has_ended
     assert not replace(own, machine="", process=2**22 + 1).has_ended
     assert replace(own, process=2**22 + 1).has_ended
+
+
+def test_a_process_of_a_machine_that_cannot_be_identified_may_be_alive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on macOS, which has no /proc."""
+    monkeypatch.setattr(lock, "Path", lambda path: tmp_path / "proc")
+    holder = replace(lock.Holder.own("s3://bucket/journal/"), process=2**22 + 1)
+    assert holder.machine == "" and not holder.has_ended
