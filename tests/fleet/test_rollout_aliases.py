@@ -257,6 +257,7 @@ def test_an_alias_that_was_moved_before_the_first_change_leaves_the_function_unt
     once(fleet, UPDATE, "one", lambda: change_alias("two", "2"))
     result = fleet.run("rollout", "one", "two", *ROLL_OUT[2:], "--waves", "1,100%")
     assert result.returncode == 1 and "skipped: two, its alias live points to version 2, not to 1" in result.stdout
+    assert "2/2  two  skipped: its alias live points to version 2, not to 1 as in the plan\n" in result.stderr
     assert "two" not in [call.name for call in fleet.standin.changes()]
     assert "plan 1 skipped function again with ./build.sh rollout --resume " in result.stderr
 
