@@ -22,7 +22,7 @@ from support.lambda_standin import Call
 from tools.common.errors import ToolError
 from tools.common.output import Output
 from tools.fleet.aws.pace import Pace
-from tools.fleet.aws.retries import Patience, Retries
+from tools.fleet.aws.retries import Patience, Retries, Retry
 from tools.fleet.commands import rollout, undo
 from tools.fleet.commands.interface import Context, Environment
 from tools.fleet.rollout import journal
@@ -238,6 +238,31 @@ def test_a_lost_update_is_read_back_before_the_next_one(tmp_path: Path) -> None:
         "get_function",
         "update_function_configuration",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionClosedError(endpoint_url="http://127.0.0.1"), "no response"),
+        (refusal(500, "ServiceException"), "ServiceException"),
+    ],
+)
+def test_an_update_that_always_fails_is_repeated_for_a_minute_with_pauses(
+    tmp_path: Path, error: Exception, reason: str
+) -> None:
+    region, attempts, pauses = memory_fleet(), itertools.count(1), list[Retry]()
+
+    def fail(operation: str, name: str) -> None:
+        if operation == "update_function_configuration":
+            assert next(attempts) < 100
+            raise error
+
+    region.on_call = fail
+    region.all_retries.listener = pauses.append
+    with pytest.raises(ToolError, match=r"gave up after 60 s: .* continue with "):
+        roll_out(region, tmp_path / "journal")
+    assert {pause.reason for pause in pauses} == {reason}
+    assert sum(pause.pause for pause in pauses) >= 60
 
 
 # --- Probes
