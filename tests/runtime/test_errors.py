@@ -619,6 +619,30 @@ def test_an_error_after_the_first_byte_is_in_the_trailers(runtime):
     assert function.respond().chunks == [b"part"]
 
 
+def test_the_trailers_have_as_many_of_the_inner_frames_as_fit(runtime):
+    function = runtime(
+        """
+        def odd(depth):
+            even(depth - 1)
+
+        def even(depth):
+            if depth < 0:
+                innermost()
+            odd(depth - 1)
+
+        def innermost():
+            raise ValueError("boom")
+
+        def handler(event, context):
+            yield b"part"
+            even(100)
+        """
+    )
+    error = function.respond().error
+    assert error["errorMessage"] == "boom"
+    assert "in innermost" in error["stackTrace"][-1] and 2 < len(error["stackTrace"]) < 100
+
+
 def test_the_xray_cause_has_at_most_64_kb_including_related_errors(runtime):
     function = runtime(
         """
