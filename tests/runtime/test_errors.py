@@ -376,19 +376,22 @@ def test_the_nearest_errors_of_a_long_chain_are_reported(runtime):
     assert messages_in_cause(request) == [str(number) for number in range(19, 10, -1)]
 
 
-def test_a_context_that_the_function_has_suppressed_is_not_reported(runtime):
+def test_a_context_is_reported_unless_the_function_has_suppressed_it(runtime):
     function = runtime(
         """
         def handler(event, context):
             try:
                 open("/nonesuch")
             except OSError as error:
-                raise KeyError("a") from (error if event else None)
+                if event == "context":
+                    raise KeyError("a")
+                raise KeyError("a") from (error if event == "cause" else None)
             yield b""
         """
     )
-    assert messages_in_cause(function.fail(False)[0]) == ["'a'"]
-    assert len(messages_in_cause(function.fail(True)[0])) == 2
+    assert messages_in_cause(function.fail("suppressed")[0]) == ["'a'"]
+    for event in ("cause", "context"):
+        assert len(messages_in_cause(function.fail(event)[0])) == 2
 
 
 def test_a_cause_that_is_false_is_reported(runtime):
