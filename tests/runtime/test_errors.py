@@ -264,6 +264,14 @@ def test_a_hostile_exception_is_reported_and_never_breaks_the_framing(runtime, k
     assert function.runtime_lines == ["an error of the function is in the log"]
 
 
+def test_the_first_error_alone_is_preceded_by_a_line_of_the_runtime(runtime):
+    function = runtime("def handler(event, context): raise ValueError")
+    for _ in range(2):
+        function.fail()
+    function.expect_next()
+    assert function.runtime_lines == ["an error of the function is in the log"]
+
+
 def test_the_service_gets_a_type_that_it_keeps(runtime):
     """It keeps what contains `(Runtime|Function)\\.[A-Z][a-zA-Z]+`."""
     function = runtime(
