@@ -540,7 +540,7 @@ REFUSALS: list[tuple[list[str], dict[str, Any], int, str]] = [
     (["rollout", "--match", "^zzz", "--to", "2"], {}, 1, "no function with the layer in eu-central-1 is selected"),
     (["rollout", "without", "--to", "2"], {}, 1, "nothing to do: 1 function: 1 skipped"),
     (["rollout", "owned", "--to", "2"], {}, 1, "nothing to do: 1 function: 1 skipped"),
-    (["rollback", "nothing.jsonl"], {}, 1, "cannot open the journal nothing.jsonl: No such file or directory"),
+    (["rollback", "nothing.jsonl"], {}, 1, "cannot read the journal nothing.jsonl: No such file or directory"),
     (["rollback", "build.sh"], {}, 1, "build.sh: line 1 is not an event of a journal"),
     (["rollout", "--resume", "nothing.jsonl"], {}, 1, "cannot read the journal nothing.jsonl: No such file"),
     (["rollout", "--resume"], {}, 1, "no roll-out in rollouts can be resumed: name the journal"),
