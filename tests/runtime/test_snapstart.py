@@ -424,6 +424,35 @@ def test_sigterm_ends_the_wait_for_the_restore_without_a_report(runtime):
     assert function.stdout == "atexit\n"
 
 
+@pytest.mark.parametrize("end", ["SIGTERM", "a hook that fails"])
+def test_a_web_application_is_shut_down_if_the_environment_ends_before_the_restore_is_complete(runtime, end):
+    code = """
+        from snapshot_restore_py import register_after_restore
+
+        async def handler(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            print("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+
+        @register_after_restore
+        def hook():
+            raise ValueError
+        """
+    function = runtime(code, variables=SNAPSTART)
+    expect_restore_next(function)
+    if end == "SIGTERM":
+        function.process.send_signal(signal.SIGTERM)
+        assert function.wait() == 128 + signal.SIGTERM
+    else:
+        restore(function)
+        assert function.request().path.endswith("/restore/error")
+        function.peer.send(ACCEPTED)
+        assert function.wait() == 65
+    assert "shutdown" in function.stdout.splitlines()
+
+
 @pytest.mark.parametrize("hook_name", ["register_before_snapshot", "register_after_restore"])
 def test_sigterm_ends_the_process_also_if_a_hook_swallows_the_exception(runtime, tmp_path, hook_name):
     gate = Gate(tmp_path)
