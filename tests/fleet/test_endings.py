@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,32 @@ def test_a_command_without_changes_ends_at_the_first_signal(fleet: Cloud) -> Non
     process.communicate(timeout=WAIT)
     held.set()
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], []])
+def test_a_signal_ends_the_build_of_publish_and_leaves_no_temporary_folder(
+    cloud: Cloud, tmp_path: Path, words: list[str]
+) -> None:
+    """It arrives while the build waits for a Python that compiles."""
+    started, released, temporary = tmp_path / "started", tmp_path / "released", tmp_path / "tmp"
+    os.mkfifo(started)
+    os.mkfifo(released)
+    temporary.mkdir()
+    python = tmp_path / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python.parent.mkdir()
+    wait = f"echo >{started}; read -r _ <{released}"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *compile_tree.py*) {wait} ;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    path = f"{python.parent}:{cloud.environment['PATH']}"
+    process = replace(cloud, environment=cloud.environment | {"PATH": path, "TMPDIR": str(temporary)}).start(
+        "publish", *words, "-o", str(tmp_path / "dist")
+    )
+    started.read_text()
+    process.terminate()
+    released.write_text("\n")
+    assert process.communicate(timeout=WAIT) == ("", "")
+    assert process.returncode == 130
+    assert list(temporary.iterdir()) == [] and not (tmp_path / "dist").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,20 +97,43 @@ def _read(context: Context, variant: Variant, folder: Path, dry_run: bool) -> by
         command = f"./build.sh layer --python {python} --arch {architecture}"
         raise ToolError(f"{shown(path)} is missing: run {command}, and repeat the command")
     if not dry_run:
-        _build(context.root, folder)
+        _build(context, folder)
         context.output.note(f"built {shown(path)}")
         return read(path)
-    with tempfile.TemporaryDirectory() as temporary:
-        _build(context.root, Path(temporary) / "dist")
+    with tempfile.TemporaryDirectory(prefix="publish-") as temporary:
+        _build(context, Path(temporary) / "dist", lambda: shutil.rmtree(temporary, ignore_errors=True))
         return read(Path(temporary) / "dist" / variant.zip_name)
 
 
-def _build(root: Path, folder: Path) -> None:
+def _build(context: Context, folder: Path, cleanup: Callable[[], None] = lambda: None) -> None:
+    """Build in a process of its own.
+
+    Args:
+        cleanup: called after the build if a signal ends this process, which then does not wait for its threads.
+    """
     command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", "-o", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    result = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if result.returncode:
-        raise ToolError(result.stderr.removeprefix("build.sh: error: ").strip() or "the layer could not be built")
+    environment = {**os.environ, "PYTHONPATH": str(context.root)}
+    ending = context.environment.ending
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as build:
+
+        def end() -> None:
+            build.terminate()
+            build.wait()
+            cleanup()
+
+        ending.before_end(end)
+        errors = build.communicate()[1]
+    if ending.is_requested:
+        raise KeyboardInterrupt
+    if build.returncode:
+        raise ToolError(errors.removeprefix("build.sh: error: ").strip() or "the layer could not be built")
 
 
 def _check(manifest: Manifest, root: Path, variant: Variant, data: bytes, note: Callable[[str], None]) -> None:
