@@ -196,6 +196,56 @@ def refuse(slot):
     slot.peer.send(NO_INVOCATION["403"])
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n", "not delivered: the Runtime API ended"),
+        (b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", "responded with status 500"),
+        (b"", "not delivered: "),
+    ],
+    ids=["refused", "server error", "reset"],
+)
+def test_a_response_that_cannot_be_delivered_ends_its_invocation_alone(concurrent, answer, reason):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        async def handler(event, context):
+            try:
+                while True:
+                    yield bytes(100_000)
+                    if not event:
+                        break
+                    await asyncio.sleep(0)
+            finally:
+                await asyncio.sleep(0)
+                if event:
+                    raise ValueError("cleaned up")
+        """,
+        2,
+    )
+    first, second = function.waiting_slots(2)
+    pids = function.workers()
+    request_id = first.send_invocation(True)
+    first.expect_response(request_id)
+    first.peer.read_chunk()
+    if answer:
+        first.peer.send(answer)
+    else:
+        first.peer.reset()
+    again = function.slot()
+    again.expect_next()
+    for slot in (again, second):
+        assert len(slot.read_response(slot.send_invocation(False)).body) == 100_000
+        slot.accept()
+        slot.expect_next()
+    function.shut_down()
+    clean_up, loss = [record for record in function.records_of(request_id) if record["level"] == "ERROR"]
+    assert clean_up["errorMessage"] == "cleaned up" and reason in loss["message"]
+    assert len(pids) == 1 and not any("worker" in message for message in function.messages())
+
+
 def test_the_head_of_an_invocation_can_arrive_in_parts(concurrent):
     function = one_process(concurrent, HANDLER, 2)
     first, second = function.waiting_slots(2)
@@ -438,6 +488,26 @@ def test_the_acceptance_of_a_sent_response_is_not_taken_for_the_next_invocation(
         slot.expect_next()
 
 
+@pytest.mark.long
+def test_a_reader_that_is_slow_until_after_the_deadline_loses_the_connection(concurrent):
+    function = one_process(concurrent, HANDLER, 2)
+    slow, other = function.waiting_slots(2)
+    headers = {"Lambda-Runtime-Deadline-Ms": str(int((time.time() + 1) * 1000))}
+    request_id = slow.send_invocation({"action": "large"}, headers)
+    slow.expect_response(request_id)
+    slow.peer.read_chunk()
+    again = function.slot()  # five seconds after the deadline
+    again.expect_next()
+    for slot in (again, other):
+        assert slot.read_response(slot.send_invocation()).body.endswith(b"done")
+        slot.accept()
+        slot.expect_next()
+    rest = slow.peer.reader.read()
+    assert len(rest) < 20_000_000 and not rest.endswith(b"\r\n\r\n")
+    messages = [record["message"] for record in function.records_of(request_id) if "logger" in record]
+    assert "the error was not delivered: nobody reads the response" in messages[-1]
+
+
 # Blocking
 
 
@@ -658,6 +728,43 @@ def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
     function.shut_down()
     for number, request_id in enumerate(ids):
         assert [record["message"] for record in function.records_of(request_id)] == [f"after {number} {number}"]
+
+
+def test_work_after_the_response_that_fails_is_logged_and_none_is_taken_later(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        contexts = []
+
+        async def handler(event, context):
+            contexts.append(context)
+            if event:
+                context.after_response(fail)
+                context.after_response(print, "next")
+                try:
+                    contexts[0].after_response(print, "late")
+                except RuntimeError as error:
+                    print(error)
+            yield b""
+
+        def fail():
+            raise ValueError("boom")
+        """,
+        1,
+    )
+    (slot,) = function.waiting_slots(1)
+    for event in (False, True):
+        request_id = slot.send_invocation(event)
+        assert slot.read_response(request_id).body == b""
+        slot.accept()
+        slot.expect_next()
+    function.shut_down()
+    records = function.records_of(request_id)
+    assert [record["message"] for record in records if record.get("logger") == "sys.stdout"] == [
+        "the invocation has ended: context.after_response registers no more work",
+        "next",
+    ]
+    assert [record["errorMessage"] for record in records if "errorMessage" in record] == ["boom"]
 
 
 ASGI_APPLICATION = """
