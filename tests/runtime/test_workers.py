@@ -243,6 +243,61 @@ def test_sys_exit_in_a_handler_is_reported_once_and_ends_its_process_only(concur
         assert int(response.body) in function.workers()
 
 
+def test_a_server_error_ends_its_process_only(concurrent):
+    function = concurrent(
+        """
+        import os
+
+        def handler(event, context):
+            yield b"%d" % os.getpid()
+        """,
+        2,
+    )
+    first, second = function.waiting_slots(2)
+    request_id = first.send_invocation()
+    pid = int(first.read_response(request_id).body)
+    first.peer.send(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+    (third,) = function.waiting_slots(1)
+    for slot in (second, third):
+        assert int(slot.read_response(slot.send_invocation()).body) in set(function.workers()) - {pid}
+    reason, end = [record["message"] for record in function.records_of(request_id)]
+    assert reason.endswith("status 500; the worker ends")
+    assert f"(process {pid}) ended with exit status 1; it is started again" in end
+
+
+@pytest.mark.parametrize("invocations", [0, 1, 2])
+def test_the_pause_grows_unless_a_process_has_served_before_the_invocation_it_died_of(concurrent, invocations):
+    function = concurrent(
+        """
+        import os
+
+        def handler(event, context):
+            if event:
+                os._exit(3)
+            yield b""
+        """,
+        1,
+    )
+    for _ in range(3):
+        (slot,) = function.waiting_slots(1)
+        for _ in range(invocations - 1):
+            assert slot.read_response(slot.send_invocation(False)).body == b""
+            slot.accept()
+            slot.expect_next()
+        if invocations:
+            request_id = slot.send_invocation(True)
+            assert slot.peer.reader.read() == b""
+            slot.peer.close()
+            function.slot().read_error(request_id)
+        else:
+            os.kill(*function.workers(), signal.SIGKILL)
+            assert slot.peer.reader.read() == b""
+            slot.peer.close()
+    function.waiting_slots(1)
+    pauses = [float(message.split()[-2]) for message in function.messages() if "started again" in message]
+    assert len(pauses) == 3 and (pauses[-1] > 0.2) == (invocations < 2)
+
+
 def test_the_environment_ends_when_no_worker_stays_alive(concurrent):
     function = concurrent(
         """
@@ -434,6 +489,28 @@ def test_a_worker_that_does_not_notice_a_signal_ends_with_its_clean_up(concurren
     os.kill(function.process.pid, signal.SIGTERM)
     assert function.wait() == 128 + signal.SIGTERM
     assert "at exit" in [record.get("message") for record in function.records]
+
+
+def test_a_worker_that_ignores_the_signal_is_killed(concurrent, tmp_path):
+    gate = Gate(tmp_path)
+    function = concurrent(
+        """
+        import signal
+
+        def handler(event, context):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            yield b"part"
+            open(event["gate"]).close()  # nobody opens it
+        """,
+        2,
+    )
+    slots = function.waiting_slots(2)
+    slots[0].expect_response(slots[0].send_invocation({"gate": gate.path}))
+    slots[0].peer.read_chunk()
+    workers = function.workers()
+    function.process.terminate()
+    assert function.wait() == 128 + signal.SIGTERM
+    assert not any(is_running(pid) for pid in workers)
 
 
 def test_workers_end_when_their_parent_is_killed(concurrent):
