@@ -279,20 +279,19 @@ class Handler:
         The context costs an import that most functions do not need. While nothing has imported `contextvars`, there are
         no variables that could be set, and the base is an empty context.
         """
-        base = self._base_context
-        if base is None and has_context_variables():
-            base = self._base_context = import_standard("_contextvars").Context()
-        if base is None:
+        context = self.new_context()
+        if context is None:
             function(*arguments)
         else:
-            base.copy().run(function, *arguments)
+            context.run(function, *arguments)
 
     def new_context(self) -> "Any":
-        """Return a `contextvars` context for one of several invocations at once, as `in_context` does.
-
-        There, the log has imported `contextvars` before the function.
-        """
-        return self._base_context.copy()  # type: ignore[union-attr]
+        """Return the `contextvars` context for an invocation; None if there can be no variables."""
+        if self._base_context is None:
+            if not has_context_variables():
+                return None
+            self._base_context = import_standard("_contextvars").Context()
+        return self._base_context.copy()
 
     def settle(self) -> None:
         """Let the event loop, if there is one, finish what a stream has left, before the environment is frozen."""

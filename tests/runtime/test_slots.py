@@ -699,6 +699,19 @@ def test_each_invocation_begins_with_the_context_variables_of_the_module(concurr
         assert slot.read_response(request_id).body == b"of the module"
 
 
+def test_an_async_handler_that_was_imported_before_the_fork_needs_no_import_of_asyncio(concurrent):
+    function = concurrent(
+        """
+        async def handler(event, context):
+            yield b"done"
+        """,
+        2,
+        variables={"STREAMING_RUNTIME_PRELOAD": "1"},
+    )
+    for slot in function.waiting_slots(2):
+        assert slot.read_response(slot.send_invocation()).body == b"done"
+
+
 def test_work_after_the_response_is_awaited_on_the_loop(concurrent):
     function = one_process(
         concurrent,

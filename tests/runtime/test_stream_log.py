@@ -187,6 +187,40 @@ def test_a_stream_within_the_call_of_an_agent_has_one_record(runtime):
     assert [(record["status"], record["chunks"]) for record in records(function)] == [("success", 2), ("error", 1)]
 
 
+@pytest.mark.parametrize(("keyword", "preload"), [("def", "0"), ("def", "1"), ("async def", "1")])
+def test_records_of_several_slots_have_the_ids_of_their_invocations(concurrent, keyword, preload):
+    function = concurrent(
+        f"""
+        {keyword} handler(event, context):
+            yield b"one"
+            if event == "error":
+                raise KeyError("x")
+            yield b"three"
+        """,
+        2,
+        variables={**TEXT, "STREAMING_RUNTIME_PRELOAD": preload},
+    )
+    expected = {}
+    for slot in function.waiting_slots(2):
+        for status in ("success", "error", "refused", "not delivered"):
+            request_id = slot.send_invocation(status)
+            slot.read_response(request_id)
+            if status == "not delivered":
+                slot.peer.reset()
+            elif status == "refused":
+                slot.peer.send(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+            else:
+                slot.accept()
+            expected[request_id] = (status, 1, 3) if status == "error" else (status, 2, 8)
+            if status != "not delivered":
+                slot.expect_next()
+    function.waiting_slots(2)
+    function.shut_down()
+    found = {record["requestId"]: record for record in function.records if record.get("message", "")[:7] == "stream:"}
+    shown = {name: (each["status"], each["chunks"], each["responseBytes"]) for name, each in found.items()}
+    assert shown == expected
+
+
 def test_without_the_variable_there_is_no_record_and_its_module_is_not_loaded(runtime):
     code = """
         import sys
