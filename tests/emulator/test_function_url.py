@@ -162,7 +162,7 @@ def test_the_first_item_sets_status_headers_and_cookies(serving: Serving) -> Non
     headers = {"X-Own": "v\u00e4lue", "Content-Type": "text/plain"}
     server, function = serving(f"""
         def handler(event, context):
-            yield {{"statusCode": 418, "headers": {headers}, "cookies": {COOKIES}}}
+            yield {{"statusCode": 599, "headers": {headers}, "cookies": {COOKIES}}}
             wait()
             yield b"body"
     """)
@@ -171,7 +171,7 @@ def test_the_first_item_sets_status_headers_and_cookies(serving: Serving) -> Non
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += client.read(1)
-        assert head.startswith(b"HTTP/1.1 418 ")
+        assert head.startswith(b"HTTP/1.1 599 Unknown\r\n")
         assert set_cookies(head) == COOKIES
         assert "x-own: v\u00e4lue\r\n".encode() in head and head.count(b"content-type: ") == 1
         function.release()

@@ -52,6 +52,11 @@ def test_attach_sets_the_variable_and_rollback_restores_it(mixed: Cloud) -> None
     assert (mixed.fleet(), variables(mixed)) == before
 
 
+def test_attach_without_a_function_does_not_require_the_layer(mixed: Cloud) -> None:
+    refusal = mixed.refusal("attach", "--match", "^zzz", "--to", "2", "--yes")
+    assert refusal.startswith("no function in eu-central-1 is selected: ")
+
+
 def test_the_default_target_of_attach_is_the_published_version(mixed: Cloud) -> None:
     mixed.done("publish")  # version 3; no function that is changed has the layer
     mixed.done("attach", "traced", "--yes")

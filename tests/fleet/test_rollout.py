@@ -87,6 +87,9 @@ def test_functions_can_be_named_matched_or_tagged(fleet: Cloud, to: str) -> None
 def test_unreadable_tags_are_not_treated_as_no_tags(fleet: Cloud) -> None:
     for name in ("secret", "tagged"):
         fleet.function(name, [f"{OURS}:1"], Tags={"team": "a"})
+    fleet.standin.faults.tags_denied = {"secret", "tagged"}
+    message = fleet.refusal("rollout", "--tag", "team=a", "--to", "2", "--yes")
+    assert message == "the tags of secret and 1 more cannot be read: allow lambda:ListTags, or name the functions"
     fleet.standin.faults.tags_denied = {"secret"}
     message = fleet.refusal("rollout", "--tag", "team=a", "--to", "2", "--yes")
     assert message == "the tags of secret cannot be read: allow lambda:ListTags, or name the functions"

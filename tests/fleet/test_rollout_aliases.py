@@ -352,7 +352,9 @@ def test_a_rollback_does_not_overwrite_the_weights_of_others(fleet: Cloud, tmp_p
 def test_functions_without_the_alias_are_blocked_or_get_the_layer_alone(fleet: Cloud) -> None:
     fleet.function("bare", [f"{OURS}:1"])
     assert "bare: it has no alias live: create it, use --where-present" in fleet.refusal(*ROLL_OUT)
-    fleet.done(*ROLL_OUT, "--where-present")
+    fleet.standin.calls.clear()
+    fleet.done(*ROLL_OUT, "--where-present", "--shift", "10%")
+    assert fleet.standin.counted()[UPDATE_ALIAS] == 4  # twice for each alias
     assert {tuple(layers) for layers in fleet.fleet().values()} == {(f"{OURS}:2",)}
     assert alias_of(fleet, "one") == alias_of(fleet, "two") == ("2", {})
 
