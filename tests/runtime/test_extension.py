@@ -34,6 +34,37 @@ def test_with_the_variable_the_runtime_registers_as_an_extension_before_the_firs
     extension.close()
 
 
+@pytest.mark.parametrize("preload", ["0", "1"])
+def test_an_environment_with_several_slots_registers_once(concurrent, preload):
+    function = concurrent(
+        """
+        import os
+
+        def handler(event, context):
+            if event:
+                os._exit(3)
+            yield b"a"
+        """,
+        2,
+        variables={"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": "1", "STREAMING_RUNTIME_PRELOAD": preload},
+    )
+    assert function.request().path.endswith("/extension/register")
+    function.peer.send(b"HTTP/1.1 200 OK\r\nLambda-Extension-Identifier: id-1\r\nContent-Length: 2\r\n\r\n{}")
+    assert function.request().path.endswith("/extension/event/next")
+    extension, function.peer = function.peer, None
+    first, second = function.waiting_slots(2)
+    request_id = first.send_invocation(True)
+    assert function.slot().read_error(request_id)[1]["errorType"] == "Runtime.ExitError"
+    (third,) = function.waiting_slots(1)
+    for slot in (second, third):
+        assert slot.read_response(slot.send_invocation(False)).body == b"a"
+        slot.accept()
+        slot.expect_next()
+    function.shut_down()
+    assert extension.read_request() is None
+    extension.close()
+
+
 @pytest.mark.parametrize("value", [None, "", "0", "false"])
 def test_without_the_variable_the_runtime_does_not_register(runtime, value):
     variables = {"STREAMING_RUNTIME_GRACEFUL_SHUTDOWN": value}

@@ -166,6 +166,18 @@ def test_an_invocation_whose_process_dies_before_the_first_byte_of_its_response_
     function.waiting_slots(1)
 
 
+@pytest.mark.long
+def test_a_report_that_the_runtime_api_does_not_accept_in_time_does_not_stop_the_supervision(concurrent):
+    function = concurrent("import os\ndef handler(event, context):\n    os._exit(7)\n    yield", 1)
+    (slot,) = function.waiting_slots(1)
+    request_id = slot.send_invocation()
+    report = function.slot()
+    assert report.request().path.endswith(f"/{request_id}/error")
+    function.waiting_slots(1)  # after five seconds without a response to the report
+    (message,) = [text for text in function.messages() if "not delivered" in text]
+    assert "the error was not delivered: " in message
+
+
 def test_an_invocation_that_a_dead_process_has_not_read_is_reported(concurrent):
     function = concurrent(WAITS, 2)
     slots = function.waiting_slots(2)
