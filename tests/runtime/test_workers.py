@@ -392,6 +392,33 @@ def test_an_init_error_is_reported_once_and_its_refusal_is_ignored(concurrent):
     assert "requestId" not in record  # there is no invocation
 
 
+FAILED_INIT = {
+    "the import": ("import nothing_of_this_name", "Runtime.ImportModuleError", 1),
+    "an exit": ("import sys\nsys.exit(3)", "Runtime.ExitError", 3),
+    "the startup": (
+        """
+        async def handler(scope, receive, send):
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+        """,
+        "Runtime.StartupFailed",
+        1,
+    ),
+    "the kind": ("def handler(event, context): yield", "Runtime.InvalidConcurrency", 1),
+}
+
+
+@pytest.mark.parametrize("preload", ["0", "1"])
+@pytest.mark.parametrize("fault", FAILED_INIT)
+def test_each_init_error_is_reported_once_and_ends_the_environment(concurrent, fault, preload):
+    code, error_type, status = FAILED_INIT[fault]
+    variables = {"STREAMING_RUNTIME_PRELOAD": preload, "STREAMING_RUNTIME_CONCURRENCY": "async"}
+    function = concurrent(code, 2, variables=variables)
+    assert function.read_init_error()[1]["errorType"] == error_type
+    assert function.wait() == status
+    assert [record["errorType"] for record in function.records if "errorType" in record] == [error_type]
+
+
 def test_a_process_that_is_killed_while_it_imports_the_function_is_reported(concurrent):
     function = concurrent("import os; os._exit(5)", 2)
     _, document = function.read_init_error()
