@@ -26,7 +26,8 @@ from support.root_file_system import unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONG_TIMEOUT = 1800  # seconds, of one test with the marker `long`
+# Seconds that a test may take with its fixtures; without a limit, one that does not end keeps the run from ending.
+TIMEOUT, LONG_TIMEOUT = 180, 1800
 
 # Each process of a run imports all tests, and rewriting their assertions takes most of that. So bytecode is kept,
 # out of the checkout. Packages that are imported before this line keep their bytecode beside them.
@@ -153,6 +154,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 left_out = pytest.StashKey[int]()
 
 
+@pytest.hookimpl(tryfirst=True)  # before that of pytest-timeout
 def pytest_configure(config: pytest.Config) -> None:
     from support import examples  # below the line above: pytest rewrites hypothesis, which takes a second
 
@@ -160,6 +162,8 @@ def pytest_configure(config: pytest.Config) -> None:
     examples.configure(config.getoption("long"))
     if patience := config.getoption("patience"):
         function_process.TIMEOUT = patience  # before the tests import it
+    if config.getoption("timeout", 0) is None:
+        config.option.timeout = TIMEOUT
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
@@ -202,8 +206,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: slowest.index(item.path.name) if item.path.name in slowest else len(slowest))
     long = [item for item in items if item.get_closest_marker("long")]
     if config.getoption("long"):
-        for item in long:
-            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
+        if config.getoption("timeout", 0) == TIMEOUT:
+            for item in long:
+                item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
         return
     items[:] = [item for item in items if item not in long]
     config.hook.pytest_deselected(items=long)
