@@ -101,6 +101,16 @@ def test_rollback_removes_an_attached_layer_among_others(rolled_out: Cloud) -> N
     assert rolled_out.fleet()["g"] == arns(["tracing", "other"])
 
 
+def test_the_variable_is_restored_where_somebody_has_removed_the_layer(rolled_out: Cloud) -> None:
+    rolled_out.function("g", [], Environment={"Variables": {"KEY": "value"}})
+    rolled_out.done("attach", "g", "--to", "2", "--yes", "--journal", "attached")
+    change(rolled_out, ["other"], "g")
+    rolled_out.done("rollback", "attached", "--yes")
+    configuration = rolled_out.client().get_function(FunctionName="g")["Configuration"]
+    assert configuration["Environment"]["Variables"] == {"KEY": "value"}
+    assert rolled_out.fleet()["g"] == arns(["other"])
+
+
 def arns(layers: list[str | int]) -> list[str]:
     return [f"{OURS}:{each}" if isinstance(each, int) else layer(each) for each in layers]
 
