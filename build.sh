@@ -163,11 +163,13 @@ finish_preparation() {
 # commands can start at the same time.
 make_fleet_venv() {
   trap 'rm -rf "$fleet_venv.$$"' EXIT
+  trap 'exit 130' INT # dash runs the trap above only after an exit
+  trap 'exit 143' TERM
   new_venv "$fleet_venv.$$" boto3 .venv-fleet
   pip_install "$fleet_venv.$$" boto3 "$root/.venv-fleet/pip.log" "$boto3"
   rm -rf "$fleet_venv"
   mv "$fleet_venv.$$" "$fleet_venv"
-  trap - EXIT
+  trap - EXIT INT TERM
 }
 
 reads_standard_input() {

@@ -20,7 +20,7 @@ printf '%s %s\\n' "${0##*/}" "$*" >>"$CALLS"
 case "$1 ${2-}" in
   --version*) echo "Python ${FAKE_VERSION-3.11.9}" ;;
   "-m venv") [ -z "${VENV_FAILS-}" ] || exit 1; mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
-  "-m pip") [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
+  "-m pip") [ -z "${PIP_SIGNALS-}" ] || kill "-$PIP_SIGNALS" "$PPID"; [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
   "-m pytest") exit 5 ;;
   "-P -S") exit "${FAKE_STATUS-3}" ;; # 3: the command needs boto3
 esac
@@ -427,6 +427,15 @@ def test_a_roll_out_survives_tests_and_an_update_of_boto3_that_start_while_it_ru
     assert output == f"{environment}/late_module.py\n"
     names = [path.name for path in sandbox.checkout.root.glob(".venv-fleet/python-*")]
     assert len(names) == 2 and "python-3.11.9-boto3-99.0" in names
+
+
+@pytest.mark.parametrize(("name", "status"), [("INT", 130), ("TERM", 143)])
+def test_a_signal_during_the_installation_of_boto3_leaves_no_environment(
+    sandbox: Sandbox, name: str, status: int
+) -> None:
+    assert sandbox.run("report", PIP_SIGNALS=name).returncode == status
+    assert [path.name for path in sandbox.checkout.root.joinpath(".venv-fleet").iterdir()] == ["pip.log"]
+    assert not any(WITH_BOTO3 in call for call in sandbox.calls())
 
 
 def test_a_boto3_that_cannot_be_installed_is_one_line_and_leaves_no_environment(sandbox: Sandbox) -> None:
