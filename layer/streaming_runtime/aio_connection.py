@@ -273,11 +273,11 @@ class AioResponseStream:
         """End the response, and wait for the Runtime API. Return whether it has accepted the response."""
         await self.drain()
         if self._response.phase is not DONE:
-            self._response.end()
-            await self.drain()
             try:
+                self._response.end()
+                await self._driver.drain()
                 await self._driver.receive_response()
-            except NotDelivered:
+            except (NotDelivered, RuntimeApiError):
                 self._response.lose()
                 raise
         return self._response.finish()

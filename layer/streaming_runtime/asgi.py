@@ -251,6 +251,7 @@ class Exchange:
 
     def _lose(self, reason: "NotDelivered | RuntimeApiError") -> None:
         self._loss = reason
+        self._response.lose()
         self._wake_receivers()
 
     # send

@@ -228,6 +228,21 @@ def test_receive_returns_when_the_runtime_api_ends_the_response(start, how):
     assert "the response was not delivered: " in lines(function)[-1]
 
 
+@pytest.mark.parametrize("how", ["close", "reset", "refuse"])
+def test_a_response_whose_caller_has_left_has_one_record(start, how):
+    function = start(WAIT_FOR_DISCONNECT, variables={"STREAMING_RUNTIME_LOG_STREAMS": "1"})
+    function.expect_response(function.invoke(function_url(target="/wait")))
+    assert [function.peer.read_chunk() for _ in range(3)][2] == b"first"
+    if how == "refuse":
+        function.peer.send(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+    else:
+        getattr(function.peer, how)()
+    function.connect()
+    function.expect_next()
+    (record,) = [line for line in function.stderr.splitlines() if line.startswith("STREAM ")]
+    assert "Chunks: 1\tStatus: not delivered" in record
+
+
 def test_receive_waits_before_the_response_has_begun_even_if_the_idle_connection_is_closed(start):
     function = start(
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.concurrent_function import one_process
 
 TEXT = {"STREAMING_RUNTIME_LOG_STREAMS": "1"}
 JSON = {**TEXT, "AWS_LAMBDA_LOG_FORMAT": "JSON"}
@@ -219,6 +220,34 @@ def test_records_of_several_slots_have_the_ids_of_their_invocations(concurrent, 
     found = {record["requestId"]: record for record in function.records if record.get("message", "")[:7] == "stream:"}
     shown = {name: (each["status"], each["chunks"], each["responseBytes"]) for name, each in found.items()}
     assert shown == expected
+
+
+def test_record_of_a_connection_that_breaks_before_the_end_on_an_event_loop(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        waiting = asyncio.Event()
+
+        async def handler(event, context):
+            yield b"one"
+            if event:
+                await waiting.wait()
+            waiting.set()
+        """,
+        2,
+        variables=TEXT,
+    )
+    broken, other = function.waiting_slots(2)
+    request_id = broken.send_invocation(True)
+    broken.expect_response(request_id)
+    broken.peer.read_chunk()
+    broken.peer.reset()
+    other.read_response(other.send_invocation(False))
+    function.waiting_slots(1)
+    function.shut_down()
+    assert [record["status"] for record in function.records_of(request_id) if "status" in record] == ["not delivered"]
 
 
 def test_without_the_variable_there_is_no_record_and_its_module_is_not_loaded(runtime):
