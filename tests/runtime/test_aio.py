@@ -197,12 +197,16 @@ def test_a_loop_that_the_function_has_stopped_serves_on_if_its_task_ends(runtime
             loops.append(asyncio.get_running_loop())
             if event == "stop":
                 loops[-1].stop()
-                await asyncio.sleep(3600)
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    print("cleaned up", flush=True)
             yield str(len(set(map(id, loops)))).encode() + b" of " + str(len(loops)).encode()
         """
     )
     assert function.respond().body == b"1 of 1"
     assert function.fail("stop")[1]["errorType"] == "RuntimeError"
+    assert "cleaned up" in function.stdout.splitlines()
     assert function.respond().body == b"1 of 3"
 
 
