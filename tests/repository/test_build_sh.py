@@ -20,7 +20,9 @@ printf '%s %s\\n' "${0##*/}" "$*" >>"$CALLS"
 case "$1 ${2-}" in
   --version*) echo "Python ${FAKE_VERSION-3.11.9}" ;;
   "-m venv") [ -z "${VENV_FAILS-}" ] || exit 1; mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
-  "-m pip") [ -z "${PIP_SIGNALS-}" ] || kill "-$PIP_SIGNALS" "$PPID"; [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
+  "-m pip")
+    [ -z "${PIP_SIGNALS-}" ] || kill "-$PIP_SIGNALS" "$PPID"
+    [ -z "${PIP_FAILS-}" ] || { echo "ERROR: No matching distribution found"; exit 1; } ;;
   "-m pytest") exit 5 ;;
   "-P -S") exit "${FAKE_STATUS-3}" ;; # 3: the command needs boto3
 esac
