@@ -200,8 +200,8 @@ def exit_on_sigterm(current: connection.Connection) -> None:
     - Inside the sending of a chunk an exception would break the framing, and no trailers could follow. The request to
       exit is only noted; the sender raises it when the chunk is out. A send that waits for buffer space is interrupted
       all the same: nobody may be reading.
-    - The function can swallow the exception, for example in an `except BaseException`. The note stays, and is raised
-      with the next chunk or before the next invocation.
+    - The function can swallow the exception, for example in an `except BaseException`, and Python discards it while it
+      finalizes an object. The note stays, and is raised with the next chunk or before the next invocation.
     """
     stream = api.ResponseStream
     sending = {method.__code__ for method in (stream.write_first, stream.write, stream._end)}
