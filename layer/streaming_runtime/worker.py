@@ -62,8 +62,8 @@ VERSION = "0.1.0"
 
 F_SETSIG = 10  # asm-generic/fcntl.h; `fcntl` has no name for it before Python 3.12
 HINT = (
-    "the handler is an async generator, and each process serves one invocation at a time; with "
-    "STREAMING_RUNTIME_CONCURRENCY=async, one event loop serves several, in less memory"
+    "the handler is async, and each process serves one invocation at a time; with STREAMING_RUNTIME_CONCURRENCY=async, "
+    "one event loop serves several, in less memory"
 )
 
 
@@ -341,11 +341,11 @@ def choose_kind(runtime: "ModuleType", api: WorkerApi, loaded: "Handler", log: "
 def serve_one_at_a_time(
     runtime: "ModuleType", api: WorkerApi, loaded: "Handler", log: "ConcurrentLog", state: "SharedState"
 ) -> "NoReturn":
-    """Run the loop of an on-demand process, with a hint after the first async generator."""
+    """Run the loop of an on-demand process, with a hint after the first invocation of an async handler."""
     next_invocation = api.next_invocation
 
     def next_with_hint() -> Invocation:
-        if loaded.loop is not None and not state.is_set(worker_state.HINT):
+        if loaded.loop is not None and slot_kinds.is_async(loaded) and not state.is_set(worker_state.HINT):
             state.set(worker_state.HINT)
             log.note(HINT)
         return next_invocation()

@@ -625,3 +625,28 @@ def test_a_process_streams_an_async_generator_with_one_hint(concurrent):
             slot.accept()
             slot.expect_next()
     assert len([m for m in function.messages() if "STREAMING_RUNTIME_CONCURRENCY=async" in m]) == 1
+
+
+NOT_ASYNC = {  # handlers that use an event loop, and for which the value `async` is an error
+    "called by an agent": INNER_GENERATOR,
+    "with an async generator as its result": INNER_GENERATOR,
+    "with an async callback": """
+        async def callback():
+            pass
+
+        def handler(event, context):
+            context.after_response(callback)
+            yield b"done"
+        """,
+}
+
+
+@pytest.mark.parametrize("kind", NOT_ASYNC)
+def test_there_is_no_hint_for_a_handler_that_cannot_share_an_event_loop(concurrent, kind):
+    variables = {"STREAMING_RUNTIME_INNER_HANDLER": "lambda_function.inner" if "agent" in kind else None}
+    function = concurrent(NOT_ASYNC[kind], 1, variables=variables)
+    (slot,) = function.waiting_slots(1)
+    slot.read_response(slot.send_invocation())
+    slot.accept()
+    slot.expect_next()
+    assert function.messages() == []
