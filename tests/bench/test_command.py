@@ -192,8 +192,9 @@ def test_an_error_is_one_line(arguments: list[str], status: int, message: str) -
 
 
 @pytest.mark.long
-def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    """The interrupt arrives while the process of a function runs."""
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_no_process_and_no_file(tmp_path: Path, signum: signal.Signals, status: int) -> None:
+    """It arrives while the process of a function runs."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     process = subprocess.Popen(
@@ -206,8 +207,8 @@ def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     try:
         while not list(folder.glob("bench-*/log")):
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(TIMEOUT) == 130
+        process.send_signal(signum)
+        assert process.wait(TIMEOUT) == status
     finally:
         process.kill()
         process.communicate()
