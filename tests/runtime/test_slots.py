@@ -504,6 +504,7 @@ def test_a_reader_that_is_slow_until_after_the_deadline_loses_the_connection(con
         slot.expect_next()
     rest = slow.peer.reader.read()
     assert len(rest) < 20_000_000 and not rest.endswith(b"\r\n\r\n")
+    function.shut_down()
     messages = [record["message"] for record in function.records_of(request_id) if "logger" in record]
     assert "the error was not delivered: nobody reads the response" in messages[-1]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.emulator import until
 from support.function_process import FunctionProcess
 
 
@@ -56,6 +57,11 @@ class ConcurrentFunction(FunctionProcess):
 
     def records_of(self, request_id: str) -> list[dict[str, Any]]:
         return [record for record in self.records if record.get("requestId") == request_id]
+
+    def wait_for_records(self, request_id: str, count: int) -> list[dict[str, Any]]:
+        """Return the records of an invocation when there are so many: on an event loop, a thread writes them."""
+        until(lambda: len(self.records_of(request_id)) >= count)
+        return self.records_of(request_id)
 
     def messages(self) -> list[str]:
         """Return the messages of the runtime itself."""
