@@ -111,3 +111,6 @@ def test_code_signing_needs_no_permission(several: Cloud, denied: tuple[str, ...
     stdout = several.done(*ALL)
     assert changed(several) == ["api", "later", "test-a"]
     assert "4 functions: 3 changed, 1 skipped" in stdout
+    is_unknown = len(denied) == 2
+    assert ("batch" in {call.name for call in several.standin.changes()}) == is_unknown
+    assert several.standin.counted()["GetCodeSigningConfig"] == (0 if is_unknown else 1)
