@@ -246,6 +246,36 @@ def test_a_response_that_cannot_be_delivered_ends_its_invocation_alone(concurren
     assert len(pids) == 1 and not any("worker" in message for message in function.messages())
 
 
+def test_an_error_that_cannot_be_delivered_is_logged(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        waiting = asyncio.Event()
+
+        async def handler(event, context):
+            yield b"part"
+            if event:
+                await waiting.wait()
+                raise ValueError("boom")
+            waiting.set()
+        """,
+        2,
+    )
+    broken, other = function.waiting_slots(2)
+    request_id = broken.send_invocation(True)
+    broken.expect_response(request_id)
+    broken.peer.read_chunk()
+    broken.peer.reset()
+    other.read_response(other.send_invocation(False))
+    function.waiting_slots(1)
+    function.shut_down()
+    records = function.records_of(request_id)
+    assert [record["errorMessage"] for record in records if "errorMessage" in record] == ["boom"]
+    assert any("the error was not delivered: " in record.get("message", "") for record in records)
+
+
 def test_the_head_of_an_invocation_can_arrive_in_parts(concurrent):
     function = one_process(concurrent, HANDLER, 2)
     first, second = function.waiting_slots(2)

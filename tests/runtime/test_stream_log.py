@@ -159,6 +159,7 @@ def test_record_of_a_response_that_nobody_has_accepted(runtime):
     function.peer = None
     function.expect_next()
     assert [record["status"] for record in records(function)] == ["not delivered"]
+    assert function.stdout == ""
 
 
 def test_a_stream_within_the_call_of_an_agent_has_one_record(runtime):
