@@ -200,6 +200,10 @@ def test_a_change_with_a_possible_problem_has_a_hint(versions: dict[str, Any], h
     assert changed.verdict is Verdict.CHANGE and hint in changed.hints
 
 
+def test_layers_that_are_available_have_no_hint() -> None:
+    assert list(checked({}).hints) == ["AWS_LAMBDA_EXEC_WRAPPER is not /opt/bootstrap, so the layer is not used"]
+
+
 def test_attach_skips_a_runtime_that_the_layer_does_not_support() -> None:
     blocked = check(step(function(), command=ATTACH), {NEW: info(NEW, runtimes=("python3.11",))})
     assert (blocked.verdict, blocked.reason) == (
