@@ -106,7 +106,9 @@ def interrupt_once(folder: FunctionFolder, temporary: Path, seed: int) -> None:
         result = program.end()
         if traffic is not None:
             traffic.join()
-    assert result.code in STATUSES, (seed, phase, result)
+    # A fast machine completes the one invocation before the first signal.
+    complete = {0} if phase == "one invocation" and result.out == b"one two" else set()
+    assert result.code in STATUSES | complete, (seed, phase, result)
     assert "Traceback" not in result.err and "Exception ignored" not in result.err, (seed, phase, result)
     assert "was killed" not in result.err, "an end that was requested is no failure"
     until(lambda: not processes_that_mention(os.fsencode(temporary)))
