@@ -77,11 +77,18 @@ class UnreadConnections:
         return (Invocation(request_id, head, None), reason) if head is not None and request_id else None
 
     def next_deadline(self) -> "float | None":
-        """Close the connections whose time is over. Return when that of the next one is."""
-        now = time.monotonic()
-        for descriptor in [descriptor for descriptor, (due, _) in self._deadlines.items() if due <= now]:
-            self._remove(descriptor)
+        """Return when the time of the next connection is over; None if there are no connections."""
         return min((due for due, _ in self._deadlines.values()), default=None)
+
+    def close_overdue(self, polled: float, readable: "set[int]") -> None:
+        """Close the connections whose time was over before the parent polled, and which had nothing to read then.
+
+        Not those whose time is over now: while the parent waits for the Runtime API to accept a report, invocations
+        can arrive in time, and would be lost.
+        """
+        for descriptor in [descriptor for descriptor, (due, _) in self._deadlines.items() if due <= polled]:
+            if descriptor not in readable:
+                self._remove(descriptor)
 
     def close(self) -> None:
         """In a forked process: the parent reads them."""

@@ -16,6 +16,7 @@ has ended (see `worker_state`). What is different from an on-demand process:
 import contextlib
 import fcntl
 import os
+import sys
 
 from streaming_runtime import WAIT_MILLISECONDS, ContractError, NotDelivered, load
 from streaming_runtime.api import (
@@ -292,6 +293,7 @@ def serve(parent: "Parent", worker: "Worker") -> "NoReturn":
         loaded = runtime.initialize(api, log)
     else:
         api.response_class = parent.api.response_class
+        replace_event_loop()
         start_application(runtime, api, loaded, log)
     api.response_class = with_deadline(api.response_class)
     kind = worker.kind or choose_kind(runtime, api, loaded, log)
@@ -310,6 +312,18 @@ def make_api(parent: "Parent", slot: int, channel: Channel) -> WorkerApi:
     api = WorkerApi(address, parent.log, parent.state, slot, on_open)
     os.register_at_fork(after_in_child=api.disown)
     return api
+
+
+def replace_event_loop() -> None:
+    """Replace a loop that the function made before the fork: all workers have its descriptors.
+
+    From Python 3.12 on, asyncio forgets it in a forked process.
+    """
+    events: Any = sys.modules.get("asyncio.events")
+    if sys.version_info < (3, 12) and events is not None:
+        local = getattr(events.get_event_loop_policy(), "_local", None)
+        if getattr(local, "_loop", None) is not None:
+            events.set_event_loop(events.new_event_loop())
 
 
 def start_application(runtime: "ModuleType", api: WorkerApi, loaded: "Handler", log: "ConcurrentLog") -> None:

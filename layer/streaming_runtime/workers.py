@@ -194,7 +194,9 @@ class Parent:
 
     def _wait(self, milliseconds: "float | None") -> None:
         """Wait for messages of workers and for their end."""
-        for descriptor, _ in self._poller.poll(milliseconds):
+        polled = time.monotonic()
+        readable = [descriptor for descriptor, _ in self._poller.poll(milliseconds)]
+        for descriptor in readable:
             if descriptor == self._wake_up:
                 os.read(self._wake_up, 4096)
             elif descriptor in self._channels:
@@ -203,6 +205,7 @@ class Parent:
                 found = self._unread.receive(descriptor)
                 if found is not None:
                     self._report_lost(*found)
+        self._unread.close_overdue(polled, set(readable))
         for worker in self._workers:
             if worker.process:
                 self._reap(worker)

@@ -669,6 +669,33 @@ def test_each_invocation_of_a_killed_process_is_accounted_for(concurrent):
     function.waiting_slots(3)
 
 
+def test_an_invocation_that_arrives_while_another_is_reported_is_reported_too(concurrent):
+    function = one_process(
+        concurrent,
+        """
+        import asyncio
+
+        async def handler(event, context):
+            print("begun")
+            await asyncio.Event().wait()
+            yield b""
+        """,
+        2,
+    )
+    serving, idle = function.waiting_slots(2)
+    first = serving.send_invocation()
+    until(lambda: function.records_of(first))
+    (pid,) = function.workers()
+    os.kill(pid, signal.SIGKILL)
+    report = function.slot()
+    assert report.request().path.endswith(f"/{first}/error")
+    second = idle.send_invocation()
+    time.sleep(1.2)  # longer than the parent keeps the connections of a dead process
+    report.accept()
+    assert function.slot().read_error(second)[1]["errorType"] == "Runtime.ExitError"
+    function.waiting_slots(2)
+
+
 def test_an_invocation_is_accounted_for_while_its_event_arrives(concurrent):
     function = one_process(
         concurrent,

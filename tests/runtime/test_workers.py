@@ -472,6 +472,30 @@ def test_with_one_import_before_the_fork_each_process_has_random_numbers_of_its_
     assert [r["message"] for r in function.records] == [f"imported by {function.process.pid}"]
 
 
+@pytest.mark.parametrize(
+    ("concurrency", "definition", "loop"),
+    [("async", "async def", "asyncio.get_running_loop()"), ("process", "def", "asyncio.get_event_loop()")],
+)
+def test_with_one_import_before_the_fork_each_process_has_an_event_loop_of_its_own(
+    concurrent, concurrency, definition, loop
+):
+    function = concurrent(
+        f"""
+        import asyncio
+
+        shared = asyncio.new_event_loop()
+        asyncio.set_event_loop(shared)
+
+        {definition} handler(event, context):
+            yield repr({loop} is shared).encode()
+        """,
+        2,
+        variables={"STREAMING_RUNTIME_PRELOAD": "1", "STREAMING_RUNTIME_CONCURRENCY": concurrency},
+    )
+    for slot in function.waiting_slots(2):
+        assert slot.read_response(slot.send_invocation()).body == b"False"
+
+
 # Signals
 
 CLEANS_UP = """
