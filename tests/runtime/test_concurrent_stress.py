@@ -12,7 +12,7 @@ import random
 import signal
 from collections import Counter
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
 import pytest
 from support.concurrent_function import ConcurrentFunction
@@ -92,23 +92,22 @@ def test_each_of_many_invocations_is_accounted_for_once(layer: Path, tmp_path: P
         assert late < early * 1.2, memory
 
 
-async def serve(api: StressApi, layer: Path, folder: Path, code: str) -> tuple[list[dict[str, object]], list[float]]:
-    """Serve all invocations, and kill a process now and then. Return the log, and memory in KiB.
+async def serve(api: StressApi, layer: Path, folder: Path, code: str) -> tuple[list[dict[str, object]], list[int]]:
+    """Serve all invocations, and kill a process now and then. Return the log, and memory of the parent in KiB.
 
-    The memory is that of a process on average, because at each moment some are starting, and another number of them
-    when the machine is busy.
+    No worker lives long enough here to be compared with itself.
     """
     port = await api.start()
     variables = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"}
     function = ConcurrentFunction(layer, folder / "function", code, SLOTS, variables=variables)
     pause = 0.3 if len(api.invocations) < 10_000 else 5.0
     killer = asyncio.create_task(kill_workers(function, pause))
-    memory: list[float] = []
+    memory: list[int] = []
     try:
         for number, invocation in enumerate(api.invocations):
             await asyncio.wait_for(invocation.ended.wait(), 120)
             if number % 1000 == 999:
-                memory.append(fmean(filter(None, map(resident_memory, [function.process.pid, *function.workers()]))))
+                memory.append(resident_memory(function.process.pid))
         killer.cancel()
         await asyncio.sleep(0.5)  # for a second end of an invocation, which would be an error
         os.killpg(function.process.pid, signal.SIGTERM)
@@ -132,11 +131,8 @@ async def kill_workers(function: ConcurrentFunction, pause: float) -> None:
 
 
 def resident_memory(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
 def check_end(invocation: Invocation) -> None:

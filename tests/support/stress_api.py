@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import select
 import time
 from collections import Counter
 from typing import Any
@@ -34,6 +35,17 @@ class Invocation:
     def end(self, kind: str, content: bytes) -> None:
         self.ends.append((kind, content))
         self.ended.set()
+
+
+def has_ended(writer: asyncio.StreamWriter) -> bool:
+    """Return whether the peer has ended the connection.
+
+    `StreamReader.at_eof` is late on a busy machine. An invocation would then be written to a connection that nobody
+    reads any more, and nobody could report it.
+    """
+    poller = select.poll()
+    poller.register(writer.get_extra_info("socket"), select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 class StressApi:
@@ -139,7 +151,7 @@ class StressApi:
             self.counts["next failed"] += 1
             return self._random.random() < 0.5 and await self._respond(writer, self._random.choice([204, 403, 500]))
         await asyncio.sleep(0)
-        if not self._waiting or reader.at_eof():
+        if not self._waiting or has_ended(writer):
             await reader.read(1)  # nothing more to do: until the environment ends
             return False
         invocation = self._waiting.pop()
