@@ -213,9 +213,8 @@ WAIT_FOR_DISCONNECT = """
     """
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "refuse"])
-def test_receive_returns_when_the_runtime_api_ends_the_response(start, how):
-    function = start(WAIT_FOR_DISCONNECT)
+def end_connection(function, how):
+    """Let the Runtime API end the response of WAIT_FOR_DISCONNECT after its first part."""
     function.expect_response(function.invoke(function_url(target="/wait")))
     assert [function.peer.read_chunk() for _ in range(3)][2] == b"first"
     if how == "refuse":
@@ -223,6 +222,12 @@ def test_receive_returns_when_the_runtime_api_ends_the_response(start, how):
     else:
         getattr(function.peer, how)()
     function.connect()
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "refuse"])
+def test_receive_returns_when_the_runtime_api_ends_the_response(start, how):
+    function = start(WAIT_FOR_DISCONNECT)
+    end_connection(function, how)
     assert respond(function).body == b"next"
     assert function.stdout == "http.disconnect\n"
     assert "the response was not delivered: " in lines(function)[-1]
@@ -231,13 +236,7 @@ def test_receive_returns_when_the_runtime_api_ends_the_response(start, how):
 @pytest.mark.parametrize("how", ["close", "reset", "refuse"])
 def test_a_response_whose_caller_has_left_has_one_record(start, how):
     function = start(WAIT_FOR_DISCONNECT, variables={"STREAMING_RUNTIME_LOG_STREAMS": "1"})
-    function.expect_response(function.invoke(function_url(target="/wait")))
-    assert [function.peer.read_chunk() for _ in range(3)][2] == b"first"
-    if how == "refuse":
-        function.peer.send(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
-    else:
-        getattr(function.peer, how)()
-    function.connect()
+    end_connection(function, how)
     function.expect_next()
     (record,) = [line for line in function.stderr.splitlines() if line.startswith("STREAM ")]
     assert "Chunks: 1\tStatus: not delivered" in record

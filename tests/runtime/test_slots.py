@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from support.concurrent_function import one_process
+from support.concurrent_function import break_response, one_process
 from support.emulator import until
 from support.function_process import Gate
 from support.http_events import function_url
@@ -263,14 +263,7 @@ def test_an_error_that_cannot_be_delivered_is_logged(concurrent):
         """,
         2,
     )
-    broken, other = function.waiting_slots(2)
-    request_id = broken.send_invocation(True)
-    broken.expect_response(request_id)
-    broken.peer.read_chunk()
-    broken.peer.reset()
-    other.read_response(other.send_invocation(False))
-    function.waiting_slots(1)
-    function.shut_down()
+    request_id = break_response(function)
     records = function.records_of(request_id)
     assert [record["errorMessage"] for record in records if "errorMessage" in record] == ["boom"]
     assert any("the error was not delivered: " in record.get("message", "") for record in records)

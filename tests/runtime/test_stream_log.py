@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.concurrent_function import one_process
+from support.concurrent_function import break_response, one_process
 
 TEXT = {"STREAMING_RUNTIME_LOG_STREAMS": "1"}
 JSON = {**TEXT, "AWS_LAMBDA_LOG_FORMAT": "JSON"}
@@ -240,14 +240,7 @@ def test_record_of_a_connection_that_breaks_before_the_end_on_an_event_loop(conc
         2,
         variables=TEXT,
     )
-    broken, other = function.waiting_slots(2)
-    request_id = broken.send_invocation(True)
-    broken.expect_response(request_id)
-    broken.peer.read_chunk()
-    broken.peer.reset()
-    other.read_response(other.send_invocation(False))
-    function.waiting_slots(1)
-    function.shut_down()
+    request_id = break_response(function)
     assert [record["status"] for record in function.records_of(request_id) if "status" in record] == ["not delivered"]
 
 

@@ -99,3 +99,20 @@ def one_process(start: Callable[..., ConcurrentFunction], code: str, slots: int,
         return start(code, slots, **options)
     finally:
         os.sched_setaffinity(0, cpus)
+
+
+def break_response(function: ConcurrentFunction) -> str:
+    """Break a connection within its response, and shut the environment down. Return the request id.
+
+    The handler sends a chunk, then waits if the event is True, until an invocation with the event False ends.
+    """
+    broken, other = function.waiting_slots(2)
+    request_id = broken.send_invocation(True)
+    broken.expect_response(request_id)
+    assert broken.peer is not None
+    broken.peer.read_chunk()
+    broken.peer.reset()
+    other.read_response(other.send_invocation(False))
+    function.waiting_slots(1)
+    function.shut_down()
+    return request_id

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from tools.common.errors import ToolError
 from tools.common.paths import read, shown
 from tools.fleet.checks.bundles import Bundle
 from tools.fleet.commands.interface import Context
+from tools.packaging import build_process
 from tools.packaging.interpreter.compatibility import PREFIX
 from tools.packaging.manifest import Manifest, Variant, library_versions
 from tools.packaging.release.libraries import linked
@@ -111,17 +109,8 @@ def _build(context: Context, folder: Path, cleanup: Callable[[], None] = lambda:
     Args:
         cleanup: called after the build if a signal ends this process, which then does not wait for its threads.
     """
-    command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", "-o", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(context.root)}
     ending = context.environment.ending
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as build:
+    with build_process.start(context.root, [], folder) as build:
 
         def end() -> None:
             build.terminate()

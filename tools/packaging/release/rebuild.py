@@ -6,17 +6,14 @@ than the release, the files can differ for that reason, so the report names them
 """
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tools.common.output import escaped
 from tools.common.paths import read, shown
-from tools.packaging import PackagingError
+from tools.packaging import PackagingError, build_process
 from tools.packaging.manifest import Manifest
 from tools.packaging.release import comparison, git, provenance
 from tools.packaging.release.provenance import Provenance
@@ -61,16 +58,7 @@ def verify_build(root: Path, manifest: Manifest, path: Path, statement: Path) ->
 def _build(sources: Path, made: Provenance, zip_name: str, folder: Path) -> None:
     """Run the build of the exported commit."""
     arguments = _arguments(zip_name, made.interpreters.get(zip_name, {}))
-    command = [sys.executable, "-P", "-S", "-X", "utf8", "-m", "tools.packaging", *arguments, "-o", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as build:
+    with build_process.start(sources, arguments, folder) as build:
         try:
             errors = build.communicate()[1]
         except BaseException:  # also a signal: the build then removes its temporary folders
